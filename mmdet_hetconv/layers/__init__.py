@@ -1,0 +1,37 @@
+"""The operators: HetConv and the paper's rivals. torch and mmengine only."""
+
+from .functional import (
+    expand_foreign,
+    merge_to_dense,
+    point_stand_in,
+    project_dense,
+    residue_order,
+    take_foreign,
+    take_own,
+    taps_per_filter,
+)
+from .group_pointwise import (
+    GroupPointwiseConv2d,
+    build_depth_pointwise_conv,
+    build_group_pointwise_conv,
+    group_pointwise_taps,
+)
+from .hetconv import HetConv2d, build_het_conv, why_not_heterogeneous
+
+__all__ = [
+    'GroupPointwiseConv2d',
+    'HetConv2d',
+    'build_depth_pointwise_conv',
+    'build_group_pointwise_conv',
+    'build_het_conv',
+    'expand_foreign',
+    'group_pointwise_taps',
+    'merge_to_dense',
+    'point_stand_in',
+    'project_dense',
+    'residue_order',
+    'take_foreign',
+    'take_own',
+    'taps_per_filter',
+    'why_not_heterogeneous',
+]

@@ -1,0 +1,159 @@
+"""The paper's rivals: a group-wise or depth-wise, then a 1 x 1 convolution.
+
+    y = pointwise(groupwise(x)),  groupwise: M -> M in G groups of K x K
+
+with nothing in between. G = M is the depth-wise separable convolution of
+MobileNet. Source: Singh et al., CVPR 2019, sections 3.3 and 3.4 ("GWC + PWC",
+"DWC + PWC").
+"""
+
+import math
+
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+
+class GroupPointwiseConv2d(nn.Module):
+    """Group-wise K x K convolution followed by a 1 x 1 convolution.
+
+    The arguments are nn.Conv2d's in its order and meaning, but for groups,
+    which has to be 1, and:
+
+    Args:
+        conv_groups (int): groups of the K x K convolution; in_channels makes
+            it depth-wise.
+
+    Shape:
+        input (B, M, H, W) or (M, H, W); output as nn.Conv2d's.
+
+    Raises:
+        ValueError: conv_groups does not divide in_channels; groups is not 1.
+
+    A dense layer's weights do not load into it: the function is another one.
+    """
+
+    # What ConvModule of mmcv reads of a convolution.
+    transposed = False
+    output_padding = (0, 0)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = 'zeros',
+        *,
+        conv_groups: int,
+    ):
+        super().__init__()
+        if groups != 1 or conv_groups < 1 or in_channels % conv_groups:
+            raise ValueError(
+                f'GroupPointwiseConv2d({in_channels}, {out_channels}, '
+                f'groups={groups}, conv_groups={conv_groups}): groups has to '
+                'be 1 and conv_groups a divisor of in_channels'
+            )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        self.groupwise = nn.Conv2d(
+            in_channels,
+            in_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            conv_groups,
+            False,
+            padding_mode,
+        )
+        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
+        self.kernel_size = self.groupwise.kernel_size
+        self.stride = self.groupwise.stride
+        self.padding = self.groupwise.padding
+        self.dilation = self.groupwise.dilation
+        self.padding_mode = padding_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.groupwise(x))
+
+
+def group_pointwise_taps(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, int],
+    conv_groups: int,
+) -> int:
+    """Weights of the layer, M M Kh Kw / G + M N (also MACs per pixel)."""
+    taps = math.prod(kernel_size)
+    return in_channels * (in_channels // conv_groups * taps + out_channels)
+
+
+def _build(
+    conv_groups,
+    in_channels,
+    out_channels,
+    kernel_size,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    bias=True,
+    padding_mode='zeros',
+):
+    """The layer, or a plain nn.Conv2d where it would save nothing."""
+    arguments = (
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        groups,
+        bias,
+        padding_mode,
+    )
+    if (
+        _pair(kernel_size) == (1, 1)
+        or groups != 1
+        or conv_groups < 2
+        or in_channels % conv_groups
+    ):
+        return nn.Conv2d(*arguments)
+    return GroupPointwiseConv2d(*arguments, conv_groups=conv_groups)
+
+
+@MODELS.register_module('GroupPointwiseConv')
+def build_group_pointwise_conv(
+    *args, conv_groups: int = 4, **kwargs
+) -> nn.Module:
+    """What ``conv_cfg=dict(type='GroupPointwiseConv')`` builds.
+
+    Shapes that do not fit, 1 x 1 and grouped convolutions among them, are
+    built as plain nn.Conv2d.
+
+    Raises:
+        ValueError: conv_groups is not an integer >= 1.
+    """
+    if not isinstance(conv_groups, int) or conv_groups < 1:
+        raise ValueError(
+            'GroupPointwiseConv: conv_groups must be an integer '
+            f'>= 1, got conv_groups={conv_groups!r}'
+        )
+    return _build(conv_groups, *args, **kwargs)
+
+
+@MODELS.register_module('DepthPointwiseConv')
+def build_depth_pointwise_conv(in_channels: int, *args, **kwargs) -> nn.Module:
+    """What ``conv_cfg=dict(type='DepthPointwiseConv')`` builds.
+
+    1 x 1 and grouped convolutions are built as plain nn.Conv2d, and so is a
+    convolution on an image (at most 4 channels), as in MobileNet.
+    """
+    conv_groups = in_channels if in_channels > 4 else 1
+    return _build(conv_groups, in_channels, *args, **kwargs)

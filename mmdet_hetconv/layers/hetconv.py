@@ -1,0 +1,396 @@
+"""HetConv: K x K kernels on 1/p of the channels, 1 x 1 kernels on the rest.
+
+    y[n] = sum_{m in own block of n} k[n, m] * x[m]
+         + sum_{m in foreign blocks} w[n, m] x[m]  + b[n]
+
+Source: Singh et al., "HetConv: Heterogeneous Kernel-Based Convolutions for
+Deep CNNs", CVPR 2019 (arXiv 1903.04120).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from . import functional
+from .loading import report_projected
+
+ARRANGEMENTS = ('blocked', 'shifted')
+
+
+def check_part(p: int, arrangement: str) -> None:
+    """Raise ValueError for a p or an arrangement that means nothing."""
+    if not isinstance(p, int) or isinstance(p, bool) or p < 1:
+        raise ValueError(f'HetConv: p must be an integer >= 1, got p={p!r}')
+    if arrangement not in ARRANGEMENTS:
+        raise ValueError(
+            'HetConv: arrangement must be one of '
+            f'{ARRANGEMENTS}, got {arrangement!r}'
+        )
+
+
+def why_not_heterogeneous(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, int],
+    groups: int,
+    p: int,
+) -> str | None:
+    """Why a convolution of this shape cannot be heterogeneous, or None."""
+    if kernel_size == (1, 1):
+        return 'the kernel is 1 x 1'
+    if groups != 1:
+        return f'it has groups={groups}'
+    if kernel_size[0] % 2 == 0 or kernel_size[1] % 2 == 0:
+        return f'kernel_size={kernel_size} has no centre'
+    if in_channels % p:
+        return f'in_channels={in_channels} is not a multiple of p={p}'
+    if out_channels % p:
+        return f'out_channels={out_channels} is not a multiple of p={p}'
+    return None
+
+
+def _same_padding(padding, stride, kernel_size, dilation) -> tuple[int, int]:
+    """nn.Conv2d's padding argument as two numbers."""
+    if padding == 'valid':
+        return (0, 0)
+    if padding == 'same':
+        if stride != (1, 1):
+            raise ValueError(
+                f"HetConv: padding='same' needs stride 1, got {stride}"
+            )
+        return tuple(d * (k // 2) for k, d in zip(kernel_size, dilation))
+    if isinstance(padding, str):
+        raise ValueError(
+            "HetConv: padding must be numbers, 'same' or "
+            f"'valid', got {padding!r}"
+        )
+    return _pair(padding)
+
+
+class ForeignPointwise(nn.Conv2d):
+    """The 1 x 1 kernels of every filter on its foreign blocks.
+
+    It holds (N, M - M/p, 1, 1) weights and convolves M channels with them.
+
+    Shape:
+        input (B, M, H, W); output (B, N, Ho, Wo).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, p: int, **kwargs):
+        super().__init__(
+            in_channels - in_channels // p,
+            out_channels,
+            1,
+            bias=False,
+            **kwargs,
+        )
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = functional.expand_foreign(self.weight, self.p)
+        return self._conv_forward(x, weight, None)
+
+
+class HetConv2d(nn.Module):
+    """Heterogeneous-kernel 2D convolution, exactly the paper's function.
+
+    The arguments are nn.Conv2d's, in its order and meaning, and:
+
+    Args:
+        p (int): the part; a filter has Kh x Kw kernels on 1/p of the
+            channels. 1 is the standard convolution. Defaults to 4.
+        arrangement (str): which channels those are. 'blocked': channel block
+            b for filter block b. 'shifted': the paper's lattice,
+            (channel - filter) mod p == 0. One is the other on permuted
+            channels; 'blocked' needs no permutation and is faster.
+
+    Attributes:
+        grouped (nn.Conv2d): the Kh x Kw kernels, groups=p, and the bias.
+        pointwise (ForeignPointwise): the 1 x 1 kernels; None if p is 1.
+
+    Shape:
+        input (B, M, H, W) or (M, H, W); output as nn.Conv2d's.
+
+    Raises:
+        ValueError: p < 1 or not a divisor of both channel numbers; an even
+            kernel; groups other than 1; an unknown arrangement.
+
+    A state dict may hold the dense layer's ``weight`` (and ``bias``) in place
+    of this layer's: it is projected, see :func:`functional.project_dense`.
+
+    Example:
+        >>> layer = HetConv2d(64, 128, 3, padding=1, p=4)
+        >>> layer(torch.rand(1, 64, 8, 8)).shape
+        torch.Size([1, 128, 8, 8])
+    """
+
+    # What ConvModule of mmcv reads of a convolution.
+    transposed = False
+    output_padding = (0, 0)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = 'zeros',
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        p: int = 4,
+        arrangement: str = 'blocked',
+    ):
+        super().__init__()
+        check_part(p, arrangement)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = _pair(kernel_size)
+        self.stride = _pair(stride)
+        self.dilation = _pair(dilation)
+        self.padding = _same_padding(
+            padding, self.stride, self.kernel_size, self.dilation
+        )
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self.p = p
+        self.arrangement = arrangement
+        reason = why_not_heterogeneous(
+            in_channels, out_channels, self.kernel_size, groups, p
+        )
+        if reason and self.kernel_size != (1, 1):
+            raise ValueError(
+                f'HetConv2d({in_channels}, {out_channels}, '
+                f'kernel_size={self.kernel_size}, p={p}): {reason}'
+            )
+
+        # Modes other than 'zeros' pad once, before both branches.
+        padded = (0, 0) if padding_mode != 'zeros' else self.padding
+        # How far the first output pixel's centre lies inside the input. The
+        # 1 x 1 branch has to look at the same pixel: it crops where this is
+        # positive and pads where it is negative.
+        inset = [
+            d * (k // 2) - a
+            for k, d, a in zip(self.kernel_size, self.dilation, padded)
+        ]
+        self._crop = tuple(max(0, i) for i in inset)
+
+        self.grouped = nn.Conv2d(
+            in_channels,
+            out_channels,
+            self.kernel_size,
+            self.stride,
+            padded,
+            self.dilation,
+            p,
+            bias,
+            device=device,
+            dtype=dtype,
+        )
+        self.pointwise = (
+            None
+            if p == 1
+            else ForeignPointwise(
+                in_channels,
+                out_channels,
+                p,
+                stride=self.stride,
+                padding=tuple(max(0, -i) for i in inset),
+                device=device,
+                dtype=dtype,
+            )
+        )
+        if arrangement == 'shifted':
+            order = functional.residue_order(in_channels, p)
+            place = functional.residue_order(out_channels, p).argsort()
+        else:
+            order = place = None
+        # x[:, input_order] has blocked channels; so has the output before
+        # [:, output_order]. In the state dict, so that weights of one
+        # arrangement are never taken for those of another.
+        self.register_buffer('input_order', order)
+        self.register_buffer('output_order', place)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """nn.Conv2d's initialisation with the filter's true fan-in."""
+        fan_in = functional.taps_per_filter(
+            self.in_channels, self.kernel_size, self.p
+        )
+        bound = 1 / math.sqrt(fan_in) if fan_in else 0
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.padding_mode != 'zeros':
+            (top, left) = self.padding
+            x = F.pad(x, (left, left, top, top), mode=self.padding_mode)
+        if self.input_order is not None:
+            x = x.index_select(-3, self.input_order)
+        y = self.grouped(x)
+        if self.pointwise is not None:
+            top, left = self._crop
+            x = x[..., top : x.shape[-2] - top, left : x.shape[-1] - left]
+            # In place: a convolution's gradient does not need its output,
+            # and a fresh sum costs as much as the 1 x 1 branch itself.
+            y += self.pointwise(x)
+        if self.output_order is not None:
+            y = y.index_select(-3, self.output_order)
+        return y
+
+    def dense_weight(self) -> Tensor:
+        """The weight with which F.conv2d computes the same (differentiable).
+
+        Shape:
+            returns (N, M, Kh, Kw).
+        """
+        weight = self.grouped.weight
+        if self.pointwise is not None:
+            weight = functional.merge_to_dense(
+                weight, self.pointwise.weight, self.p
+            )
+        if self.input_order is not None:
+            weight = weight[self.output_order][:, self.input_order.argsort()]
+        return weight
+
+    def dense_bias(self) -> Tensor | None:
+        """The bias that goes with :meth:`dense_weight`, (N,) or None."""
+        bias = self.grouped.bias
+        if bias is None or self.output_order is None:
+            return bias
+        return bias[self.output_order]
+
+    @torch.no_grad()
+    def project(
+        self, weight: Tensor, bias: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The state dict of this layer that stands in for a dense one.
+
+        Shape:
+            weight: (N, M, Kh, Kw); bias: (N,).
+        """
+        state = {}
+        if self.input_order is not None:
+            state = dict(
+                input_order=self.input_order.to(weight.device),
+                output_order=self.output_order.to(weight.device),
+            )
+            filters = state['output_order'].argsort()
+            weight = weight[filters][:, state['input_order']]
+            bias = None if bias is None else bias[filters]
+        grouped, foreign = functional.project_dense(weight, self.p)
+        state['grouped.weight'] = grouped
+        if self.pointwise is not None:
+            state['pointwise.weight'] = foreign
+        if bias is not None:
+            state['grouped.bias'] = bias
+        return state
+
+    def _load_from_state_dict(
+        self,
+        state_dict,
+        prefix,
+        local_metadata,
+        strict,
+        missing_keys,
+        unexpected_keys,
+        error_msgs,
+    ):
+        dense = state_dict.get(prefix + 'weight')
+        shape = (self.out_channels, self.in_channels, *self.kernel_size)
+        if dense is not None and tuple(dense.shape) != shape:
+            error_msgs.append(
+                f'size mismatch for {prefix}weight: the checkpoint has a '
+                f'dense weight of shape {tuple(dense.shape)}, '
+                f'this HetConv2d stands for {shape}'
+            )
+        elif dense is not None:
+            del state_dict[prefix + 'weight']
+            bias = state_dict.pop(prefix + 'bias', None)
+            for name, value in self.project(dense, bias).items():
+                state_dict[prefix + name] = value
+            report_projected()
+        for name in ('input_order', 'output_order'):
+            self._check_order(name, state_dict, prefix, error_msgs)
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
+
+    def _check_order(self, name, state_dict, prefix, error_msgs) -> None:
+        """Refuse weights of another arrangement: they are another function."""
+        mine, theirs = getattr(self, name), state_dict.get(prefix + name)
+        holds_weights = prefix + 'grouped.weight' in state_dict
+        same = (mine is None) == (theirs is None)
+        if same and mine is not None:
+            same = torch.equal(mine, theirs.to(mine.device))
+        if holds_weights and not same:
+            error_msgs.append(
+                f"{prefix}{name}: the checkpoint's channel arrangement is "
+                f"not this layer's, arrangement={self.arrangement!r}"
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f'{self.in_channels}, {self.out_channels}, '
+            f'kernel_size={self.kernel_size}, stride={self.stride}, '
+            f'padding={self.padding}, dilation={self.dilation}, '
+            f'padding_mode={self.padding_mode!r}, p={self.p}, '
+            f'arrangement={self.arrangement!r}'
+        )
+
+
+@MODELS.register_module('HetConv')
+def build_het_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | str = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    bias: bool = True,
+    padding_mode: str = 'zeros',
+    *,
+    p: int = 4,
+    arrangement: str = 'blocked',
+) -> nn.Module:
+    """What ``conv_cfg=dict(type='HetConv', p=4)`` builds.
+
+    A component of mmdet hands its conv_cfg to stems, 1 x 1 and depth-wise
+    convolutions too. Where :func:`why_not_heterogeneous` finds no
+    heterogeneity in the shape, and for p=1, this is a plain nn.Conv2d.
+
+    Raises:
+        ValueError: p is not an integer >= 1, or unknown arrangement.
+    """
+    check_part(p, arrangement)
+    arguments = (
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        groups,
+        bias,
+        padding_mode,
+    )
+    if p == 1 or why_not_heterogeneous(
+        in_channels, out_channels, _pair(kernel_size), groups, p
+    ):
+        return nn.Conv2d(*arguments)
+    return HetConv2d(*arguments, p=p, arrangement=arrangement)
