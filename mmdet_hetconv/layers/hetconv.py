@@ -71,6 +71,13 @@ def _same_padding(padding, stride, kernel_size, dilation) -> tuple[int, int]:
     return _pair(padding)
 
 
+def _take_channels(x: Tensor, order: Tensor) -> Tensor:
+    """x[:, order], in the memory format of x."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x.movedim(1, 3).index_select(3, order).movedim(3, 1)
+    return x.index_select(-3, order)
+
+
 class ForeignPointwise(nn.Conv2d):
     """The 1 x 1 kernels of every filter on its foreign blocks.
 
@@ -234,7 +241,7 @@ class HetConv2d(nn.Module):
             (top, left) = self.padding
             x = F.pad(x, (left, left, top, top), mode=self.padding_mode)
         if self.input_order is not None:
-            x = x.index_select(-3, self.input_order)
+            x = _take_channels(x, self.input_order)
         y = self.grouped(x)
         if self.pointwise is not None:
             top, left = self._crop
@@ -243,7 +250,7 @@ class HetConv2d(nn.Module):
             # and a fresh sum costs as much as the 1 x 1 branch itself.
             y += self.pointwise(x)
         if self.output_order is not None:
-            y = y.index_select(-3, self.output_order)
+            y = _take_channels(y, self.output_order)
         return y
 
     def dense_weight(self) -> Tensor:
