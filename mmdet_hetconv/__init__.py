@@ -1,6 +1,12 @@
 """HetConv for MMDetection. Importing this package registers everything."""
 
+from importlib.util import find_spec
+
 from . import layers  # noqa: F401
 from .version import __version__
+
+# The layers are of use with torch and mmengine alone.
+if find_spec('mmdet'):
+    from . import models  # noqa: F401
 
 __all__ = ['__version__']

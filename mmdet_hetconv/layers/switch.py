@@ -1,0 +1,194 @@
+"""Swap the nn.Conv2d modules of a model for what a conv_cfg builds.
+
+For components that hard-code their convolutions. Those that take a conv_cfg
+of their own need none of this.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from .cost import CONVOLUTIONS, dense_macs_per_pixel, macs_per_pixel
+from .hetconv import HetConv2d, why_not_heterogeneous
+
+# What to build for the convolution of a name, or why it is to be left.
+Choice = Callable[[str, nn.Conv2d], dict | str]
+
+
+@dataclass(frozen=True)
+class ConvRecord:
+    """What became of one convolution layer.
+
+    Attributes:
+        name: its name in the model; of a shared one, the first.
+        layer: the convolution that is there now.
+        reason: why it was left as it was; None if it was switched.
+        dense_parameters: of the convolution that was there.
+    """
+
+    name: str
+    layer: nn.Module
+    reason: str | None
+    dense_parameters: int
+
+    @property
+    def dense_macs(self) -> int:
+        """MACs per output pixel of the convolution that was there."""
+        return dense_macs_per_pixel(self.layer)
+
+    @property
+    def macs(self) -> int:
+        """MACs per output pixel of the convolution that is there now."""
+        return macs_per_pixel(self.layer)
+
+    @property
+    def parameters(self) -> int:
+        return count_parameters(self.layer)
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def find_convs(model: nn.Module) -> dict[str, nn.Module]:
+    """Every convolution layer by its first name, the parts of one left out."""
+    found = {}
+    inside = ()
+    for name, module in model.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if isinstance(module, CONVOLUTIONS):
+            found[name] = module
+            if not isinstance(module, nn.Conv2d):
+                inside = (*inside, f'{name}.' if name else '')
+    return found
+
+
+def _why_not_plain(conv: nn.Module, holders: dict[int, int]) -> str | None:
+    """Why a convolution cannot be replaced without changing more than it."""
+    if isinstance(conv, HetConv2d):
+        return f'it is heterogeneous already, p={conv.p}'
+    if type(conv) is not nn.Conv2d:
+        return f'it is a {type(conv).__name__}'
+    if not isinstance(conv._parameters.get('weight'), nn.Parameter):
+        return 'its weight is computed from other parameters'
+    if any(holders[id(p)] > 1 for p in conv.parameters()):
+        return 'it shares a parameter with another module'
+    return None
+
+
+def _build(conv: nn.Conv2d, conv_cfg: dict) -> nn.Module:
+    """What `conv_cfg` makes of the shape, where the old weights are."""
+    with torch.device(conv.weight.device):
+        layer = MODELS.build(
+            dict(
+                conv_cfg,
+                in_channels=conv.in_channels,
+                out_channels=conv.out_channels,
+                kernel_size=conv.kernel_size,
+                stride=conv.stride,
+                padding=conv.padding,
+                dilation=conv.dilation,
+                groups=conv.groups,
+                bias=conv.bias is not None,
+                padding_mode=conv.padding_mode,
+            )
+        )
+    return layer.to(conv.weight.device, conv.weight.dtype)
+
+
+def _take_over(layer: nn.Module, conv: nn.Conv2d) -> None:
+    """Give `layer` the weights and everything else that `conv` carried."""
+    if isinstance(layer, HetConv2d):
+        layer.load_state_dict(layer.project(conv.weight, conv.bias))
+    for name, parameter in layer.named_parameters():
+        old = conv.bias if name.endswith('bias') else conv.weight
+        parameter.requires_grad_(old.requires_grad)
+    if not conv.weight.is_contiguous():
+        layer.to(memory_format=torch.channels_last)
+    layer.train(conv.training)
+    for name, value in vars(conv).items():
+        # The very same dictionaries: a handle removes its hook from them.
+        if '_hooks' in name or name == '_is_full_backward_hook':
+            setattr(layer, name, value)
+
+
+def _why_dense(conv: nn.Conv2d, conv_cfg: dict) -> str:
+    """Why the factory behind `conv_cfg` built a plain convolution."""
+    p = conv_cfg.get('p', 4)
+    return (
+        why_not_heterogeneous(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.groups,
+            p,
+        )
+        or f'{conv_cfg} stands for a plain convolution here'
+    )
+
+
+def switch_convs(
+    model: nn.Module, conv_cfg: dict | Choice
+) -> list[ConvRecord]:
+    """Replace, in place, convolutions by what a conv_cfg builds for them.
+
+    The weights of a HetConv layer are projected from the dense ones; the
+    paper's rivals compute another function and start from their own
+    initialisation. Kept are: sharing of a module between several places,
+    dtype, device, memory format, requires_grad of weight and bias, the
+    training flag, and hooks. An optimizer made before holds the old
+    parameters and has to be made again.
+
+    Left as they are: what the conv_cfg builds as a plain nn.Conv2d, every
+    subclass of nn.Conv2d, and convolutions that share a parameter with
+    another module.
+
+    Args:
+        model (nn.Module): what holds the convolutions.
+        conv_cfg (dict | Callable): as ``conv_cfg`` of mmdet's components, or
+            a function of a layer's name and the layer that returns one, or
+            the reason (str) to leave that layer.
+
+    Returns:
+        list[ConvRecord]: every convolution layer of the model.
+
+    Raises:
+        ValueError: `model` is itself a convolution.
+    """
+    if isinstance(model, CONVOLUTIONS):
+        raise ValueError(
+            'switch_convs replaces convolutions inside a module, got a '
+            f'{type(model).__name__} itself'
+        )
+    holders: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            holders[id(parameter)] = holders.get(id(parameter), 0) + 1
+
+    records = []
+    replacements: dict[int, nn.Module] = {}
+    for name, conv in find_convs(model).items():
+        layer, dense_parameters = conv, count_parameters(conv)
+        reason = _why_not_plain(conv, holders)
+        if reason is None:
+            choice = conv_cfg(name, conv) if callable(conv_cfg) else conv_cfg
+            if isinstance(choice, str):
+                reason = choice
+            else:
+                layer = _build(conv, choice)
+                if type(layer) is nn.Conv2d:
+                    layer, reason = conv, _why_dense(conv, choice)
+                else:
+                    _take_over(layer, conv)
+                    replacements[id(conv)] = layer
+        records.append(ConvRecord(name, layer, reason, dense_parameters))
+
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if id(child) in replacements:
+                setattr(module, name, replacements[id(child)])
+    return records

@@ -1,0 +1,73 @@
+"""One conv_cfg per stage of a backbone, and the check that it did something.
+
+A backbone takes a ``conv_cfg`` and a ``p``: a number, or one per stage, that
+goes before the conv_cfg's own.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from mmdet_hetconv.layers.switch import find_convs
+
+# The default of every component here; None instead is the stock class.
+HET_CONV = dict(type='HetConv', p=4)
+
+
+def stage_conv_cfgs(
+    conv_cfg: dict | None, p: int | Sequence[int] | None, num_stages: int
+) -> list[dict | None]:
+    """The conv_cfg of every stage.
+
+    Raises:
+        ValueError: `p` is a sequence of another length than the stages, or
+            is given without a conv_cfg to go into.
+    """
+    if p is None:
+        return [conv_cfg] * num_stages
+    if conv_cfg is None:
+        raise ValueError(f'p={p!r} needs a conv_cfg, got conv_cfg=None')
+    if isinstance(p, int):
+        p = [p] * num_stages
+    if len(p) != num_stages:
+        raise ValueError(
+            f'p={tuple(p)} has {len(p)} entries for {num_stages} stages'
+        )
+    return [dict(conv_cfg, p=part) for part in p]
+
+
+def check_stages(backbone: str, num_stages: int, most: int) -> None:
+    """Raise ValueError for a number of stages that the backbone lacks."""
+    if not 1 <= num_stages <= most:
+        raise ValueError(
+            f'{backbone}: num_stages={num_stages} is not in 1 ... {most}'
+        )
+
+
+def check_depth(backbone: str, depth: int, known: Sequence[int]) -> None:
+    """Raise ValueError for a depth that the backbone does not come in."""
+    if depth not in known:
+        raise ValueError(
+            f'{backbone}: depth={depth} is not one of {tuple(known)}'
+        )
+
+
+def check_switched(
+    stages: Sequence[nn.Module], conv_cfgs: Sequence[dict | None]
+) -> None:
+    """Raise ValueError for a conv_cfg that fits no layer of its stages."""
+    for cfg in conv_cfgs:
+        if cfg is None or cfg.get('p') == 1:
+            continue
+        convs = [
+            conv
+            for stage, own in zip(stages, conv_cfgs)
+            if own == cfg
+            for conv in find_convs(stage).values()
+        ]
+        if all(isinstance(conv, nn.Conv2d) for conv in convs):
+            shapes = {(c.in_channels, c.out_channels) for c in convs}
+            raise ValueError(
+                f'nothing was switched: {cfg} fits no convolution among '
+                f'those with {sorted(shapes)} input and output channels'
+            )
