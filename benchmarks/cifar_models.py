@@ -47,7 +47,9 @@ def conv_bn_relu(*args) -> list[nn.Module]:
     return [conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True)]
 
 
-def vgg16(conv_cfg: dict | None = None, num_classes: int = 10) -> nn.Module:
+def vgg16(
+    conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1
+) -> nn.Module:
     """VGG-16 with batch norm and a 512-512-classes head."""
     layers, channels = [], 3
     for filters in VGG16:
@@ -55,15 +57,16 @@ def vgg16(conv_cfg: dict | None = None, num_classes: int = 10) -> nn.Module:
             layers.append(nn.MaxPool2d(2))
             continue
         cfg = conv_cfg if layers else None
+        filters = round(filters * width)
         layers += conv_bn_relu(cfg, channels, filters)
         channels = filters
     return nn.Sequential(
         *layers,
         nn.Flatten(),
-        nn.Linear(512, 512),
+        nn.Linear(channels, channels),
         nn.ReLU(inplace=True),
         nn.Dropout(),
-        nn.Linear(512, num_classes),
+        nn.Linear(channels, num_classes),
     )
 
 
@@ -86,19 +89,23 @@ class BasicBlock(nn.Module):
         return F.relu(self.body(x) + short)
 
 
-def resnet56(conv_cfg: dict | None = None, num_classes: int = 10) -> nn.Module:
+def resnet56(
+    conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1
+) -> nn.Module:
     """ResNet-56: 3 stages of 9 blocks, 16 / 32 / 64 channels."""
-    layers, channels = conv_bn_relu(None, 3, 16), 16
-    for filters in (16, 32, 64):
+    channels = round(16 * width)
+    layers = conv_bn_relu(None, 3, channels)
+    for stage in range(3):
+        filters = round(16 * 2**stage * width)
         for block in range(9):
-            stride = 2 if block == 0 and filters > 16 else 1
+            stride = 2 if block == 0 and stage else 1
             layers.append(BasicBlock(conv_cfg, channels, filters, stride))
             channels = filters
     return nn.Sequential(
         *layers,
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(64, num_classes),
+        nn.Linear(channels, num_classes),
     )
 
 
@@ -123,15 +130,17 @@ def depthwise_pair(in_channels: int, out_channels: int, stride: int):
 
 
 def mobilenet(
-    conv_cfg: dict | None = None, num_classes: int = 10
+    conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1
 ) -> nn.Module:
     """MobileNet (V1): each pair becomes one convolution of `conv_cfg`.
 
     A HetConv's p is cut to what a layer's channels allow: the first layers
     have fewer than p.
     """
-    layers, channels = conv_bn_relu(None, 3, 32), 32
+    channels = round(32 * width)
+    layers = conv_bn_relu(None, 3, channels)
     for filters, stride in MOBILENET:
+        filters = round(filters * width)
         if conv_cfg is None:
             layers += depthwise_pair(channels, filters, stride)
         else:
@@ -144,7 +153,7 @@ def mobilenet(
         *layers,
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(1024, num_classes),
+        nn.Linear(channels, num_classes),
     )
 
 
@@ -154,9 +163,12 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = dict(
 
 
 def build(
-    network: str, conv_cfg: dict | None = None, num_classes: int = 10
+    network: str,
+    conv_cfg: dict | None = None,
+    num_classes: int = 10,
+    width: float = 1,
 ) -> nn.Module:
-    """A network by its name.
+    """A network by its name; `width` scales its numbers of channels.
 
     Shape:
         input of the network (B, 3, 32, 32); output (B, num_classes).
@@ -168,4 +180,4 @@ def build(
         raise ValueError(
             f'network must be one of {tuple(NETWORKS)}, got {network!r}'
         )
-    return NETWORKS[network](conv_cfg, num_classes)
+    return NETWORKS[network](conv_cfg, num_classes, width)

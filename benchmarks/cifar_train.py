@@ -1,0 +1,81 @@
+"""Training and evaluation of a CIFAR-10 classifier on one device."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from cifar_data import DeviceLoader
+from torch import nn
+
+
+def evaluate(model: nn.Module, loader: DeviceLoader, amp: bool = False):
+    """Accuracy in per cent on a loader that does not augment."""
+    model.eval()
+    right = torch.zeros((), dtype=torch.int64, device=loader.device)
+    with torch.no_grad(), torch.autocast(loader.device.type, enabled=amp):
+        for images, labels in loader:
+            right += (model(images).argmax(1) == labels).sum()
+    return 100 * right.item() / len(loader.labels)
+
+
+def learning_rate(step: int, steps: int, warm_up: int) -> float:
+    """Share of the peak rate: linear warm-up, then half a cosine to 0."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (steps - warm_up))
+
+
+def train(
+    model: nn.Module,
+    loader: DeviceLoader,
+    epochs: float,
+    peak_rate: float = 0.1,
+    weight_decay: float = 5e-4,
+    warm_up_epochs: float = 0.5,
+    amp: bool = False,
+    after_epoch: Callable[[int, float], None] | None = None,
+) -> None:
+    """SGD with Nesterov momentum 0.9 for a number of epochs, in place.
+
+    Args:
+        model: on the loader's device, in channels_last.
+        after_epoch: called with the epoch (from 1) and the accuracy, in
+            per cent, on the augmented images while they were trained on.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=peak_rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=weight_decay,
+    )
+    steps = max(1, round(epochs * len(loader)))
+    warm_up = min(steps // 5, round(warm_up_epochs * len(loader)))
+    scaler = torch.amp.GradScaler(loader.device.type, enabled=amp)
+    step = 0
+    while step < steps:
+        model.train()
+        right = torch.zeros((), dtype=torch.int64, device=loader.device)
+        for images, labels in loader:
+            if step == steps:
+                break
+            rate = peak_rate * learning_rate(step, steps, warm_up)
+            optimizer.param_groups[0]['lr'] = rate
+            with torch.autocast(loader.device.type, enabled=amp):
+                scores = model(images)
+                loss = F.cross_entropy(scores, labels)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            right += (scores.argmax(1) == labels).sum()
+            step += 1
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f'loss is {loss.item()} at step {step}')
+        if after_epoch is not None:
+            seen = 100 * right.item() / len(loader.labels)
+            after_epoch(math.ceil(step / len(loader)), seen)

@@ -1,0 +1,55 @@
+"""Rows of measurements in CSV files, with the machine and the versions."""
+
+import csv
+import platform
+from datetime import date
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / 'results'
+
+
+def machine() -> dict[str, str]:
+    """What every row says about where it was measured."""
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    else:
+        name = f'CPU {platform.machine()}, {torch.get_num_threads()} threads'
+    return dict(
+        machine=name,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        date=date.today().isoformat(),
+    )
+
+
+def append_row(path: str | Path, row: dict) -> None:
+    """Append one row, with :func:`machine`; a new file gets a header.
+
+    Raises:
+        ValueError: the file has other columns.
+    """
+    path = Path(path)
+    row = row | machine()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists() or path.stat().st_size == 0
+    if not new:
+        with open(path, newline='') as file:
+            columns = next(csv.reader(file))
+        if columns != list(row):
+            raise ValueError(f'{path} has columns {columns}, not {list(row)}')
+    with open(path, 'a', newline='') as file:
+        writer = csv.DictWriter(file, list(row), lineterminator='\n')
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """All rows of a CSV file, none if there is no file."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    with open(path, newline='') as file:
+        return list(csv.DictReader(file))
