@@ -2,4 +2,7 @@
 
 from .ssd_vgg import HetSSDVGG
 
-__all__ = ['HetSSDVGG']
+# Registered types and those of their arguments that choose convolutions.
+HET_COMPONENTS = dict(HetSSDVGG=('conv_cfg', 'p'))
+
+__all__ = ['HET_COMPONENTS', 'HetSSDVGG']

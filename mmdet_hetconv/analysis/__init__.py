@@ -1,0 +1,19 @@
+"""What a detector costs: MACs and parameters, without data or weights."""
+
+from .complexity import Complexity, LayerCost, count_complexity
+from .config import build_detector, count_config, input_shape, set_part
+from .report import complexity_table, layer_table, save_csv, save_json
+
+__all__ = [
+    'Complexity',
+    'LayerCost',
+    'build_detector',
+    'complexity_table',
+    'count_complexity',
+    'count_config',
+    'input_shape',
+    'layer_table',
+    'save_csv',
+    'save_json',
+    'set_part',
+]

@@ -1,0 +1,87 @@
+"""From a config file to a detector and its cost."""
+
+import copy
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmdet_hetconv.models import HET_COMPONENTS
+
+from .complexity import Complexity, count_complexity
+
+
+def set_part(model_cfg: dict, p: int) -> dict:
+    """The same model with another part in every HetConv.
+
+    Raises:
+        ValueError: the model's config names no HetConv.
+    """
+    model_cfg = copy.deepcopy(model_cfg)
+    if not _set_part(model_cfg, p):
+        raise ValueError(f'p={p}: there is no HetConv in the config')
+    return model_cfg
+
+
+def _set_part(cfg, p: int) -> int:
+    """Set p in a config, in place; returns in how many dicts."""
+    if isinstance(cfg, (list, tuple)):
+        return sum(_set_part(value, p) for value in cfg)
+    if not isinstance(cfg, dict):
+        return 0
+    found = sum(_set_part(value, p) for value in cfg.values())
+    kind = cfg.get('type')
+    if kind == 'HetConv':
+        cfg['p'] = p
+    elif kind in HET_COMPONENTS and 'p' in HET_COMPONENTS[kind]:
+        conv_cfg = cfg.get('conv_cfg', dict(type='HetConv'))
+        if (conv_cfg or {}).get('type') != 'HetConv':
+            return found
+        cfg['p'] = p
+    elif kind in HET_COMPONENTS and 'conv_cfg' not in cfg:
+        cfg['conv_cfg'] = dict(type='HetConv', p=p)
+    else:
+        return found
+    return found + 1
+
+
+def input_shape(cfg: Config) -> tuple[int, int]:
+    """Height and width that test images have in a config, as padded.
+
+    Raises:
+        ValueError: the test pipeline has no Resize with one scale.
+    """
+    pipeline = cfg.get('test_dataloader', {}).get('dataset', {})
+    for step in pipeline.get('pipeline', ()):
+        if step.get('type') == 'Resize' and len(step.get('scale', ())) == 2:
+            width, height = step['scale']
+            if step.get('keep_ratio'):
+                height, width = sorted((height, width))
+            preprocessor = cfg.model.get('data_preprocessor') or {}
+            divisor = preprocessor.get('pad_size_divisor', 1)
+            return tuple(-(-n // divisor) * divisor for n in (height, width))
+    raise ValueError(
+        f'{cfg.filename}: its test pipeline has no Resize with one scale, '
+        'so the size of the image has to be given'
+    )
+
+
+def build_detector(model_cfg: dict) -> nn.Module:
+    """The detector of a config, with no weights loaded."""
+    init_default_scope('mmdet')
+    return MODELS.build(copy.deepcopy(model_cfg))
+
+
+def count_config(model_cfg: dict, shape: tuple[int, int]) -> Complexity:
+    """Cost of the detector of a config, see :func:`count_complexity`."""
+    model = build_detector(model_cfg)
+    try:
+        return count_complexity(model, shape)
+    except (NotImplementedError, RuntimeError) as error:
+        # Operations of mmcv.ops, deformable convolution for one, have no
+        # meta implementation.
+        first = str(error).strip().splitlines()[0]
+        print_log(f'Counting on the CPU: {first}', 'current')
+        return count_complexity(model, shape, 'cpu')

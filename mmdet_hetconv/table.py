@@ -1,0 +1,47 @@
+"""Plain text tables."""
+
+from collections.abc import Sequence
+
+
+def format_table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """Columns under a head; numbers, which hold a digit first, to the right.
+
+    Example:
+        >>> print(format_table(('part', 'MACs'), [('neck', '52.7 G')]))
+        part    MACs
+        ----  ------
+        neck  52.7 G
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *cells)]
+    right = [
+        bool(column) and all(cell[:1].isdigit() or not cell for cell in column)
+        for column in zip(*cells)
+    ] or [False] * len(head)
+
+    def line(row):
+        return '  '.join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, right)
+        ).rstrip()
+
+    rule = ['-' * width for width in widths]
+    return '\n'.join(map(line, [list(head), rule, *cells]))
+
+
+def with_unit(number: float) -> str:
+    """A count with three decimals and k, M or G.
+
+    Example:
+        >>> with_unit(2_856_000_000)
+        '2.856 G'
+    """
+    for size, unit in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+        if number >= size:
+            return f'{number / size:.3f} {unit}'
+    return f'{number:g}'
+
+
+def share_saved(before: float, after: float) -> str:
+    """How much smaller `after` is, in per cent of `before`."""
+    return f'{100 * (1 - after / before):.1f} %' if before else ''
