@@ -13,13 +13,16 @@ existing wheel for this Python and this torch is used as it is.
 """
 
 import argparse
+import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CSRC = 'mmcv/ops/csrc/pytorch'
@@ -33,6 +36,22 @@ def wheel_folder(root: Path) -> Path:
 
     tag = f'cp{sys.version_info.major}{sys.version_info.minor}'
     return root / f'{tag}-torch{torch.__version__}'
+
+
+@contextmanager
+def build_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder in ``folder``, for one build at a time.
+
+    Also removes what a killed build has left.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / 'unfinished'
+    with open(folder / 'lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        yield unfinished
+        shutil.rmtree(unfinished)
 
 
 def unpack_sources(version: str, folder: Path) -> Path:
@@ -132,14 +151,13 @@ def main():
     folder = wheel_folder(args.out)
     kept = sorted(folder.glob(f'mmcv-{args.version}-*.whl'))
     if not kept:
-        folder.mkdir(parents=True, exist_ok=True)
+        print(
+            'mmcv: building the CPU ops, about 4 minutes on 2 cores; '
+            'this is done once',
+            flush=True,
+        )
         # The same file system, so that the last step is an atomic rename.
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            temporary = Path(temporary)
-            print(
-                'mmcv: building the CPU ops, about 4 minutes on 2 cores; '
-                'this is done once'
-            )
+        with build_folder(folder) as temporary:
             source = unpack_sources(args.version, temporary)
             merge_translation_units(source)
             compile_wheel(source, temporary / 'wheel')

@@ -1,0 +1,36 @@
+# `make demo` and `make test` need nothing but Linux, Python 3.10 - 3.12 with
+# headers, a C++ compiler and a package registry.
+
+PYTHON ?=
+DISK_GB ?= 10
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+# The set-up builds mmcv's CPU ops only.
+export CUDA_VISIBLE_DEVICES :=
+# A user's own packages must not be mixed with those of .venv.
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH PYTHONHOME
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' \
+	    $(firstword $(MAKEFILE_LIST))
+	@echo 'PYTHON=/path/to/python chooses the interpreter (3.10 - 3.12).'
+
+setup: ## make .venv with everything pinned; builds mmcv once
+	@PYTHON='$(PYTHON)' DISK_GB='$(DISK_GB)' tools/setup/setup.sh
+
+demo: setup ## draw data, train a small detector with HetConv, test it
+	@PYTHON=.venv/bin/python tools/demo/run.sh
+
+test: setup ## run the tests
+	@OMP_NUM_THREADS=2 .venv/bin/python -m pytest -q
+
+lint: setup ## check the style of the code
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+
+clean: ## remove .venv and what the demo made; the wheel of mmcv is kept
+	rm -rf .venv data/demo data/demo.unfinished work_dirs/demo \
+	    .pytest_cache .ruff_cache .hypothesis
