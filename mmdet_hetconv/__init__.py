@@ -3,7 +3,10 @@
 from importlib.util import find_spec
 
 from . import layers  # noqa: F401
+from .engine.safe_globals import allow_training_checkpoints
 from .version import __version__
+
+allow_training_checkpoints()
 
 # The layers are of use with torch and mmengine alone.
 if find_spec('mmdet'):

@@ -1,0 +1,196 @@
+"""Checkpoints: complete, harmless and of the right model before they count."""
+
+import logging
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import HetConv2d
+from .errors import UserError
+from .processes import announce
+
+# What Runner.resume() of mmengine reads.
+_RESUME_KEYS = ('state_dict', 'meta', 'message_hub')
+
+
+def is_local(path: str) -> bool:
+    """Whether a checkpoint's name is a file's, not 'torchvision://...'."""
+    return '://' not in path
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """The content of a checkpoint on the CPU, without running any of it.
+
+    Raises:
+        UserError: no such file, a truncated one, one that is no checkpoint,
+            or one that holds anything but tensors, plain containers and what
+            :func:`safe_globals.checkpoint_globals` lists.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f'checkpoint {path} does not exist')
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's message names the global and then advises, over many lines,
+        # to switch the protection off.
+        refused = re.search(r'GLOBAL (\S+)', str(error))
+        if refused is None:
+            raise UserError(f'{path} is not a checkpoint of torch') from error
+        raise UserError(
+            f'checkpoint {path} is refused: it holds {refused[1]}, and '
+            'loading that could run any code'
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f'checkpoint {path} cannot be read, it is truncated or damaged '
+            f'({_first_line(error)})'
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f'{path} is not a checkpoint: it holds a {type(content).__name__}'
+        )
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]
+
+
+def check_resumable(path: str | Path) -> dict:
+    """The content of a checkpoint from which a training can go on.
+
+    Raises:
+        UserError: as :func:`read_checkpoint`; weights without the state of
+            their training.
+    """
+    content = read_checkpoint(path)
+    for key in _RESUME_KEYS:
+        if key not in content:
+            raise UserError(
+                f'--resume: checkpoint {path} has no {key!r}, it is not '
+                'the state of a training'
+            )
+    return content
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a checkpoint was written to its end.
+
+    torch writes a zip archive, whose directory is at the end and holds a
+    checksum of every entry.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError):
+        return False
+
+
+def newest_checkpoint(work_dir: str | Path) -> Path | None:
+    """The newest complete checkpoint of a work directory, or None.
+
+    The one that mmengine's ``last_checkpoint`` names comes first: it is
+    written after a checkpoint was saved. With ``save_best`` a checkpoint is
+    written twice, so the one it names may be half-written all the same.
+    """
+    work_dir = Path(work_dir)
+    for path in _newest_first(work_dir):
+        if is_complete(path):
+            return path
+        announce(
+            f'{path} is incomplete, it is not resumed from', logging.WARNING
+        )
+    return None
+
+
+def _newest_first(work_dir: Path) -> Iterator[Path]:
+    """The named checkpoint, then the others by time of writing."""
+    note = work_dir / 'last_checkpoint'
+    named = note.read_text().strip() if note.is_file() else ''
+    folders = [work_dir]
+    if named and Path(named).is_file():
+        folders.append(Path(named).parent)
+        yield Path(named)
+    found = {
+        path.resolve()
+        for folder in folders
+        for pattern in ('epoch_*.pth', 'iter_*.pth')
+        for path in folder.glob(pattern)
+    }
+    if named:
+        found.discard(Path(named).resolve())
+    yield from sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)
+
+
+def check_fits(model: nn.Module, content: dict, path: str | Path) -> None:
+    """Load a checkpoint's weights, all of them.
+
+    mmengine loads what fits and logs the rest, so that a checkpoint of
+    another architecture is evaluated, or trained on, with random weights.
+    Weights that the model has no place for are left to that log.
+
+    Raises:
+        UserError: weights are missing or have another shape.
+    """
+    state = content.get('state_dict', content)
+    state = {re.sub(r'^module\.', '', key): v for key, v in state.items()}
+    missing, unexpected, wrong = [], [], []
+    _load(model, '', state, missing, unexpected, wrong)
+    missing = [key for key in missing if 'num_batches_tracked' not in key]
+    if not missing and not wrong:
+        return
+    other = _other_heterogeneity(model, state)
+    first = (wrong + missing)[0]
+    raise UserError(
+        f'checkpoint {path} is not of the model in the config: '
+        f'{other or first} ({len(missing)} weights missing, '
+        f'{len(unexpected)} unexpected, {len(wrong)} of another shape'
+        f'{"" if other else "; the first is named"})'
+    )
+
+
+def _load(module, prefix, state, missing, unexpected, wrong) -> None:
+    """What load_state_dict() does, with all three lists as a result."""
+    # A module may replace keys in its state dict, HetConv2d does: each one
+    # gets its own.
+    own = {k: v for k, v in state.items() if k.startswith(prefix)}
+    module._load_from_state_dict(
+        own, prefix, {}, True, missing, unexpected, wrong
+    )
+    for name, child in module.named_children():
+        _load(child, f'{prefix}{name}.', own, missing, unexpected, wrong)
+
+
+def _other_heterogeneity(
+    model: nn.Module, state: dict[str, Tensor]
+) -> str | None:
+    """In which p or arrangement checkpoint and model differ, if they do."""
+    for name, layer in model.named_modules():
+        theirs = state.get(f'{name}.grouped.weight')
+        if theirs is None or theirs.dim() != 4:
+            continue
+        if isinstance(layer, nn.Conv2d):
+            return (
+                f'{name} is a HetConv in the checkpoint and a plain '
+                'convolution in the config'
+            )
+        if not isinstance(layer, HetConv2d):
+            continue
+        p = layer.in_channels // theirs.shape[1]
+        if p != layer.p:
+            return f'{name} has p={p} in the checkpoint and p={layer.p} here'
+        shifted = f'{name}.input_order' in state
+        if shifted != (layer.arrangement == 'shifted'):
+            return (
+                f'{name} has arrangement='
+                f'{"shifted" if shifted else "blocked"!r} in the checkpoint '
+                f'and {layer.arrangement!r} here'
+            )
+    return None

@@ -1,0 +1,86 @@
+"""From a command line to mmengine's Config."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+
+from .errors import UserError
+
+
+class OptionsAction(DictAction):
+    """``--cfg-options KEY=VALUE ...``, as in every tool of mmdet."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for pair in values:
+            if '=' not in pair:
+                raise argparse.ArgumentError(
+                    self, f'{pair!r} is not of the form KEY=VALUE'
+                )
+        super().__call__(parser, namespace, values, option_string)
+
+
+def read_config(path: str) -> Config:
+    """Config.fromfile(), with one sentence for everything that goes wrong.
+
+    Raises:
+        UserError: no such file, or running it fails.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'config {path} does not exist')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a program: anything may happen
+        raise UserError(
+            f'config {path} cannot be read: {type(error).__name__}: {error}'
+        ) from error
+    if 'model' not in cfg:
+        raise UserError(f'config {path} has no model')
+    return cfg
+
+
+def merge_options(cfg: Config, options: dict | None) -> None:
+    """Merge ``--cfg-options`` into a config.
+
+    Raises:
+        UserError: a key leads through something that is not a dict.
+    """
+    for key, value in (options or {}).items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f'--cfg-options {key}={value}: {error}') from error
+
+
+def set_work_dir(cfg: Config, work_dir: str | None, config: str) -> None:
+    """Command line, else config, else ``./work_dirs/NAME OF THE CONFIG``."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(config).stem)
+
+
+def set_amp(cfg: Config) -> None:
+    """Train in mixed precision.
+
+    Raises:
+        UserError: there is no accelerator.
+    """
+    if get_device() == 'cpu':
+        raise UserError('--amp needs a GPU, there is none on this machine')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the batch size.
+
+    Raises:
+        UserError: the config does not say for which batch size it is made.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UserError(
+            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size'
+        )
+    cfg.auto_scale_lr.enable = True

@@ -1,0 +1,219 @@
+"""Data set folders: where a COCO or VOC layout keeps what."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .annotations import Annotations, read_coco, read_voc
+from .errors import UserError
+
+# Where the annotation file of a split may be, COCO layout.
+_COCO_FILES = (
+    'annotations/instances_{0}*.json',
+    'annotations/{0}*.json',
+    'instances_{0}*.json',
+    '{0}*.json',
+)
+# Where its images may be.
+_COCO_IMAGES = (
+    '{0}',
+    '{0}2017',
+    '{0}2014',
+    'images/{0}',
+    'images/{0}2017',
+    'images',
+    'JPEGImages',
+    '',
+)
+# Trained on, evaluated on; the first pair of which both are there counts.
+_SPLITS = (('train', 'val'), ('trainval', 'test'), ('train', 'test'))
+# VOC07+12 as mmdet's VOC configs use it.
+_VOC0712 = ('VOC2007', 'VOC2012')
+
+
+@dataclass(frozen=True)
+class Split:
+    """One annotation file and the folder of its images.
+
+    Attributes:
+        annotations: what the file says.
+        ann_file: the file, relative to the data root.
+        images: COCO: the images' folder; VOC: the folder of Annotations/ and
+            JPEGImages/. Relative to the data root, '' or ending in '/'.
+    """
+
+    annotations: Annotations
+    ann_file: str
+    images: str
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A data set on disk.
+
+    Attributes:
+        root: the folder.
+        layout: 'COCO' or 'VOC'.
+        classes: of all splits.
+        train: what to train on; two parts for VOC07+12.
+        val: what to evaluate on.
+    """
+
+    root: Path
+    layout: str
+    classes: tuple[str, ...]
+    train: tuple[Split, ...]
+    val: Split
+
+    def __str__(self) -> str:
+        train = ' + '.join(split.ann_file for split in self.train)
+        images = sum(len(split.annotations.images) for split in self.train)
+        names = ', '.join(self.classes[:20])
+        more = ', ...' if len(self.classes) > 20 else ''
+        return (
+            f'{self.layout} layout in {self.root}: training on {train} '
+            f'({images} images), evaluation on {self.val.ann_file} '
+            f'({len(self.val.annotations.images)} images), '
+            f'{len(self.classes)} classes: {names}{more}'
+        )
+
+
+def find_data(root: str | Path, prefer: str) -> DataFolder:
+    """Find out what a folder holds.
+
+    Args:
+        root: the folder.
+        prefer: 'COCO' or 'VOC', which counts if the folder has both.
+
+    Raises:
+        UserError: no such folder; neither layout; a split is missing; the
+            annotations are wrong or name other classes.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise UserError(f'--data-root {root} is not a folder')
+    finders = {'COCO': _find_coco, 'VOC': _find_voc}
+    for layout in sorted(finders, key=lambda name: name != prefer):
+        found = finders[layout](root)
+        if found:
+            return found
+    raise UserError(
+        f'--data-root {root} has neither the COCO layout '
+        '(annotations/instances_train*.json and images) nor the VOC layout '
+        '(Annotations/, ImageSets/Main/*.txt and JPEGImages/)'
+    )
+
+
+def _choose_splits(root: Path, there: dict) -> tuple[str, str]:
+    for train, val in _SPLITS:
+        if train in there and val in there:
+            return train, val
+    raise UserError(
+        f'--data-root {root} needs the splits train and val, trainval and '
+        f'test, or train and test; it has {", ".join(there)}'
+    )
+
+
+def _find_coco(root: Path) -> DataFolder | None:
+    files = {}
+    for name in ('train', 'val', 'test', 'trainval'):
+        path = _coco_file(root, name)
+        if path:
+            files[name] = path
+    if not files:
+        return None
+    train, val = (
+        _coco_split(root, name, files[name])
+        for name in _choose_splits(root, files)
+    )
+    if train.annotations.classes != val.annotations.classes:
+        raise UserError(
+            f'{val.annotations.path} and {train.annotations.path} do not '
+            'have the same categories in the same order'
+        )
+    return DataFolder(root, 'COCO', train.annotations.classes, (train,), val)
+
+
+def _coco_file(root: Path, name: str) -> Path | None:
+    for pattern in _COCO_FILES:
+        found = sorted(
+            path
+            for path in root.glob(pattern.format(name))
+            if name == 'trainval' or 'trainval' not in path.name
+        )
+        if len(found) > 1:
+            raise UserError(
+                f'--data-root {root} has {len(found)} annotation files for '
+                f'{name}: {", ".join(path.name for path in found)}'
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _coco_split(root: Path, name: str, path: Path) -> Split:
+    annotations = read_coco(path)
+    first = annotations.images[0]
+    for pattern in _COCO_IMAGES:
+        folder = pattern.format(name)
+        if (root / folder / first).is_file():
+            images = f'{folder}/' if folder else ''
+            return Split(annotations, str(path.relative_to(root)), images)
+    tried = ', '.join(pattern.format(name) or '.' for pattern in _COCO_IMAGES)
+    raise UserError(
+        f'{path} names the image {first}, which is in none of the folders '
+        f'{tried} of {root}'
+    )
+
+
+def _find_voc(root: Path) -> DataFolder | None:
+    folders = [
+        path
+        for path in (root, *sorted(root.glob('*')), *sorted(root.glob('*/*')))
+        if (path / 'Annotations').is_dir() and (path / 'ImageSets').is_dir()
+    ]
+    if not folders:
+        return None
+    if len(folders) > 1 and tuple(f.name for f in folders) != _VOC0712:
+        raise UserError(
+            f'--data-root {root} holds {len(folders)} VOC data sets: '
+            f'{", ".join(path.name for path in folders)}'
+        )
+    there = [
+        {
+            name: folder / 'ImageSets' / 'Main' / f'{name}.txt'
+            for name in ('train', 'val', 'trainval', 'test')
+            if (folder / 'ImageSets' / 'Main' / f'{name}.txt').is_file()
+        }
+        for folder in folders
+    ]
+    train, val = _choose_splits(folders[0], there[0])
+    if len(folders) == 2 and {'trainval', 'test'} <= set(there[0]):
+        train, val = 'trainval', 'test'
+    for folder, lists in zip(folders, there):
+        if train not in lists:
+            raise UserError(
+                f'{folder}/ImageSets/Main/{train}.txt does not exist'
+            )
+    parts = tuple(
+        _voc_split(root, folder, lists[train])
+        for folder, lists in zip(folders, there)
+    )
+    rest = _voc_split(root, folders[0], there[0][val])
+    classes = sorted({c for part in parts for c in part.annotations.classes})
+    unknown = set(rest.annotations.classes).difference(classes)
+    if unknown:
+        raise UserError(
+            f'{rest.annotations.path}: the class {min(unknown)!r} does not '
+            f'occur in what is trained on, {parts[0].annotations.path}'
+        )
+    return DataFolder(root, 'VOC', tuple(classes), parts, rest)
+
+
+def _voc_split(root: Path, folder: Path, list_file: Path) -> Split:
+    annotations = read_voc(list_file, folder / 'Annotations', 'JPEGImages')
+    inside = folder.relative_to(root).as_posix()
+    return Split(
+        annotations,
+        str(list_file.relative_to(root)),
+        '' if inside == '.' else f'{inside}/',
+    )

@@ -1,0 +1,68 @@
+"""Whether image files are there and complete, without decoding them."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+from PIL import Image
+
+from .errors import UserError
+
+# Bytes read from a file's end. Cameras and editors append a few after an
+# image's own end.
+_TAIL = 4096
+_THREADS = 16
+
+
+def what_is_wrong(path: str) -> str | None:
+    """What keeps an image file from being read in full, or None.
+
+    JPEG and PNG end in a marker that cannot occur before. An image of which
+    the marker is not found at once is decoded, and so is every other format.
+    """
+    try:
+        size = os.path.getsize(path)
+        with open(path, 'rb') as file:
+            head = file.read(8)
+            file.seek(max(0, size - _TAIL))
+            tail = file.read()
+    except FileNotFoundError:
+        return 'does not exist'
+    except OSError as error:
+        return f'cannot be read: {error.strerror}'
+    if not head:
+        return 'is empty'
+    if head.startswith(b'\xff\xd8') and b'\xff\xd9' in tail:
+        return None
+    if head == b'\x89PNG\r\n\x1a\n' and b'IEND\xaeB`\x82' in tail:
+        return None
+    return _decode(path)
+
+
+def _decode(path: str) -> str | None:
+    if not cv2.haveImageReader(path):
+        return 'is not an image that OpenCV can read'
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Image.UnidentifiedImageError:
+        return None  # a format of OpenCV's that Pillow does not know
+    except (OSError, SyntaxError, ValueError) as error:
+        return f'is truncated or damaged: {error}'
+    return None
+
+
+def check_images(paths: Iterable[str], named_by: str) -> None:
+    """Raise UserError for the first image that is missing or truncated.
+
+    Args:
+        paths: of the images.
+        named_by: the annotation file, for the message.
+    """
+    paths = list(paths)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for path, fault in zip(paths, pool.map(what_is_wrong, paths)):
+            if fault:
+                pool.shutdown(cancel_futures=True)
+                raise UserError(f'image {path} {fault} (named by {named_by})')

@@ -1,0 +1,185 @@
+"""``--data-root DIR``: any detection config on another data set."""
+
+import colorsys
+
+from mmdet.datasets import VOCDataset
+from mmengine.config import Config, ConfigDict
+
+from .datasets import class_counts, leaf_datasets, type_name
+from .errors import UserError
+from .folders import DataFolder, Split, find_data
+from .processes import announce
+
+_LAYOUTS = {'CocoDataset': 'COCO', 'VOCDataset': 'VOC', 'XMLDataset': 'VOC'}
+_VOC_FOLDERS = ('VOC2007', 'VOC2012')
+
+
+def use_own_data(cfg: Config, root: str) -> None:
+    """Point a config at the data set in a folder.
+
+    Data sets, their classes, every num_classes and the evaluators are set;
+    pipelines, wrappers such as RepeatDataset, and schedules stay.
+
+    Raises:
+        UserError: the folder holds no data set that fits the config.
+    """
+    prefer = _config_layout(cfg)
+    data = find_data(root, prefer)
+    if _wants_masks(cfg) and not all(
+        split.annotations.has_masks for split in (*data.train, data.val)
+    ):
+        raise UserError(
+            'the config trains masks (LoadAnnotations with_mask=True), but '
+            f'the annotations in {data.root} have no segmentation'
+        )
+    metainfo = dict(classes=data.classes, palette=_palette(len(data.classes)))
+    for name, splits in (
+        ('train', data.train),
+        ('val', (data.val,)),
+        ('test', (data.val,)),
+    ):
+        loader = cfg.get(f'{name}_dataloader')
+        if loader:
+            loader.dataset = _replace(loader.dataset, splits, data, metainfo)
+        evaluator = cfg.get(f'{name}_evaluator')
+        if evaluator:
+            cfg[f'{name}_evaluator'] = _evaluator(evaluator, data)
+        if data.layout == 'VOC' and name != 'train' and loader:
+            for _, leaf in leaf_datasets(loader.dataset, ''):
+                leaf.pipeline = _with_annotations(leaf.pipeline)
+    for _, part in class_counts(cfg.model):
+        part['num_classes'] = len(data.classes)
+    announce(str(data))
+
+
+def _config_layout(cfg: Config) -> str:
+    kinds = {
+        type_name(leaf)
+        for name in ('train', 'val', 'test')
+        if cfg.get(f'{name}_dataloader')
+        for _, leaf in leaf_datasets(cfg[f'{name}_dataloader'].dataset, name)
+    }
+    unknown = kinds.difference(_LAYOUTS)
+    if unknown or not kinds:
+        raise UserError(
+            '--data-root is for configs of CocoDataset, VOCDataset and '
+            f'XMLDataset, not of {min(unknown, default="none")}'
+        )
+    return _LAYOUTS[min(kinds)]
+
+
+def _wants_masks(cfg: Config) -> bool:
+    return any(
+        step.get('with_mask')
+        for _, leaf in leaf_datasets(cfg.train_dataloader.dataset, '')
+        for step in leaf.get('pipeline', ())
+    ) or any(
+        step.get('with_mask')
+        for step in cfg.train_dataloader.dataset.get('pipeline', ())
+    )
+
+
+def _replace(
+    dataset: ConfigDict,
+    splits: tuple[Split, ...],
+    data: DataFolder,
+    metainfo: dict,
+) -> ConfigDict:
+    """The data set config, wrappers kept, with new leaves."""
+    if 'dataset' in dataset:
+        dataset.dataset = _replace(dataset.dataset, splits, data, metainfo)
+        return dataset
+    if 'datasets' in dataset:
+        # All parts of a config have one pipeline; the first stands for them.
+        _, first = next(leaf_datasets(dataset, ''))
+        dataset.datasets = [
+            _leaf(first, split, data, metainfo) for split in splits
+        ]
+        return dataset
+    leaves = [_leaf(dataset, split, data, metainfo) for split in splits]
+    if len(leaves) == 1:
+        return leaves[0]
+    return ConfigDict(
+        type='ConcatDataset', ignore_keys=['dataset_type'], datasets=leaves
+    )
+
+
+def _leaf(
+    old: ConfigDict, split: Split, data: DataFolder, metainfo: dict
+) -> ConfigDict:
+    """One data set's config: the old one's pipeline on the new files."""
+    new = ConfigDict(
+        {k: v for k, v in old.items() if k not in ('img_subdir', 'ann_subdir')}
+    )
+    new.data_root = f'{data.root}/'
+    new.ann_file = split.ann_file
+    new.metainfo = metainfo
+    if data.layout == 'COCO':
+        new.type = 'CocoDataset'
+        new.data_prefix = dict(img=split.images)
+        return new
+    new.type = _voc_type(split, data)
+    new.data_prefix = dict(sub_data_root=split.images)
+    if not old.get('test_mode'):
+        # A box that is a single point has an infinite regression target.
+        # CocoDataset drops it by itself. The 32 pixels of mmdet's config for
+        # VOC are a choice for VOC.
+        kept = dict(old.get('filter_cfg') or {})
+        if not _is_voc(data):
+            kept.pop('bbox_min_size', None)
+        new.filter_cfg = {'bbox_min_size': 1, **kept}
+    return new
+
+
+def _is_voc(data: DataFolder) -> bool:
+    return data.classes == VOCDataset.METAINFO['classes']
+
+
+def _voc_type(split: Split, data: DataFolder) -> str:
+    """VOCDataset, but for other classes in a folder named VOC2007.
+
+    By that name VOCDataset and VOCMetric recognise VOC's twenty classes.
+    """
+    place = f'{data.root}/{split.images}'
+    named = any(name in place for name in _VOC_FOLDERS)
+    return 'XMLDataset' if named and not _is_voc(data) else 'VOCDataset'
+
+
+def _evaluator(old, data: DataFolder):
+    """The evaluator, with the metric of the data's layout."""
+    if isinstance(old, list | tuple):
+        return [_evaluator(part, data) for part in old]
+    kind = type_name(old)
+    if kind not in ('CocoMetric', 'VOCMetric'):
+        return old
+    ann_file = str(data.val.annotations.path)
+    if data.layout == 'COCO':
+        if kind == 'VOCMetric':
+            old = ConfigDict(type='CocoMetric', metric='bbox')
+        return ConfigDict({**old, 'ann_file': ann_file})
+    if kind == 'VOCMetric':
+        return old
+    # VOC2007 was evaluated on eleven points, all later ones on the area.
+    mode = '11points' if 'VOC2007' in ann_file else 'area'
+    return ConfigDict(type='VOCMetric', metric='mAP', eval_mode=mode)
+
+
+def _with_annotations(pipeline: list) -> list:
+    """A test pipeline that loads boxes after everything that moves them.
+
+    VOCMetric takes the true boxes from the pipeline, in the original image's
+    coordinates; CocoMetric does not need them there.
+    """
+    load = dict(type='LoadAnnotations', with_bbox=True)
+    *steps, pack = (
+        step for step in pipeline if type_name(step) != 'LoadAnnotations'
+    )
+    return [*steps, load, pack]
+
+
+def _palette(count: int) -> list[tuple[int, int, int]]:
+    """Evenly spaced hues, to draw one class each."""
+    return [
+        tuple(round(255 * part) for part in colorsys.hsv_to_rgb(h, 0.8, 0.9))
+        for h in (number / count for number in range(count))
+    ]

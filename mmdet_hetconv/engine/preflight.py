@@ -1,0 +1,278 @@
+"""What can be known to be wrong before training or evaluation starts."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config
+from torch import nn
+
+from ..layers import HetConv2d
+from ..layers.hetconv import check_part
+from .annotations import Annotations, read_coco, read_voc
+from .checkpoint import is_local, read_checkpoint
+from .datasets import (
+    class_counts,
+    class_names,
+    join_root,
+    leaf_datasets,
+    loaders,
+    type_name,
+)
+from .errors import UserError
+from .images import check_images
+from .processes import announce, is_first_process
+
+
+def check_config(cfg: Config, roles: tuple[str, ...]) -> None:
+    """Check model arguments, data sets, images and the work directory.
+
+    Args:
+        cfg: of the run.
+        roles: which of 'train', 'val' and 'test' the run uses.
+
+    Raises:
+        UserError: names the key or file and the value.
+    """
+    for path, conv_cfg in _het_conv_cfgs(cfg.model):
+        try:
+            check_part(
+                conv_cfg.get('p', 4), conv_cfg.get('arrangement', 'blocked')
+            )
+        except ValueError as error:
+            raise UserError(f'{path}: {error}') from error
+    _check_pretrained(cfg.model, 'model')
+    if is_first_process():
+        _check_data(cfg, roles)
+    _check_writable(cfg.work_dir)
+
+
+def _walk(part, path: str) -> Iterator[tuple[str, dict]]:
+    """All dicts of a config, with their keys."""
+    if isinstance(part, dict):
+        yield path, part
+        for key, value in part.items():
+            yield from _walk(value, f'{path}.{key}')
+    elif isinstance(part, list | tuple):
+        for number, value in enumerate(part):
+            yield from _walk(value, f'{path}[{number}]')
+
+
+def _het_conv_cfgs(model: dict) -> Iterator[tuple[str, dict]]:
+    for path, part in _walk(model, 'model'):
+        if part.get('type') == 'HetConv':
+            yield path, part
+
+
+def _check_pretrained(model: dict, path: str) -> None:
+    for key, part in _walk(model, path):
+        name = part.get('checkpoint')
+        if part.get('type') == 'Pretrained' and name and is_local(name):
+            try:
+                read_checkpoint(name)
+            except UserError as error:
+                raise UserError(f'{key}: {error}') from error
+
+
+def _check_writable(work_dir: str) -> None:
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir) as file:
+            file.write(b'0')
+    except OSError as error:
+        raise UserError(
+            f'work dir {work_dir} cannot be written to: {error.strerror}'
+        ) from error
+
+
+def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
+    images: dict[str, Path] = {}
+    for loader in loaders(cfg, roles):
+        for path, leaf in leaf_datasets(
+            cfg[loader].dataset, f'{loader}.dataset'
+        ):
+            found = _check_dataset(leaf, path, cfg)
+            for image in found.images if found else ():
+                images.setdefault(_image_path(leaf, image), found.path)
+    for role in roles:
+        _check_evaluator(cfg.get(f'{role}_evaluator'), f'{role}_evaluator')
+    for named_by in sorted(set(images.values())):
+        check_images((i for i in images if images[i] == named_by), named_by)
+
+
+def _image_path(dataset: dict, image: str) -> str:
+    prefix = dataset.get('data_prefix') or {}
+    folder = prefix.get('img', prefix.get('sub_data_root', ''))
+    return str(Path(join_root(dataset, folder)) / image)
+
+
+def _check_dataset(
+    dataset: dict, path: str, cfg: Config
+) -> Annotations | None:
+    """Check one data set; None for one of a type or place not known here."""
+    kind = type_name(dataset)
+    if dataset.get('backend_args') or '://' in str(dataset.get('data_root')):
+        return None
+    if not dataset.get('ann_file'):
+        return None
+    ann_file = join_root(dataset, dataset['ann_file'])
+    if kind == 'CocoDataset':
+        found = read_coco(ann_file)
+    elif kind in ('VOCDataset', 'XMLDataset'):
+        prefix = dataset.get('data_prefix') or {}
+        root = Path(join_root(dataset, prefix.get('sub_data_root', '')))
+        found = read_voc(
+            ann_file,
+            root / dataset.get('ann_subdir', 'Annotations'),
+            dataset.get('img_subdir', 'JPEGImages'),
+        )
+    else:
+        return None
+    classes = class_names(dataset, path)
+    if classes is None:
+        raise UserError(f'{path}.metainfo.classes is missing')
+    if kind == 'CocoDataset':
+        _check_coco_classes(classes, found, path)
+    else:
+        _check_voc_classes(classes, found, path)
+    for key, part in class_counts(cfg.model):
+        if part['num_classes'] != len(classes):
+            raise UserError(
+                f'{key}.num_classes={part["num_classes"]}, but {path} has '
+                f'{len(classes)} classes'
+            )
+    return found
+
+
+def _check_coco_classes(classes, found: Annotations, path: str) -> None:
+    """CocoDataset numbers classes by the file, not by its own list.
+
+    A class that the file lacks, or another order, would silently shift or
+    exchange labels.
+    """
+    known = tuple(name for name in found.classes if name in classes)
+    if known == classes:
+        return
+    lacking = [name for name in classes if name not in found.classes]
+    if lacking:
+        raise UserError(
+            f'{path}: the class {lacking[0]!r} is no category of '
+            f'{found.path}, which has {_some(found.classes)} '
+            '(--data-root reads the classes from the annotations)'
+        )
+    raise UserError(
+        f'{path}.metainfo.classes is not in the order of the categories of '
+        f'{found.path}, which is {_some(known)}'
+    )
+
+
+def _check_voc_classes(classes, found: Annotations, path: str) -> None:
+    unknown = [name for name in found.classes if name not in classes]
+    if len(unknown) == len(found.classes):
+        raise UserError(
+            f'{path}: {found.path} has objects of the classes '
+            f'{_some(found.classes)}, none of which is one of the '
+            f"config's, {_some(classes)} (--data-root reads the classes "
+            'from the annotations)'
+        )
+    if unknown:
+        announce(
+            f'{path}: objects of the classes {_some(unknown)} are not used',
+            logging.WARNING,
+        )
+
+
+def _some(names) -> str:
+    shown = ', '.join(repr(name) for name in names[:5])
+    return f'{shown}, ...' if len(names) > 5 else shown
+
+
+def _check_evaluator(evaluator, path: str) -> None:
+    for key, part in _walk(evaluator, path):
+        name = part.get('ann_file')
+        if type_name(part) == 'CocoMetric' and name and is_local(name):
+            try:
+                read_coco(name)
+            except UserError as error:
+                raise UserError(f'{key}.ann_file: {error}') from error
+
+
+@contextmanager
+def explained_build(cfg: Config) -> Iterator[None]:
+    """Turn what builders say about a config's values into a UserError.
+
+    That is a ValueError of a component, an unknown type, and an argument that
+    a component does not have. Anything else is not the config's fault.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        text = str(error.args[0]) if error.args else str(error)
+        known = (
+            isinstance(error, ValueError)
+            or 'is not in the' in text
+            or 'unexpected keyword argument' in text
+            or 'required positional argument' in text
+        )
+        if not known:
+            raise
+        raise UserError(
+            f'config {cfg.filename} cannot be built: {text}'
+        ) from error
+
+
+def check_model(model: nn.Module, cfg: Config) -> None:
+    """Raise UserError where a config asks for HetConv and gets none."""
+    asked = [
+        (path, part)
+        for path, part in _het_conv_cfgs(cfg.model)
+        if part.get('p', 4) != 1
+    ]
+    if asked and not any(isinstance(m, HetConv2d) for m in model.modules()):
+        path, part = asked[0]
+        raise UserError(
+            f'{path}.p={part.get("p", 4)} fits no convolution of the model: '
+            'it has to divide the channels of a K x K convolution, K > 1 '
+            'and odd, that is not grouped'
+        )
+
+
+def check_classes(content: dict, cfg: Config, path: str) -> None:
+    """Raise UserError if a checkpoint was trained on other classes."""
+    meta = content.get('meta', {}).get('dataset_meta') or {}
+    trained = meta.get('classes')
+    for loader in loaders(cfg, ('test',)):
+        for key, leaf in leaf_datasets(
+            cfg[loader].dataset, f'{loader}.dataset'
+        ):
+            classes = class_names(leaf, key)
+            if trained and classes and tuple(trained) != classes:
+                raise UserError(
+                    f'checkpoint {path} was trained on the classes '
+                    f'{_some(trained)}, {key} has {_some(classes)}'
+                )
+
+
+def warn_if_frozen_at_random(model: nn.Module, cfg: Config) -> None:
+    """Warn of layers that stay as they were drawn at random.
+
+    Stock configs freeze stages and batch-norm statistics of a pre-trained
+    backbone. Without its weights the loss becomes NaN or the mAP stays 0.
+    """
+    backbone = getattr(model, 'backbone', None)
+    init_cfg = getattr(backbone, 'init_cfg', None) or {}
+    parts = init_cfg if isinstance(init_cfg, list) else [init_cfg]
+    if cfg.get('load_from') or any('checkpoint' in part for part in parts):
+        return
+    frozen = getattr(backbone, 'frozen_stages', -1)
+    norm_eval = getattr(backbone, 'norm_eval', False)
+    if frozen >= 1 or norm_eval:
+        announce(
+            f'model.backbone has frozen_stages={frozen} and '
+            f'norm_eval={norm_eval}, but no pre-trained weights (init_cfg or '
+            'load_from): it will hardly learn; set frozen_stages=-1 and '
+            'norm_eval=False to train from scratch',
+            logging.WARNING,
+        )

@@ -1,0 +1,60 @@
+"""Process groups, with gloo where mmengine only knows nccl."""
+
+import logging
+import os
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
+
+from .errors import UserError
+
+# Under which name each launcher tells a process its rank.
+_RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+
+
+def is_first_process() -> bool:
+    """Whether this is rank 0, also before there is a process group."""
+    ranks = (os.environ.get(name) for name in _RANK_VARIABLES)
+    return next((r for r in ranks if r is not None), '0') == '0'
+
+
+def use_gloo_on_cpu(cfg: Config) -> None:
+    """Prepare a machine without accelerators for ``--launcher pytorch``.
+
+    mmengine's default backend is nccl, its start-up selects a CUDA device,
+    and it hands DistributedDataParallel a device number: none of it works
+    on a CPU. It does accept a process group that exists already.
+
+    Raises:
+        UserError: another launcher without an accelerator.
+    """
+    if cfg.launcher == 'none' or get_device() != 'cpu':
+        return
+    if cfg.launcher != 'pytorch':
+        raise UserError(
+            f'--launcher {cfg.launcher} needs a GPU on every machine; on CPUs '
+            'start with torchrun and --launcher pytorch'
+        )
+    cfg.merge_from_dict(
+        {
+            'env_cfg.dist_cfg.backend': 'gloo',
+            'model_wrapper_cfg': dict(
+                type='MMDistributedDataParallel',
+                device_ids=None,
+                broadcast_buffers=False,
+                find_unused_parameters=cfg.get(
+                    'find_unused_parameters', False
+                ),
+            ),
+        }
+    )
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+
+
+def announce(message: str, level: int = logging.INFO) -> None:
+    """Log once for all processes, also before there is a process group."""
+    if is_first_process():
+        print_log(message, 'current', level)

@@ -1,0 +1,142 @@
+"""Training and evaluation, from parsed arguments to the last log line."""
+
+import argparse
+from copy import deepcopy
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmdet.registry import RUNNERS
+from mmdet.utils import register_all_modules, setup_cache_size_limit_of_dynamo
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from . import checkpoint, configs, preflight, processes
+from .own_data import use_own_data
+
+
+def train(args: argparse.Namespace) -> None:
+    """What ``tools/train.py`` does with its arguments.
+
+    Raises:
+        UserError: a mistake in the command line, the config, the data or the
+            checkpoint; before training starts.
+    """
+    cfg = _prepare(args, 'train')
+    if args.amp:
+        configs.set_amp(cfg)
+    if args.auto_scale_lr:
+        configs.set_auto_scale_lr(cfg)
+    state = _start_from(cfg, args.resume)
+    preflight.check_config(cfg, ('train', 'val'))
+    runner = _build_runner(cfg)
+    if state is not None:
+        checkpoint.check_fits(runner.model, state, cfg.load_from)
+    preflight.check_model(runner.model, cfg)
+    preflight.warn_if_frozen_at_random(runner.model, cfg)
+    runner.train()
+
+
+def test(args: argparse.Namespace) -> None:
+    """What ``tools/test.py`` does with its arguments.
+
+    Raises:
+        UserError: as :func:`train`.
+    """
+    cfg = _prepare(args, 'test')
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    content = None
+    if checkpoint.is_local(args.checkpoint):
+        content = checkpoint.read_checkpoint(args.checkpoint)
+    preflight.check_config(cfg, ('test',))
+    if args.show or args.show_dir:
+        trigger_visualization_hook(cfg, args)
+    if args.tta:
+        _augment(cfg)
+    if content is not None:
+        preflight.check_classes(content, cfg, args.checkpoint)
+    runner = _build_runner(cfg)
+    preflight.check_model(runner.model, cfg)
+    if content is not None:
+        checkpoint.check_fits(runner.model, content, args.checkpoint)
+    if args.out:
+        runner.test_evaluator.metrics.append(
+            DumpDetResults(out_file_path=args.out)
+        )
+    runner.test()
+
+
+def _prepare(args: argparse.Namespace, task: str) -> Config:
+    """The config with everything that both tools' arguments say."""
+    setup_cache_size_limit_of_dynamo()
+    register_all_modules(init_default_scope=False)
+    cfg = configs.read_config(args.config)
+    cfg.launcher = args.launcher
+    if args.data_root:
+        use_own_data(cfg, args.data_root)
+    configs.merge_options(cfg, args.cfg_options)
+    configs.set_work_dir(cfg, args.work_dir, args.config)
+    return cfg
+
+
+def _start_from(cfg: Config, resume: str | None) -> dict | None:
+    """Set the checkpoint to start from; its content if it is resumed.
+
+    ``resume`` is None, a path, or 'auto' for the newest in the work dir.
+    """
+    path = resume
+    if resume == 'auto':
+        path = checkpoint.newest_checkpoint(cfg.work_dir)
+        if path is None:
+            processes.announce(
+                f'Nothing to resume in {cfg.work_dir}: training starts afresh'
+            )
+    if path is None:
+        cfg.resume = False
+        if cfg.get('load_from') and checkpoint.is_local(cfg.load_from):
+            checkpoint.read_checkpoint(cfg.load_from)
+        return None
+    cfg.resume = True
+    cfg.load_from = str(path)
+    return checkpoint.check_resumable(path)
+
+
+def _build_runner(cfg: Config) -> Runner:
+    processes.use_gloo_on_cpu(cfg)
+    with preflight.explained_build(cfg):
+        if 'runner_type' in cfg:
+            return RUNNERS.build(cfg)
+        return Runner.from_cfg(cfg)
+
+
+def _augment(cfg: Config) -> None:
+    """Test-time augmentation; flipping where the config says nothing."""
+    if 'tta_model' not in cfg:
+        cfg.tta_model = dict(
+            type='DetTTAModel',
+            tta_cfg=dict(
+                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
+            ),
+        )
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_pipeline' not in cfg:
+        *steps, pack = deepcopy(dataset.pipeline)
+        pack = deepcopy(pack)
+        pack.meta_keys = (
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+            'flip',
+            'flip_direction',
+        )
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+        cfg.tta_pipeline = [
+            *steps,
+            dict(type='TestTimeAug', transforms=[flips, [pack]]),
+        ]
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline

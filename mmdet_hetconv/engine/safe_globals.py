@@ -1,0 +1,39 @@
+"""What a training checkpoint of mmengine holds besides tensors.
+
+Since torch 2.6, torch.load() unpickles tensors and plain containers only. The
+message hub in a checkpoint of mmengine holds HistoryBuffers of numpy arrays:
+exactly these are allowed here, and the protection stays on for the rest.
+"""
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+# Where numpy's pickles look for its functions: 1.x and 2.x.
+_NUMPY_HOMES = ('numpy.core.multiarray', 'numpy._core.multiarray')
+
+
+def checkpoint_globals() -> list:
+    """The entries for torch.serialization.add_safe_globals()."""
+    array = np.zeros(1)
+    reconstruct = array.__reduce__()[0]
+    scalar = array[0].__reduce__()[0]
+    allowed = [HistoryBuffer, np.ndarray, np.dtype]
+    # np.dtype('f8') is an instance of a class of its own since numpy 1.25;
+    # losses are float64 and counts int64, metrics may be float32.
+    allowed += [type(np.dtype(name)) for name in ('f8', 'f4', 'i8')]
+    for home in _NUMPY_HOMES:
+        allowed.append((reconstruct, f'{home}._reconstruct'))
+        allowed.append((scalar, f'{home}.scalar'))
+    return allowed
+
+
+def allow_training_checkpoints() -> None:
+    """Let torch.load() read checkpoints of mmengine, weights_only=True.
+
+    Before torch 2.6 torch.load() knows no such protection by default, and
+    nothing has to be allowed.
+    """
+    version = torch.__version__.split('.')[:2]
+    if tuple(int(part) for part in version) >= (2, 6):
+        torch.serialization.add_safe_globals(checkpoint_globals())
