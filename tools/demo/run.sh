@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python=${PYTHON:-python}
 config=configs/demo_faster_rcnn_het_r18.py
 work_dir=work_dirs/demo
-pictures=$work_dir/pictures
+pictures=$PWD/$work_dir/pictures
 trained=$work_dir/trained.pth
 
 echo '[demo 1/3] data'
@@ -24,7 +24,7 @@ fi
 echo '[demo 3/3] test'
 rm -rf "$pictures"
 "$python" tools/test.py "$config" "$trained" --work-dir "$work_dir" \
-    --show-dir "$(basename "$pictures")" | tee "$work_dir/test.log"
+    --show-dir "$pictures" | tee "$work_dir/test.log"
 
 echo
 "$python" tools/get_flops.py "$config"

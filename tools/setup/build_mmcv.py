@@ -27,7 +27,8 @@ from pathlib import Path
 
 CSRC = 'mmcv/ops/csrc/pytorch'
 STEP = re.compile(r'^\[(\d+)/(\d+)\] ')
-TAIL_LINES = 30
+ERROR = re.compile(r'[eE]rror: ')
+MOST_REASONS = 10
 
 
 def wheel_folder(root: Path) -> Path:
@@ -86,7 +87,7 @@ def merge_translation_units(source: Path) -> int:
     return len(names)
 
 
-def compile_wheel(source: Path, out: Path) -> None:
+def compile_wheel(source: Path, out: Path, log: Path) -> None:
     """Run the build with one line of progress; raise if it fails."""
     env = {
         **os.environ,
@@ -95,44 +96,39 @@ def compile_wheel(source: Path, out: Path) -> None:
         'CUDA_VISIBLE_DEVICES': '',
     }
     command = [
-        sys.executable,
-        '-m',
-        'pip',
-        'wheel',
-        '--verbose',
-        '--no-deps',
-        '--no-build-isolation',
-        '--no-cache-dir',
-        '--wheel-dir',
-        str(out),
-        str(source),
-    ]
-    tail = []
+        sys.executable, '-m', 'pip', 'wheel', '--verbose', '--no-deps',
+        '--no-build-isolation', '--no-cache-dir', '--wheel-dir', str(out),
+        str(source)
+    ]  # yapf: disable
     start = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        env=env,
-        text=True,
-        errors='replace',
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    for line in process.stdout:
-        tail = [*tail, line][-TAIL_LINES:]
-        step = STEP.match(line.strip())
-        if step:
-            spent = time.monotonic() - start
-            print(
-                f'\rmmcv: compiled {step[1]} of {step[2]} units, '
-                f'{spent:.0f} s',
-                end='',
-                flush=True,
-            )
+    with open(log, 'w') as file:
+        process = subprocess.Popen(
+            command,
+            env=env,
+            text=True,
+            errors='replace',
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for line in process.stdout:
+            file.write(line)
+            step = STEP.match(line.strip())
+            if step:
+                spent = time.monotonic() - start
+                print(
+                    f'\rmmcv: compiled {step[1]} of {step[2]} units, '
+                    f'{spent:.0f} s',
+                    end='',
+                    flush=True,
+                )
     print()
     if process.wait() != 0:
-        sys.stderr.write(''.join(tail))
+        reasons = [
+            line for line in log.read_text().splitlines() if ERROR.search(line)
+        ]
+        sys.stderr.write('\n'.join([*reasons[:MOST_REASONS], '']))
         raise SystemExit(
-            "error: building mmcv failed; the compiler's last words are above"
+            f'error: building mmcv failed; all of its output is in {log}'
         )
 
 
@@ -160,7 +156,7 @@ def main():
         with build_folder(folder) as temporary:
             source = unpack_sources(args.version, temporary)
             merge_translation_units(source)
-            compile_wheel(source, temporary / 'wheel')
+            compile_wheel(source, temporary / 'wheel', folder / 'build.log')
             (wheel,) = (temporary / 'wheel').glob('mmcv-*.whl')
             wheel.rename(folder / wheel.name)
         kept = sorted(folder.glob(f'mmcv-{args.version}-*.whl'))
