@@ -4,10 +4,12 @@ A backbone takes a ``conv_cfg`` and a ``p``: a number, or one per stage, that
 goes before the conv_cfg's own.
 """
 
+import math
 from collections.abc import Sequence
 
 from torch import nn
 
+from mmdet_hetconv.layers.hetconv import check_part
 from mmdet_hetconv.layers.switch import find_convs
 
 # The default of every component here; None instead is the stock class.
@@ -20,20 +22,36 @@ def stage_conv_cfgs(
     """The conv_cfg of every stage.
 
     Raises:
-        ValueError: `p` is a sequence of another length than the stages, or
-            is given without a conv_cfg to go into.
+        ValueError: `p` is a sequence of another length than the stages,
+            holds something else than integers >= 1, or is given without a
+            conv_cfg to go into.
     """
     if p is None:
         return [conv_cfg] * num_stages
     if conv_cfg is None:
         raise ValueError(f'p={p!r} needs a conv_cfg, got conv_cfg=None')
-    if isinstance(p, int):
+    if not isinstance(p, (list, tuple)):
         p = [p] * num_stages
+    for part in p:
+        check_part(part, 'blocked')
     if len(p) != num_stages:
         raise ValueError(
             f'p={tuple(p)} has {len(p)} entries for {num_stages} stages'
         )
     return [dict(conv_cfg, p=part) for part in p]
+
+
+def cut_part(conv_cfg: dict, in_channels: int, out_channels: int) -> dict:
+    """The conv_cfg with the largest part that fits these channels.
+
+    It is the greatest common divisor of p and both channels. For components
+    whose channels are not the user's choice; where they are, a p that does
+    not fit is better told than changed.
+    """
+    if 'p' not in conv_cfg:
+        return conv_cfg
+    check_part(conv_cfg['p'], 'blocked')
+    return dict(conv_cfg, p=math.gcd(conv_cfg['p'], in_channels, out_channels))
 
 
 def check_stages(backbone: str, num_stages: int, most: int) -> None:
@@ -66,8 +84,12 @@ def check_switched(
             for conv in find_convs(stage).values()
         ]
         if all(isinstance(conv, nn.Conv2d) for conv in convs):
-            shapes = {(c.in_channels, c.out_channels) for c in convs}
+            shapes = {
+                (c.in_channels, c.out_channels)
+                for c in convs
+                if c.kernel_size != (1, 1)
+            }
             raise ValueError(
-                f'nothing was switched: {cfg} fits no convolution among '
-                f'those with {sorted(shapes)} input and output channels'
+                f'nothing was switched: {cfg} fits no convolution, which '
+                f'have {sorted(shapes)} input and output channels'
             )
