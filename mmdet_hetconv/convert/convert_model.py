@@ -1,0 +1,150 @@
+"""Turn the convolutions of any model heterogeneous, in place."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from mmdet_hetconv.layers.hetconv import check_part
+from mmdet_hetconv.layers.switch import ConvRecord, find_convs, switch_convs
+from mmdet_hetconv.table import format_table, share_saved, with_unit
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What :func:`convert_model` did.
+
+    Attributes:
+        records: every convolution layer of the model, in its order.
+    """
+
+    records: list[ConvRecord]
+
+    @property
+    def switched(self) -> list[ConvRecord]:
+        return [r for r in self.records if r.reason is None]
+
+    @property
+    def left(self) -> list[ConvRecord]:
+        return [r for r in self.records if r.reason is not None]
+
+    def table(self) -> str:
+        """Layer by layer: MACs per output pixel, parameters, why left.
+
+        How many output pixels a layer has depends on the image:
+        tools/summary.py and tools/get_flops.py count for a whole one.
+        """
+        head = ('layer', 'MACs per pixel before', 'after')
+        head += ('parameters before', 'after', 'left because')
+        body = [
+            (
+                record.name,
+                with_unit(record.dense_macs),
+                with_unit(record.macs),
+                with_unit(record.dense_parameters),
+                with_unit(record.parameters),
+                record.reason or '',
+            )
+            for record in self.records
+        ]
+        before = sum(r.dense_parameters for r in self.records)
+        after = sum(r.parameters for r in self.records)
+        return (
+            format_table(head, body)
+            + f'\n\n{len(self.switched)} of {len(self.records)} convolutions '
+            f'switched, {share_saved(before, after)} of their parameters '
+            'saved.'
+        )
+
+
+def _matches(name: str, *patterns: str) -> bool:
+    """Whether one is a pattern of a layer's name or of a module around it."""
+    words = name.split('.')
+    prefixes = ['.'.join(words[: i + 1]) for i in range(len(words))]
+    return any(fnmatchcase(x, y) for x in prefixes for y in patterns)
+
+
+def _as_patterns(patterns: str | Sequence[str] | None) -> list[str]:
+    if patterns is None:
+        return []
+    return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
+def convert_model(
+    model: nn.Module,
+    p: int | None = 4,
+    *,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    layers: Mapping[str, int] | None = None,
+    arrangement: str = 'blocked',
+) -> ConversionReport:
+    """Replace nn.Conv2d modules by HetConv2d, in place, weights projected.
+
+    What is kept and what is left: see :func:`switch_convs`. Predictors are
+    convolutions as any other; exclude them if they are to stay dense.
+
+    Patterns are shell globs on the names in ``model.named_modules()``, where
+    ``*`` goes over dots. One that matches a module matches every layer in
+    it: 'backbone', 'backbone.layer[34]', 'neck.fpn_convs.*.conv'.
+
+    Args:
+        model (nn.Module): the model, not itself a convolution.
+        p (int, optional): the part of every layer that `layers` does not
+            name. None leaves those dense. Defaults to 4.
+        include (str | Sequence[str], optional): patterns of what may be
+            switched. Defaults to everything.
+        exclude (str | Sequence[str], optional): patterns of what stays
+            dense; goes before `include` and `layers`.
+        layers (Mapping[str, int], optional): parts by pattern, the first
+            that matches counts; goes before `include`. 1 stays dense.
+        arrangement (str): 'blocked' or 'shifted'.
+
+    Returns:
+        ConversionReport: what was switched, what was left and why.
+
+    Raises:
+        ValueError: a p or arrangement that means nothing; a pattern that
+            matches no convolution; nothing was switched; the model is
+            itself a convolution. The model is unchanged then.
+
+    Example:
+        >>> report = convert_model(
+        ...     model, p=4, exclude='rpn_head', layers={'backbone.layer4': 8}
+        ... )
+        >>> print(report.table())
+    """
+    layers = dict(layers or {})
+    included, excluded = _as_patterns(include), _as_patterns(exclude)
+    for part in (*layers.values(), 1 if p is None else p):
+        check_part(part, arrangement)
+    names = list(find_convs(model))
+    for pattern in (*included, *excluded, *layers):
+        if not any(_matches(name, pattern) for name in names):
+            raise ValueError(
+                f'{pattern!r} matches none of the {len(names)} convolutions '
+                f'of this {type(model).__name__}'
+            )
+
+    def choose(name, conv):
+        if _matches(name, *excluded):
+            return 'it is excluded'
+        named = [q for pattern, q in layers.items() if _matches(name, pattern)]
+        if not named and included and not _matches(name, *included):
+            return 'it is not included'
+        part = named[0] if named else p
+        if part is None:
+            return 'no p was given for it'
+        if part == 1:
+            return 'its p is 1'
+        return dict(type='HetConv', p=part, arrangement=arrangement)
+
+    report = ConversionReport(switch_convs(model, choose))
+    if not report.switched:
+        reasons = sorted({record.reason for record in report.records})
+        raise ValueError(
+            f'nothing was switched with p={p} among {len(names)} '
+            f'convolutions: ' + '; '.join(reasons)
+        )
+    return report
