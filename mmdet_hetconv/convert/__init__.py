@@ -1,0 +1,15 @@
+"""Dense to heterogeneous weights. Imports torch, mmengine and layers only."""
+
+from .calibrate import calibrate
+from .convert_model import ConversionReport, convert_model
+from .least_squares import Fit
+from .pairing import find_pairs, load_projected
+
+__all__ = [
+    'ConversionReport',
+    'Fit',
+    'calibrate',
+    'convert_model',
+    'find_pairs',
+    'load_projected',
+]

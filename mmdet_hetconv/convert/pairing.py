@@ -1,0 +1,61 @@
+"""Which layer of a heterogeneous network stands for which dense one."""
+
+import torch
+from torch import nn
+
+from ..layers import HetConv2d
+
+COMPARED = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'padding')
+COMPARED += ('dilation', 'groups', 'padding_mode')
+
+
+def find_pairs(dense: nn.Module, het: nn.Module) -> dict[str, HetConv2d]:
+    """The target network's HetConv layers, each matched by a dense one.
+
+    Raises:
+        ValueError: there are none; a layer has no counterpart of its name, or
+            one of another shape.
+    """
+    modules = dict(dense.named_modules())
+    pairs = {
+        name: module
+        for name, module in het.named_modules()
+        if isinstance(module, HetConv2d)
+    }
+    if not pairs:
+        raise ValueError('the target model has no HetConv layer')
+    for name, layer in pairs.items():
+        conv = modules.get(name)
+        if not isinstance(conv, nn.Conv2d):
+            found = 'nothing' if conv is None else f'a {type(conv).__name__}'
+            raise ValueError(
+                f'{name} is a HetConv2d in the target model, but the dense '
+                f'model has {found} of this name'
+            )
+        for key in COMPARED:
+            mine, theirs = getattr(layer, key), getattr(conv, key)
+            if mine != theirs:
+                raise ValueError(
+                    f'{name}: {key} is {mine} in the target model and '
+                    f'{theirs} in the dense one'
+                )
+    return pairs
+
+
+def load_projected(dense: nn.Module, het: nn.Module) -> None:
+    """Load the dense weights into the target model, which projects them.
+
+    Raises:
+        ValueError: a dense weight is not finite; the two models are not of
+            one architecture.
+    """
+    state = dense.state_dict()
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f'the dense model: {name} is not finite')
+    try:
+        het.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f'the dense weights do not fit the target model: {error}'
+        ) from error
