@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from ..layers import HetConv2d
@@ -39,7 +40,9 @@ def read_checkpoint(path: str | Path) -> dict:
     except pickle.UnpicklingError as error:
         # torch's message names the global and then advises, over many lines,
         # to switch the protection off.
-        refused = re.search(r'GLOBAL (\S+)', str(error))
+        refused = re.search(
+            r'(?:GLOBAL|function) (.+?)(?: was not| whose|$)', str(error)
+        )
         if refused is None:
             raise UserError(f'{path} is not a checkpoint of torch') from error
         raise UserError(
@@ -141,18 +144,20 @@ def check_fits(model: nn.Module, content: dict, path: str | Path) -> None:
     """
     state = content.get('state_dict', content)
     state = {re.sub(r'^module\.', '', key): v for key, v in state.items()}
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
     missing, unexpected, wrong = [], [], []
     _load(model, '', state, missing, unexpected, wrong)
     missing = [key for key in missing if 'num_batches_tracked' not in key]
     if not missing and not wrong:
         return
-    other = _other_heterogeneity(model, state)
-    first = (wrong + missing)[0]
+    reason = _other_heterogeneity(model, state) or (
+        wrong[0] if wrong else f'{missing[0]} is missing'
+    )
     raise UserError(
-        f'checkpoint {path} is not of the model in the config: '
-        f'{other or first} ({len(missing)} weights missing, '
-        f'{len(unexpected)} unexpected, {len(wrong)} of another shape'
-        f'{"" if other else "; the first is named"})'
+        f'checkpoint {path} is not of the model in the config: {reason} '
+        f'({len(missing)} weights missing, {len(unexpected)} unexpected, '
+        f'{len(wrong)} of another shape)'
     )
 
 
@@ -174,16 +179,17 @@ def _other_heterogeneity(
     """In which p or arrangement checkpoint and model differ, if they do."""
     for name, layer in model.named_modules():
         theirs = state.get(f'{name}.grouped.weight')
-        if theirs is None or theirs.dim() != 4:
+        if theirs is None or not isinstance(layer, nn.Conv2d | HetConv2d):
+            continue
+        filters, own, *taps = theirs.shape
+        if filters != layer.out_channels or tuple(taps) != layer.kernel_size:
             continue
         if isinstance(layer, nn.Conv2d):
             return (
                 f'{name} is a HetConv in the checkpoint and a plain '
                 'convolution in the config'
             )
-        if not isinstance(layer, HetConv2d):
-            continue
-        p = layer.in_channels // theirs.shape[1]
+        p = layer.in_channels // own
         if p != layer.p:
             return f'{name} has p={p} in the checkpoint and p={layer.p} here'
         shifted = f'{name}.input_order' in state

@@ -31,6 +31,7 @@ def train(args: argparse.Namespace) -> None:
     runner = _build_runner(cfg)
     if state is not None:
         checkpoint.check_fits(runner.model, state, cfg.load_from)
+        del state  # as large as the model and its optimizer
     preflight.check_model(runner.model, cfg)
     preflight.warn_if_frozen_at_random(runner.model, cfg)
     runner.train()

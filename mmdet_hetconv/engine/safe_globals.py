@@ -3,7 +3,14 @@
 Since torch 2.6, torch.load() unpickles tensors and plain containers only. The
 message hub in a checkpoint of mmengine holds HistoryBuffers of numpy arrays:
 exactly these are allowed here, and the protection stays on for the rest.
+
+A HistoryBuffer also pickles its methods min, max, current and mean, as calls
+of ``getattr``. With the true getattr a checkpoint could reach everything, so
+that the name stands for :func:`statistics_method` while loading.
 """
+
+import pickle
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,6 +18,20 @@ from mmengine.logging import HistoryBuffer
 
 # Where numpy's pickles look for its functions: 1.x and 2.x.
 _NUMPY_HOMES = ('numpy.core.multiarray', 'numpy._core.multiarray')
+_STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+def statistics_method(owner: type, name: str) -> Callable:
+    """getattr(HistoryBuffer, name) for the four methods it pickles.
+
+    Raises:
+        UnpicklingError: anything else is asked for.
+    """
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError(
+            f'Unsupported global: GLOBAL builtins.getattr({owner!r}, {name!r})'
+        )
+    return getattr(owner, name)
 
 
 def checkpoint_globals() -> list:
@@ -22,6 +43,7 @@ def checkpoint_globals() -> list:
     # np.dtype('f8') is an instance of a class of its own since numpy 1.25;
     # losses are float64 and counts int64, metrics may be float32.
     allowed += [type(np.dtype(name)) for name in ('f8', 'f4', 'i8')]
+    allowed.append((statistics_method, 'builtins.getattr'))
     for home in _NUMPY_HOMES:
         allowed.append((reconstruct, f'{home}._reconstruct'))
         allowed.append((scalar, f'{home}.scalar'))
