@@ -1,0 +1,7 @@
+# Faster R-CNN MobileNet-FPN on VOC07+12; HetConv in backbone, neck and RPN.
+_base_ = './faster_rcnn_het_mobilenet_voc.py'
+
+model = dict(
+    neck=dict(conv_cfg=dict(type='HetConv', p=4)),
+    rpn_head=dict(type='HetRPNHead', conv_cfg=dict(type='HetConv', p=4)),
+)

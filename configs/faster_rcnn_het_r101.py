@@ -1,0 +1,12 @@
+# Faster R-CNN R101-FPN on COCO; HetConv in the backbone.
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+
+custom_imports = dict(imports=['mmdet_hetconv'], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        depth=101,
+        init_cfg=dict(checkpoint='torchvision://resnet101'),
+        conv_cfg=dict(type='HetConv', p=4),
+    )
+)

@@ -1,0 +1,13 @@
+# Faster R-CNN R18-FPN on VOC07+12; HetConv in the backbone.
+_base_ = 'mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py'
+
+custom_imports = dict(imports=['mmdet_hetconv'], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        depth=18,
+        init_cfg=dict(checkpoint='torchvision://resnet18'),
+        conv_cfg=dict(type='HetConv', p=4),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

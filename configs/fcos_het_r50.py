@@ -1,0 +1,6 @@
+# FCOS R50-FPN on COCO; HetConv in the backbone.
+_base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
+
+custom_imports = dict(imports=['mmdet_hetconv'], allow_failed_imports=False)
+
+model = dict(backbone=dict(conv_cfg=dict(type='HetConv', p=4)))

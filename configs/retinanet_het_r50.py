@@ -1,0 +1,6 @@
+# RetinaNet R50-FPN on COCO; HetConv in the backbone.
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+
+custom_imports = dict(imports=['mmdet_hetconv'], allow_failed_imports=False)
+
+model = dict(backbone=dict(conv_cfg=dict(type='HetConv', p=4)))

@@ -1,0 +1,4 @@
+# RetinaNet R50-FPN on COCO without pre-trained weights.
+_base_ = './retinanet_het_r50.py'
+
+model = dict(backbone=dict(frozen_stages=-1, norm_eval=False, init_cfg=None))
