@@ -10,8 +10,8 @@ from mmdet_hetconv.analysis import (
     input_shape,
     save_csv,
     save_json,
-    set_part,
 )
+from mmdet_hetconv.models import set_part
 
 
 def parse_args():

@@ -1,7 +1,7 @@
 """What a detector costs: MACs and parameters, without data or weights."""
 
 from .complexity import Complexity, LayerCost, count_complexity
-from .config import build_detector, count_config, input_shape, set_part
+from .config import build_detector, count_config, input_shape
 from .report import complexity_table, layer_table, save_csv, save_json
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     'layer_table',
     'save_csv',
     'save_json',
-    'set_part',
 ]

@@ -8,43 +8,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmdet_hetconv.models import HET_COMPONENTS
-
 from .complexity import Complexity, count_complexity
-
-
-def set_part(model_cfg: dict, p: int) -> dict:
-    """The same model with another part in every HetConv.
-
-    Raises:
-        ValueError: the model's config names no HetConv.
-    """
-    model_cfg = copy.deepcopy(model_cfg)
-    if not _set_part(model_cfg, p):
-        raise ValueError(f'p={p}: there is no HetConv in the config')
-    return model_cfg
-
-
-def _set_part(cfg, p: int) -> int:
-    """Set p in a config, in place; returns in how many dicts."""
-    if isinstance(cfg, (list, tuple)):
-        return sum(_set_part(value, p) for value in cfg)
-    if not isinstance(cfg, dict):
-        return 0
-    found = sum(_set_part(value, p) for value in cfg.values())
-    kind = cfg.get('type')
-    if kind == 'HetConv':
-        cfg['p'] = p
-    elif kind in HET_COMPONENTS and 'p' in HET_COMPONENTS[kind]:
-        conv_cfg = cfg.get('conv_cfg', dict(type='HetConv'))
-        if (conv_cfg or {}).get('type') != 'HetConv':
-            return found
-        cfg['p'] = p
-    elif kind in HET_COMPONENTS and 'conv_cfg' not in cfg:
-        cfg['conv_cfg'] = dict(type='HetConv', p=p)
-    else:
-        return found
-    return found + 1
 
 
 def input_shape(cfg: Config) -> tuple[int, int]:

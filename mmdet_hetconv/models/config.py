@@ -1,0 +1,100 @@
+"""Rewrite the ``model`` of a config: HetConv everywhere, or another part."""
+
+import copy
+import inspect
+from collections.abc import Callable
+
+from mmdet.registry import MODELS
+
+# Registered types and the arguments of theirs that choose convolutions.
+HET_COMPONENTS = dict(
+    HetMobileNet=('conv_cfg', 'p'),
+    HetRPNHead=('conv_cfg',),
+    HetResNet=('conv_cfg', 'p'),
+    HetSSDHead=('conv_cfg',),
+    HetSSDVGG=('conv_cfg', 'p'),
+    HetVGG=('conv_cfg', 'p'),
+)
+# What stands in for stock components that take no conv_cfg, or ignore it.
+STAND_INS = dict(RPNHead='HetRPNHead', SSDHead='HetSSDHead')
+STAND_INS.update(SSDVGG='HetSSDVGG')
+
+
+def _walk(cfg, visit: Callable[[dict], bool]) -> int:
+    """Call `visit` for every dict inside; returns how often it was true."""
+    if isinstance(cfg, (list, tuple)):
+        return sum(_walk(value, visit) for value in cfg)
+    if not isinstance(cfg, dict):
+        return 0
+    return sum(_walk(v, visit) for v in list(cfg.values())) + visit(cfg)
+
+
+def set_part(model_cfg: dict, p: int) -> dict:
+    """The same model with another part in every HetConv.
+
+    Raises:
+        ValueError: the model's config names no HetConv.
+    """
+    model_cfg = copy.deepcopy(model_cfg)
+    if not _walk(model_cfg, lambda cfg: _set_part(cfg, p)):
+        raise ValueError(f'p={p}: there is no HetConv in the config')
+    return model_cfg
+
+
+def _set_part(cfg: dict, p: int) -> bool:
+    kind = cfg.get('type')
+    if kind == 'HetConv':
+        cfg['p'] = p
+        return True
+    if kind not in HET_COMPONENTS:
+        return False
+    conv_cfg = cfg.get('conv_cfg', dict(type='HetConv'))
+    if conv_cfg is None or conv_cfg['type'] != 'HetConv':
+        return False
+    if 'p' in HET_COMPONENTS[kind]:
+        cfg['p'] = p
+    else:
+        cfg['conv_cfg'] = dict(conv_cfg, p=p)
+    return True
+
+
+def takes_conv_cfg(component: type) -> bool:
+    """Whether a class has the argument, itself or through its **kwargs."""
+    for cls in component.__mro__:
+        if '__init__' not in vars(cls):
+            continue
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        if any(p.name == 'conv_cfg' for p in parameters):
+            return True
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return False
+    return False
+
+
+def switch_config(model_cfg: dict, conv_cfg: dict) -> dict:
+    """The same model with a conv_cfg wherever a component takes one.
+
+    RPNHead, SSDHead and SSDVGG, which do not, become their stand-ins. A
+    component that has a conv_cfg already keeps it.
+
+    Raises:
+        ValueError: no component takes one.
+    """
+    model_cfg = copy.deepcopy(model_cfg)
+
+    def visit(cfg):
+        kind = cfg.get('type')
+        kind = STAND_INS.get(kind, kind)
+        component = MODELS.get(kind) if isinstance(kind, str) else kind
+        if not inspect.isclass(component) or not takes_conv_cfg(component):
+            return False
+        if cfg.get('conv_cfg') is not None:
+            return False
+        cfg.update(type=kind, conv_cfg=dict(conv_cfg))
+        return True
+
+    if not _walk(model_cfg, visit):
+        raise ValueError(
+            f'no component of the {model_cfg.get("type")} takes a conv_cfg'
+        )
+    return model_cfg
