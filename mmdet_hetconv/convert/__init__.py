@@ -2,6 +2,7 @@
 
 from .calibrate import calibrate
 from .convert_model import ConversionReport, convert_model
+from .folding import rearrange
 from .least_squares import Fit
 from .pairing import find_pairs, load_projected
 
@@ -12,4 +13,5 @@ __all__ = [
     'convert_model',
     'find_pairs',
     'load_projected',
+    'rearrange',
 ]

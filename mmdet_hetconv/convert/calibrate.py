@@ -9,6 +9,7 @@ He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV
 2017, solve the neighbouring problem, channel pruning, in this way.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -114,11 +115,11 @@ class _LayerFit:
         fit = fit_layer(self.layer, self.fitted, self.held_out, shifts)
         if fit.positions < fit.unknowns:
             print_log(
-                f'{self.name}: {fit.positions} positions for {fit.unknowns} '
-                f'weights per filter; ridge {fit.ridge:g} keeps it close to '
-                'the projected weights. More images would help',
+                f'{self.name}: only {fit.positions} positions for '
+                f'{fit.unknowns} weights per filter, so ridge {fit.ridge:g} '
+                'ties them to the projected ones; more images would help',
                 'current',
-                level=30,
+                level=logging.WARNING,
             )
         return fit
 
@@ -210,7 +211,7 @@ def calibrate(
     het: nn.Module,
     batches: Sequence,
     forward: Forward = call,
-    side_by_side: bool = True,
+    memory: float = 4 * 2**30,
     show_progress: bool = False,
 ) -> dict[str, Fit]:
     """Convert a dense network's weights into `het`, in place.
@@ -222,9 +223,9 @@ def calibrate(
         het: the same architecture, some nn.Conv2d being HetConv2d.
         batches: of images without labels, read several times by number.
         forward: runs a network on a batch; defaults to ``model(batch)``.
-        side_by_side: hold the unfinished forward passes of all batches in
-            memory, so that each batch runs once in all. Otherwise every
-            layer runs the batches anew up to itself, and one pass is held.
+        memory: bytes that unfinished forward passes may hold. If those of all
+            batches fit, each batch runs once in all. Otherwise every layer
+            runs the batches anew up to itself, which takes longer.
         show_progress: a bar on stderr.
 
     Returns:
@@ -245,9 +246,17 @@ def calibrate(
         step = ProgressBar(len(batches) + len(pairs), file=sys.stderr).update
     else:
         step = int  # does nothing
-    traces = trace_dense(
-        dense, pairs, batches, forward, wanted_positions, step
-    )
+    trace = trace_dense(dense, pairs, batches, forward, wanted_positions, step)
+    traces = trace.modules
+    held = trace.held * len(batches)
+    if held > memory:
+        print_log(
+            f'{len(batches)} unfinished forward passes would hold '
+            f'{held / 2**30:.1f} GiB, more than {memory / 2**30:.1f}: every '
+            'layer runs the images anew. Fewer or smaller images are faster',
+            'current',
+            level=logging.WARNING,
+        )
     state = _Calibration(dense, het, pairs, traces, len(batches))
 
     def run(number: int) -> None:
@@ -268,7 +277,7 @@ def calibrate(
     # Where the passes wait for each other, a module that is called several
     # times is seen by its first call only.
     groups = groupby(
-        state.stops(), lambda n: side_by_side and traces[n].calls == 1
+        state.stops(), lambda n: held <= memory and traces[n].calls == 1
     )
     with torch.no_grad():
         for together, names in groups:

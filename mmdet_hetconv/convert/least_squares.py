@@ -27,6 +27,8 @@ from .patches import Patches
 # Ridge candidates, relative to the mean of the Gram matrix's diagonal. The
 # last one keeps the weights as they are.
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, math.inf)
+# The least one where there are fewer positions than unknowns.
+LEAST_RIDGE_OF_FEW = 1e-2
 
 
 class NormalEquations:
@@ -237,19 +239,20 @@ def fit_layer(
     """
     start = read_weights(layer)
     blocks = range(layer.p)
-    errors = dict.fromkeys(RIDGES, 0.0)
+    least = LEAST_RIDGE_OF_FEW if fitted.count < fitted.unknowns else 0
+    errors = {ridge: 0.0 for ridge in RIDGES if ridge >= least}
     energy = 0.0
     for b in blocks:
         block = fitted.block(b, shifts)
         judge = held_out.block(b, shifts)
         energy += judge.energy.sum().item()
-        for ridge in RIDGES:
+        for ridge in errors:
             weights = block.solve(start[b], ridge)
             errors[ridge] += (
                 math.inf if weights is None else judge.error(weights)
             )
     # The larger ridge where two are equally good.
-    ridge = min(reversed(RIDGES), key=errors.get)
+    ridge = min(reversed(errors), key=errors.get)
 
     positions = fitted.count
     fitted.merge(held_out)

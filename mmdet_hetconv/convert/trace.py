@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
+from .live_memory import LiveMemory
 from .moments import Moments
 from .patches import sample_positions, take_outputs
 
@@ -48,6 +50,21 @@ class NormTrace:
     moments: Moments = field(default_factory=Moments)
 
 
+@dataclass
+class DenseTrace:
+    """What :func:`trace_dense` saw.
+
+    Attributes:
+        modules: by name in order of execution, the convolutions that get new
+            weights and all batch norms. What is never called is not here.
+        held: bytes that one unfinished forward pass holds in front of a
+            convolution, at most; of the first batch.
+    """
+
+    modules: dict[str, ConvTrace | NormTrace] = field(default_factory=dict)
+    held: int = 0
+
+
 def trace_dense(
     dense: nn.Module,
     het_layers: dict[str, HetConv2d],
@@ -55,7 +72,7 @@ def trace_dense(
     forward: Forward,
     positions: Callable[[HetConv2d], int],
     after_batch: Callable[[], None],
-) -> dict[str, ConvTrace | NormTrace]:
+) -> DenseTrace:
     """Run the dense network once over all batches.
 
     A convolution that is fed another number of images than the network (the
@@ -67,12 +84,10 @@ def trace_dense(
         het_layers: the converted network's layers that get new weights; the
             dense network's convolutions have the same names.
         positions: how many output positions a layer needs in all.
-
-    Returns:
-        dict: the convolutions of `het_layers` and all batch norms, by name in
-        order of execution. What is never called is not among them.
     """
-    traces: dict[str, ConvTrace | NormTrace] = {}
+    result = DenseTrace()
+    traces = result.modules
+    memory = LiveMemory(dense)
     output: weakref.ref | None = None  # the last convolution's
     writer = ''
     calls: dict[str, int] = {}  # in this forward pass
@@ -90,6 +105,7 @@ def trace_dense(
         def hook(module: nn.Module, args: tuple, y: Tensor) -> None:
             nonlocal output, writer, images
             settle(None)
+            memory.look()
             trace = traces.setdefault(name, ConvTrace())
             call = calls[name] = calls.get(name, -1) + 1
             trace.calls = max(trace.calls, call + 1)
@@ -124,14 +140,16 @@ def trace_dense(
             handles.append(module.register_forward_pre_hook(hook))
     try:
         with torch.no_grad():
-            for batch, data in enumerate(batches):
+            for batch in range(len(batches)):
                 generator.manual_seed(batch)
                 calls.clear()
                 images = 0
-                forward(dense, data)
+                with memory if batch == 0 else nullcontext():
+                    forward(dense, batches[batch])
                 settle(None)
                 after_batch()
     finally:
         for handle in handles:
             handle.remove()
-    return traces
+    result.held = memory.peak
+    return result

@@ -1,0 +1,358 @@
+"""From a dense checkpoint to a heterogeneous one, by configs."""
+
+import argparse
+import math
+import os
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import DATASETS, MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from mmengine.runner import CheckpointLoader, Runner
+from torch import nn
+
+from ..convert import Fit, calibrate, find_pairs, load_projected, rearrange
+from ..table import format_table
+from ..version import __version__
+from . import checkpoint, configs, preflight
+from .datasets import join_root, leaf_datasets
+from .errors import UserError
+from .folders import find_data
+from .images import check_images
+from .own_data import use_own_data
+from .processes import announce
+
+IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+# Images that tell how channels are to be permuted.
+PERMUTATION_IMAGES = 32
+
+
+class ImageBatches(Sequence):
+    """Images through a test pipeline, one per batch, read when asked for."""
+
+    def __init__(self, paths: Sequence[str], pipeline: Sequence[dict]):
+        self.paths = paths
+        self.pipeline = pipeline
+        self._transform = Compose(
+            [step for step in pipeline if 'Annotation' not in step['type']]
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> dict:
+        sample = dict(img_path=self.paths[number], img_id=number)
+        return {key: [value] for key, value in self._transform(sample).items()}
+
+
+def convert(args: argparse.Namespace) -> None:
+    """What ``tools/convert_checkpoint.py`` does with its arguments.
+
+    Raises:
+        UserError: a mistake in the command line, the configs, the checkpoint
+            or the images. The output file is not touched then.
+    """
+    register_all_modules(init_default_scope=True)
+    out = _check_out(args.out)
+    dense_cfg = configs.read_config(args.dense_config)
+    het_cfg = configs.read_config(args.het_config)
+    content = _read_weights(args.checkpoint)
+    root = args.data_root
+    if root and _use_data(root, dense_cfg, het_cfg, content):
+        root = None  # the configs now name its images
+    with preflight.explained_build(dense_cfg):
+        dense = MODELS.build(dense_cfg.model)
+    with preflight.explained_build(het_cfg):
+        het = MODELS.build(het_cfg.model)
+    preflight.check_model(het, het_cfg)
+    part = _load_dense(dense, content, args.checkpoint)
+    dense.to(get_device()).eval()
+    het.to(get_device()).eval()
+    evaluates = args.eval and not part and _has_annotations(dense_cfg)
+    batches = None
+    if args.method == 'lstsq':
+        paths = _choose_images(root, dense_cfg, args.calib, args.seed)
+        batches = ImageBatches(paths, _test_pipeline(het_cfg))
+
+    started = time.monotonic()
+    metrics = {}
+    if evaluates:
+        metrics['dense'] = _evaluate(dense_cfg, dense)
+    try:
+        _load_projected(dense, het, part)
+        if evaluates:
+            metrics['projected'] = _evaluate(het_cfg, het)
+        fits, kept = _calibrate(dense, het, part, batches, args.permute)
+    except ValueError as error:
+        raise UserError(
+            f'{args.dense_config} cannot be converted into '
+            f'{args.het_config}: {error}'
+        ) from error
+    if evaluates and fits:
+        metrics['calibrated'] = _evaluate(het_cfg, het)
+    report = dict(
+        method=args.method,
+        images=len(batches or ()),
+        permuted={name: list(shares) for name, shares in kept.items()},
+        relative_error={name: fit.after for name, fit in fits.items()},
+        metrics=metrics,
+        seconds=round(time.monotonic() - started, 1),
+    )
+    announce(describe(fits, kept, metrics))
+    _write(out, het, part, content, het_cfg, report)
+    announce(f'{out} written, {report["seconds"]:.0f} s')
+
+
+def describe(
+    fits: dict[str, Fit],
+    kept: dict[str, tuple[float, float]],
+    metrics: dict[str, dict],
+) -> str:
+    """The tables of a conversion's report."""
+    parts = []
+    if fits:
+        head = ('layer', 'error before', 'after', 'ridge', 'positions')
+        if kept:
+            head += ('kept before', 'permuted')
+        rows = []
+        for name, fit in fits.items():
+            ridge = 'kept' if fit.ridge == math.inf else f'{fit.ridge:g}'
+            row = [name, f'{fit.before:.3f}', f'{fit.after:.3f}', ridge]
+            row.append(fit.positions)
+            if kept:
+                row += [f'{share:.2f}' for share in kept.get(name, ())] or [
+                    '',
+                    '',
+                ]
+            rows.append(row)
+        parts.append(
+            'Relative error of each layer on held-out images, with projected '
+            'and with fitted weights:\n' + format_table(head, rows)
+        )
+    if metrics:
+        names = list(metrics['dense'])
+        rows = [
+            [stage, *(f'{values[name]:.4f}' for name in names)]
+            for stage, values in metrics.items()
+        ]
+        parts.append(format_table(('weights', *names), rows))
+    return '\n\n'.join(parts) or 'Dense weights projected, free of data.'
+
+
+def _check_out(name: str) -> Path:
+    out = Path(name).expanduser()
+    if out.is_dir():
+        raise UserError(f'--out {out} is a folder, name a file')
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UserError(f'--out {out}: its folder cannot be written to')
+    return out
+
+
+def _read_weights(path: str) -> dict:
+    """A checkpoint's content; 'torchvision://resnet50' and URLs too."""
+    if checkpoint.is_local(path):
+        return checkpoint.read_checkpoint(path)
+    try:
+        return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except Exception as error:  # a download: anything may happen
+        raise UserError(
+            f'checkpoint {path} cannot be loaded: {error}'
+        ) from error
+
+
+def _load_dense(dense: nn.Module, content: dict, path: str) -> str:
+    """Load a detector's weights, or those of a backbone alone.
+
+    Returns:
+        the part that was loaded, '' for the whole detector.
+    """
+    state = content.get('state_dict', content)
+    is_detector = any('backbone.' in key for key in state)
+    part = '' if is_detector else 'backbone'
+    model = dense.get_submodule(part)
+    checkpoint.check_fits(model, content, path)
+    state = {key.removeprefix('module.'): v for key, v in state.items()}
+    model.load_state_dict(state, strict=False)
+    return part
+
+
+def _use_data(
+    root: str, dense_cfg: Config, het_cfg: Config, content: dict
+) -> bool:
+    """Point both configs at an annotated data set, if it is one.
+
+    That needs annotations, of the classes that the checkpoint knows. The
+    images of any other folder still serve for calibration.
+    """
+    try:
+        data = find_data(root, 'COCO')
+    except UserError as error:
+        if not Path(root).is_dir():
+            raise
+        announce(f'{error}; its images are used without annotations')
+        return False
+    known = (content.get('meta') or {}).get('dataset_meta') or {}
+    if tuple(known.get('classes') or ()) != tuple(data.classes):
+        announce(
+            f'the classes of {root} are not those of the checkpoint: its '
+            'images are used without annotations'
+        )
+        return False
+    for cfg in (dense_cfg, het_cfg):
+        use_own_data(cfg, root)
+    return True
+
+
+def _test_pipeline(cfg: Config) -> list[dict]:
+    if not cfg.get('test_dataloader'):
+        raise UserError(f'config {cfg.filename} has no test_dataloader')
+    _, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, ''))
+    if not leaf.get('pipeline'):
+        raise UserError(f'config {cfg.filename} has no test pipeline')
+    return leaf.pipeline
+
+
+def _choose_images(
+    root: str | None, cfg: Config, wanted: int, seed: int
+) -> list[str]:
+    """Paths of calibration images, checked, drawn from all there are."""
+    if root:
+        where = f'--data-root {root}'
+        paths = sorted(
+            str(path)
+            for path in Path(root).rglob('*')
+            if path.suffix.lower() in IMAGE_ENDINGS
+        )
+    else:
+        where = "the config's train_dataloader"
+        paths = sorted(_training_images(cfg))
+    if not paths:
+        raise UserError(f'{where} has no images to calibrate with')
+    if len(paths) < wanted:
+        announce(f'--calib {wanted}: {where} has {len(paths)} images')
+    chosen = random.Random(seed).sample(paths, min(wanted, len(paths)))
+    check_images(chosen, where)
+    return chosen
+
+
+def _training_images(cfg: Config) -> list[str]:
+    if not cfg.get('train_dataloader'):
+        raise UserError(
+            f'config {cfg.filename} has no train_dataloader; name a folder '
+            'of images with --data-root'
+        )
+    paths = []
+    for key, leaf in leaf_datasets(
+        cfg.train_dataloader.dataset, 'train_dataloader.dataset'
+    ):
+        try:
+            dataset = DATASETS.build(dict(leaf, pipeline=[], lazy_init=False))
+        except (FileNotFoundError, AssertionError) as error:
+            raise UserError(
+                f'{key} cannot be read ({error}); name a folder of images '
+                'with --data-root'
+            ) from error
+        paths += [
+            dataset.get_data_info(number)['img_path']
+            for number in range(len(dataset))
+        ]
+    return paths
+
+
+def _load_projected(dense: nn.Module, het: nn.Module, part: str) -> None:
+    dense, het = dense.get_submodule(part), het.get_submodule(part)
+    find_pairs(dense, het)
+    load_projected(dense, het)
+
+
+def _calibrate(
+    dense: nn.Module,
+    het: nn.Module,
+    part: str,
+    batches: ImageBatches | None,
+    permute: bool,
+) -> tuple[dict[str, Fit], dict[str, tuple[float, float]]]:
+    """The fits of all layers, and what a permutation keeps."""
+    if batches is None:
+        return {}, {}
+
+    def run(model: nn.Module, batch: dict) -> object:
+        if model in (dense, het):
+            return model.test_step(batch)
+        # A backbone alone: the preprocessor is the whole detector's.
+        return model(dense.data_preprocessor(batch)['inputs'])
+
+    pair = dense.get_submodule(part), het.get_submodule(part)
+    kept = {}
+    if permute:
+        few = ImageBatches(
+            batches.paths[:PERMUTATION_IMAGES], batches.pipeline
+        )
+        kept = rearrange(*pair, few, run)
+    return calibrate(*pair, batches, run, show_progress=True), kept
+
+
+def _has_annotations(cfg: Config) -> bool:
+    if not (cfg.get('test_dataloader') and cfg.get('test_evaluator')):
+        return False
+    for key, leaf in leaf_datasets(
+        cfg.test_dataloader.dataset, 'test_dataloader.dataset'
+    ):
+        path = join_root(leaf, leaf.get('ann_file', ''))
+        if not Path(path).is_file():
+            announce(f'{key}: {path} does not exist, nothing is evaluated')
+            return False
+    return True
+
+
+def _evaluate(cfg: Config, model: nn.Module) -> dict[str, float]:
+    """The metrics of tools/test.py."""
+    with tempfile.TemporaryDirectory() as folder:
+        runner = Runner(
+            model,
+            folder,
+            test_dataloader=cfg.test_dataloader,
+            test_evaluator=cfg.test_evaluator,
+            test_cfg=cfg.get('test_cfg') or dict(type='TestLoop'),
+            default_scope='mmdet',
+            experiment_name=f'convert_{time.monotonic_ns()}',
+            log_level='WARNING',
+        )
+        metrics = {key: float(v) for key, v in runner.test().items()}
+    # The runner's logger, which only warns, would stay the current one.
+    MMLogger.get_instance(f'converting_{time.monotonic_ns()}')
+    return metrics
+
+
+def _write(
+    out: Path, het: nn.Module, part: str, content: dict, cfg: Config, report
+) -> None:
+    """Write the checkpoint; nobody ever sees a part of it."""
+    prefix = f'{part}.' if part else ''
+    state = {
+        key: value.cpu().clone()
+        for key, value in het.state_dict().items()
+        if key.startswith(prefix)
+    }
+    meta = dict(
+        mmdet_hetconv_version=__version__,
+        cfg=cfg.pretty_text,
+        conversion=report,
+    )
+    dense_meta = content.get('meta') or {}
+    if 'dataset_meta' in dense_meta:
+        meta['dataset_meta'] = dense_meta['dataset_meta']
+    temporary = out.with_name(f'.{out.name}.part')
+    try:
+        torch.save(dict(state_dict=state, meta=meta), temporary)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)

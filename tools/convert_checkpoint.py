@@ -1,0 +1,82 @@
+#!/usr/bin/env python
+"""Turn a dense checkpoint into one of a HetConv model, ready to fine-tune."""
+
+import argparse
+from collections.abc import Sequence
+
+from mmdet_hetconv.engine.converting import convert
+from mmdet_hetconv.engine.errors import one_sentence
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} is not a number of images')
+    return number
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='convert_checkpoint.py', description=__doc__
+    )
+    parser.add_argument('dense_config', help='config of the dense detector')
+    parser.add_argument(
+        'checkpoint',
+        help="the dense detector's checkpoint, or its backbone's alone: a "
+        'file, a URL or torchvision://NAME',
+    )
+    parser.add_argument(
+        'het_config', help='config of the same detector with HetConv layers'
+    )
+    parser.add_argument(
+        '--out', required=True, metavar='FILE', help='checkpoint to write'
+    )
+    parser.add_argument(
+        '--method',
+        choices=['lstsq', 'free'],
+        default='lstsq',
+        help='lstsq: fit every layer to the dense one on images (default); '
+        'free: project the weights, without images',
+    )
+    parser.add_argument(
+        '--calib',
+        type=count,
+        default=256,
+        metavar='N',
+        help='images to fit to, without labels (default: 256)',
+    )
+    parser.add_argument(
+        '--data-root',
+        metavar='DIR',
+        help="take the images from DIR instead of the config's training set; "
+        'with annotations of the same classes, it is evaluated on too',
+    )
+    parser.add_argument(
+        '--permute',
+        action='store_true',
+        help='choose which channels share a block, where the order of the '
+        'channels is free (lstsq)',
+    )
+    parser.add_argument(
+        '--no-eval',
+        dest='eval',
+        action='store_false',
+        help='do not evaluate before and after, though there are annotations',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of the choice of images'
+    )
+    args = parser.parse_args(argv)
+    if args.permute and args.method == 'free':
+        parser.error('--permute needs images: --method lstsq')
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence('convert_checkpoint.py'):
+        convert(args)
+
+
+if __name__ == '__main__':
+    main()
