@@ -3,6 +3,8 @@ _base_ = 'mmdet::ssd/ssd300_coco.py'
 
 custom_imports = dict(imports=['mmdet_hetconv'], allow_failed_imports=False)
 
+# HetSSDHead, dense here, can predict; mmdet 3.3's SSDHead cannot (#11063).
 model = dict(
-    backbone=dict(type='HetSSDVGG', conv_cfg=dict(type='HetConv', p=4))
+    backbone=dict(type='HetSSDVGG', conv_cfg=dict(type='HetConv', p=4)),
+    bbox_head=dict(type='HetSSDHead', conv_cfg=None),
 )

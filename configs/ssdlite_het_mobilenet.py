@@ -15,5 +15,10 @@ model = dict(
     neck=dict(
         in_channels=(512, 1024), out_channels=(512, 1024, 512, 256, 256, 128)
     ),
-    bbox_head=dict(in_channels=(512, 1024, 512, 256, 256, 128)),
+    # Dense here; it can predict, mmdet 3.3's SSDHead cannot (#11063).
+    bbox_head=dict(
+        type='HetSSDHead',
+        conv_cfg=None,
+        in_channels=(512, 1024, 512, 256, 256, 128),
+    ),
 )

@@ -15,7 +15,8 @@ class HetSSDHead(SSDHead):
     The stock class takes a conv_cfg and uses it for towers only, which SSD
     does not have. How many filters a predictor has follows from the anchors
     and the number of classes, so a HetConv's p is cut to what they allow: at
-    p=4, 486 filters (6 anchors, 81 classes) have p=2.
+    p=4, 486 filters (6 anchors, 81 classes) have p=2. It can predict under
+    mmdet 3.3, where the stock class fails.
 
     Args:
         *args: the stock class's.
@@ -25,6 +26,10 @@ class HetSSDHead(SSDHead):
     Raises:
         ValueError: the conv_cfg does not fit any predictor.
     """
+
+    # mmdet 3.3's prediction reads it, the stock SSDHead does not have it and
+    # fails there (mmdetection #11063).
+    loss_cls = None
 
     def __init__(self, *args, conv_cfg: dict | None = HET_CONV, **kwargs):
         super().__init__(*args, conv_cfg=conv_cfg, **kwargs)
