@@ -1,0 +1,247 @@
+"""Switch HetConv on in the stock configs of mmdet and see what works.
+
+    python benchmarks/stock_configs.py [--families ssd yolo] [--json FILE]
+
+Of every family (a folder of mmdet/.mim/configs) the configs are tried in
+alphabetical order until one that can be built dense from this machine's
+packages is found. With conv_cfg=dict(type='HetConv', p=4) wherever a
+component takes one, and the stand-ins for RPNHead, SSDHead and SSDVGG, it has
+to: build; take the dense model's random weights, every key used or projected;
+give losses and predictions on a random image and a gradient to every
+parameter that has one in the dense model; compute the same after
+fuse_conv_bn; and compute the same after its state dict is saved and loaded.
+"""
+
+import argparse
+import io
+import json
+import logging
+from pathlib import Path
+
+import mmdet
+import numpy as np
+import torch
+from mmcv.cnn.utils import fuse_conv_bn
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config, ConfigDict
+from mmengine.structures import InstanceData, PixelData
+from torch import nn
+
+from mmdet_hetconv.analysis import build_detector
+from mmdet_hetconv.layers import HetConv2d
+from mmdet_hetconv.models import switch_config
+
+CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
+HET = dict(type='HetConv', p=4)
+
+
+def random_batch(size: tuple[int, int], num_classes: int = 1) -> dict:
+    """One image with two objects, as a data loader gives it.
+
+    Args:
+        size: height and width, pixels.
+        num_classes: labels are 0 and num_classes - 1.
+    """
+    height, width = size
+    boxes = torch.tensor([[0.1, 0.2, 0.6, 0.7], [0.4, 0.1, 0.9, 0.9]])
+    boxes = boxes * torch.tensor([width, height, width, height])
+    masks = np.zeros((2, height, width), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
+        mask[y1:y2, x1:x2] = 1
+    sample = DetDataSample(
+        metainfo=dict(
+            img_id=0,
+            img_shape=size,
+            ori_shape=size,
+            pad_shape=size,
+            batch_input_shape=size,
+            scale_factor=(1.0, 1.0),
+            flip=False,
+            flip_direction=None,
+        )
+    )
+    sample.gt_instances = InstanceData(
+        bboxes=boxes,
+        labels=torch.tensor([0, num_classes - 1]),
+        masks=BitmapMasks(masks, height, width),
+    )
+    sample.ignored_instances = InstanceData(
+        bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
+    )
+    sample.gt_sem_seg = PixelData(
+        sem_seg=torch.zeros(1, height, width, dtype=torch.long)
+    )
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    return dict(inputs=[image], data_samples=[sample])
+
+
+def losses(model: nn.Module, batch: dict) -> torch.Tensor:
+    """Sum of a detector's losses in training."""
+    model.train()
+    data = model.data_preprocessor(batch, True)
+    parts = model.loss(data['inputs'], data['data_samples'])
+    return model.parse_losses(parts)[0]
+
+
+def predict(model: nn.Module, batch: dict) -> InstanceData:
+    model.eval()
+    data = model.data_preprocessor(batch, False)
+    with torch.no_grad():
+        return model.predict(data['inputs'], data['data_samples'])[
+            0
+        ].pred_instances
+
+
+def features(model: nn.Module, batch: dict) -> list[torch.Tensor]:
+    """Every feature map that the heads get."""
+    model.eval()
+    data = model.data_preprocessor(batch, False)
+    with torch.no_grad():
+        maps = model.extract_feat(data['inputs'])
+    return list(maps)
+
+
+def with_gradient(model: nn.Module, batch: dict) -> set[str]:
+    """Names of the parameters that get a gradient from the losses."""
+    model.zero_grad()
+    losses(model, batch).backward()
+    return {n for n, p in model.named_parameters() if p.grad is not None}
+
+
+def het_layers(model: nn.Module) -> list[str]:
+    return [n for n, m in model.named_modules() if isinstance(m, HetConv2d)]
+
+
+def shake_norms(model: nn.Module) -> None:
+    """Give batch norms statistics that are not the initial ones."""
+    for module in model.modules():
+        if getattr(module, 'running_mean', None) is not None:
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+
+
+def check_gradients(dense: nn.Module, het: nn.Module, batch: dict) -> None:
+    """Every parameter that is used in the dense model is used in `het`."""
+    used = with_gradient(dense, batch)
+    reached = with_gradient(het, batch)
+    for name in het_layers(het):
+        if f'{name}.weight' in used:
+            used.remove(f'{name}.weight')
+            used |= {f'{name}.grouped.weight', f'{name}.pointwise.weight'}
+        if f'{name}.bias' in used:
+            used.remove(f'{name}.bias')
+            used.add(f'{name}.grouped.bias')
+    if used - reached:
+        raise AssertionError(f'no gradient: {sorted(used - reached)[:3]}')
+
+
+def check_round_trip(het: nn.Module, model_cfg: dict, batch: dict) -> None:
+    """The same features from the state dict in a fresh model."""
+    file = io.BytesIO()
+    torch.save(het.state_dict(), file)
+    file.seek(0)
+    again = build_detector(model_cfg)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    for a, b in zip(features(het, batch), features(again, batch)):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def check_fusion(het: nn.Module, batch: dict) -> None:
+    """The same features, to rounding, with the batch norms folded."""
+    before = features(het, batch)
+    after = features(fuse_conv_bn(het), batch)
+    for a, b in zip(before, after):
+        error = (a - b).abs().max() / a.abs().max().clamp(min=1e-6)
+        if not error < 1e-3:
+            raise AssertionError(f'fuse_conv_bn changes outputs by {error}')
+
+
+def check(model_cfg: dict, size: tuple[int, int]) -> int:
+    """All checks; returns the number of heterogeneous layers."""
+    model_cfg = without_checkpoints(model_cfg)
+    dense = build_detector(model_cfg)
+    dense.init_weights()
+    shake_norms(dense)
+    switched = switch_config(model_cfg, HET)
+    het = build_detector(switched)
+    het.load_state_dict(dense.state_dict())
+    torch.manual_seed(0)
+    batch = random_batch(size)
+    predict(het, batch)
+    check_gradients(dense, het, batch)
+    check_round_trip(het, switched, batch)
+    check_fusion(het, batch)
+    return len(het_layers(het))
+
+
+def without_checkpoints(cfg):
+    """The same config with no weights to download."""
+    if isinstance(cfg, dict):
+        kept = {k: v for k, v in cfg.items() if not _is_checkpoint(k, v)}
+        return ConfigDict({k: without_checkpoints(v) for k, v in kept.items()})
+    if isinstance(cfg, (list, tuple)):
+        return type(cfg)(map(without_checkpoints, cfg))
+    return cfg
+
+
+def _is_checkpoint(key: str, value) -> bool:
+    if key == 'init_cfg':
+        return isinstance(value, dict) and value.get('type') == 'Pretrained'
+    return key in ('pretrained', 'teacher_ckpt')
+
+
+def first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0][:160]}'
+
+
+def try_family(folder: Path, size: tuple[int, int]) -> dict:
+    """The first config of a family that builds dense, checked."""
+    result = dict(family=folder.name, result='no detector config')
+    for path in sorted(folder.glob('*.py')):
+        result['config'] = path.name
+        try:
+            cfg = Config.fromfile(path)
+            if 'model' not in cfg:
+                continue
+            build_detector(without_checkpoints(cfg.model))
+        except Exception as error:  # whatever a stock config may need
+            result['result'] = f'cannot be built dense: {first_line(error)}'
+            continue
+        try:
+            result['layers'] = check(cfg.model, size)
+            result['result'] = 'works'
+        except Exception as error:  # the sweep reports it and goes on
+            result['result'] = first_line(error)
+        break
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--families', nargs='+', help='default: all')
+    parser.add_argument('--size', type=int, nargs=2, default=(320, 320))
+    parser.add_argument('--json', help='write the results to this file')
+    args = parser.parse_args()
+    logging.disable(logging.INFO)
+    results = []
+    for folder in sorted(CONFIGS.iterdir()):
+        if folder.name == '_base_' or not folder.is_dir():
+            continue
+        if args.families and folder.name not in args.families:
+            continue
+        results.append(try_family(folder, tuple(args.size)))
+        row = results[-1]
+        print(
+            f'{row["family"]:24} {row.get("layers", ""):>4} {row["result"]}',
+            flush=True,
+        )
+        if args.json:
+            Path(args.json).write_text(json.dumps(results, indent=1) + '\n')
+    works = sum(row['result'] == 'works' for row in results)
+    print(f'{works} of {len(results)} families work')
+
+
+if __name__ == '__main__':
+    main()
