@@ -25,9 +25,7 @@ model = dict(
         init_cfg=None,
     ),
     neck=dict(
-        in_channels=[32, 64, 128, 256],
-        out_channels=width,
-        conv_cfg=conv_cfg,
+        in_channels=[32, 64, 128, 256], out_channels=width, conv_cfg=conv_cfg
     ),
     rpn_head=dict(
         in_channels=width,
@@ -35,18 +33,18 @@ model = dict(
         anchor_generator=dict(scales=[6]),
     ),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=width),
-        bbox_head=dict(
-            in_channels=width, fc_out_channels=256, num_classes=3
+        bbox_roi_extractor=dict(
+            roi_layer=dict(sampling_ratio=1), out_channels=width
         ),
+        bbox_head=dict(in_channels=width, fc_out_channels=256, num_classes=3),
     ),
     # RoIAlign runs on one thread on the CPU: few proposals, few samples.
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
-        rpn_proposal=dict(nms_pre=300, max_per_img=200),
-        rcnn=dict(sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=150, max_per_img=100),
+        rcnn=dict(sampler=dict(num=32)),
     ),
-    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
+    test_cfg=dict(rpn=dict(nms_pre=150, max_per_img=50)),
 )
 
 data_root = 'data/demo/coco/'
@@ -54,14 +52,27 @@ classes = dict(classes=('circle', 'square', 'triangle'))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),
+    dict(
+        type='RandomFlip',
+        prob=0.75,
+        direction=['horizontal', 'vertical', 'diagonal'],
+    ),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(160, 128), keep_ratio=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(
+        type='PackDetInputs',
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
 ]
 train_dataloader = dict(
     batch_size=8,
@@ -80,13 +91,13 @@ val_dataloader = dict(
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='images/'),
         pipeline=test_pipeline,
-    ),
+    )
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=3)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -96,10 +107,15 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=50),
-    dict(type='CosineAnnealingLR', begin=0, T_max=12, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        begin=0,
+        T_max=12,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
 ]
 default_hooks = dict(
-    logger=dict(interval=10),
-    checkpoint=dict(interval=1, max_keep_ckpts=2),
+    logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2)
 )
 randomness = dict(seed=0)
