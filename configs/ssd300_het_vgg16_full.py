@@ -3,5 +3,5 @@ _base_ = './ssd300_het_vgg16.py'
 
 model = dict(
     neck=dict(conv_cfg=dict(type='HetConv', p=4)),
-    bbox_head=dict(type='HetSSDHead', conv_cfg=dict(type='HetConv', p=4)),
+    bbox_head=dict(conv_cfg=dict(_delete_=True, type='HetConv', p=4)),
 )
