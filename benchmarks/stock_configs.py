@@ -36,13 +36,26 @@ CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
 HET = dict(type='HetConv', p=4)
 
 
-def random_batch(size: tuple[int, int], num_classes: int = 1) -> dict:
-    """One image with two objects, as a data loader gives it.
+def random_batch(
+    size: tuple[int, int], num_classes: int = 1, images: int = 2
+) -> dict:
+    """Images with two objects each, as a data loader gives them.
 
     Args:
         size: height and width, pixels.
         num_classes: labels are 0 and num_classes - 1.
+        images: two, since batch norm cannot train on one 1 x 1 map.
     """
+    shape = (3, *size)
+    pixels = [
+        torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(images)
+    ]
+    samples = [random_sample(size, num_classes) for _ in range(images)]
+    return dict(inputs=pixels, data_samples=samples)
+
+
+def random_sample(size: tuple[int, int], num_classes: int) -> DetDataSample:
+    """The annotations of one image."""
     height, width = size
     boxes = torch.tensor([[0.1, 0.2, 0.6, 0.7], [0.4, 0.1, 0.9, 0.9]])
     boxes = boxes * torch.tensor([width, height, width, height])
@@ -72,8 +85,7 @@ def random_batch(size: tuple[int, int], num_classes: int = 1) -> dict:
     sample.gt_sem_seg = PixelData(
         sem_seg=torch.zeros(1, height, width, dtype=torch.long)
     )
-    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-    return dict(inputs=[image], data_samples=[sample])
+    return sample
 
 
 def losses(model: nn.Module, batch: dict) -> torch.Tensor:
