@@ -17,6 +17,11 @@ from .processes import announce
 
 # What Runner.resume() of mmengine reads.
 _RESUME_KEYS = ('state_dict', 'meta', 'message_hub')
+# What torch's messages name when they refuse.
+_REFUSED = re.compile(
+    r'(?:GLOBAL|function|but got) (.+?)(?: was not an| whose module|$)',
+    re.MULTILINE,
+)
 
 
 def is_local(path: str) -> bool:
@@ -49,10 +54,10 @@ def read_checkpoint(path: str | Path) -> dict:
             f'checkpoint {path} is refused: it holds {refused[1]}, and '
             'loading that could run any code'
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except Exception as error:  # of a file of any content, anything
         raise UserError(
-            f'checkpoint {path} cannot be read, it is truncated or damaged '
-            f'({_first_line(error)})'
+            f'checkpoint {path} cannot be read, it is truncated, damaged or '
+            f'no checkpoint ({_first_line(error)})'
         ) from error
     if not isinstance(content, dict):
         raise UserError(

@@ -1,6 +1,7 @@
 """What can be known to be wrong before training or evaluation starts."""
 
 import logging
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ from .datasets import (
 from .errors import UserError
 from .images import check_images
 from .processes import announce, is_first_process
+
+# How Python says that an argument is missing or unknown.
+_WRONG_ARGUMENT = re.compile(
+    r'\w\(\) (got an unexpected|got multiple|missing)'
+)
 
 
 def check_config(cfg: Config, roles: tuple[str, ...]) -> None:
@@ -203,19 +209,17 @@ def _check_evaluator(evaluator, path: str) -> None:
 def explained_build(cfg: Config) -> Iterator[None]:
     """Turn what builders say about a config's values into a UserError.
 
-    That is a ValueError of a component, an unknown type, and an argument that
-    a component does not have. Anything else is not the config's fault.
+    That is an error with a text, an unknown type among them, and an argument
+    that a component lacks or does not have. Anything else is a fault.
     """
     try:
         yield
-    except (ValueError, KeyError, TypeError) as error:
-        text = str(error.args[0]) if error.args else str(error)
-        known = (
-            isinstance(error, ValueError)
-            or 'is not in the' in text
-            or 'unexpected keyword argument' in text
-            or 'required positional argument' in text
-        )
+    except (ValueError, KeyError, AssertionError, TypeError) as error:
+        text = str(error.args[0]) if error.args else ''
+        if isinstance(error, TypeError):
+            known = _WRONG_ARGUMENT.search(text)
+        else:
+            known = ' ' in text
         if not known:
             raise
         raise UserError(

@@ -1,0 +1,535 @@
+"""Every mistake of a user gives one sentence and exit status 1."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.engine import tiny
+
+from .entry import TOOLS, error_of, evaluate, train
+
+
+class World:
+    """A COCO and a VOC data set, a config, and what a command line needs."""
+
+    def __init__(self, path):
+        self.path = path
+        self.coco = tiny.write_coco(path / 'coco')
+        self.voc = tiny.write_voc(path / 'voc')
+        self.config = tiny.write_config(path / 'tiny.py')
+        self.work = path / 'work'
+        self.json = self.coco / 'annotations' / 'instances_train2017.json'
+        self.xml = self.voc / 'Annotations' / 'train_1.xml'
+        self.image = self.coco / 'train2017' / 'train_2.jpg'
+
+    def argv(self, *pairs, data=None):
+        return (
+            self.config,
+            '--data-root',
+            data or self.coco,
+            '--work-dir',
+            self.work,
+            '--cfg-options',
+            *tiny.SCALES,
+            *pairs,
+        )
+
+    def set(self, *pairs):
+        """Cases of --cfg-options."""
+        return self.argv(*pairs)
+
+    def write(self, extra):
+        """Cases of a config with a few lines more."""
+        tiny.write_config(self.config, extra)
+        return self.argv()
+
+    def edit(self, change):
+        """Cases of a COCO file; change gets its content."""
+        content = json.loads(self.json.read_text())
+        change(content)
+        self.json.write_text(json.dumps(content))
+        return self.argv()
+
+    def replace(self, path, content, data=None):
+        """Cases of a file with another content, None for no file."""
+        if content is None:
+            path.unlink()
+        elif callable(content):
+            path.write_bytes(content(path.read_bytes()))
+        else:
+            path.write_bytes(content)
+        return self.argv(data=data)
+
+    def in_xml(self, old, new):
+        text = self.xml.read_text()
+        assert old in text
+        self.xml.write_text(text.replace(old, new, 1))
+        return self.argv(data=self.voc)
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def half(data):
+    return data[: len(data) // 2]
+
+
+def png(data):
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.imencode('.png', image)[1].tobytes()
+
+
+P = 'model.backbone.conv_cfg.p'
+CLASSES = 'train_dataloader.dataset.metainfo.classes'
+TRAIN = {
+    # The layer
+    'p=0': (lambda w: w.set(f'{P}=0'), 'model.backbone.conv_cfg: .*p=0'),
+    'p=-4': (lambda w: w.set(f'{P}=-4'), 'model.backbone.conv_cfg: .*p=-4'),
+    'p float': (lambda w: w.set(f'{P}=4.0'), r'p must be .*p=4\.0'),
+    'p None': (lambda w: w.set(f'{P}=None'), 'p must be .*p=None'),
+    'p bool': (lambda w: w.set(f'{P}=True'), 'p must be .*p=True'),
+    'p text': (
+        lambda w: w.write("model['backbone']['conv_cfg']['p'] = '4'\n"),
+        "model.backbone.conv_cfg: .*p='4'",
+    ),
+    'p fits nothing': (
+        lambda w: w.set(f'{P}=7'),
+        r'model\.backbone\.conv_cfg\.p=7 fits no convolution',
+    ),
+    'arrangement': (
+        lambda w: w.set('model.backbone.conv_cfg.arrangement=blokced'),
+        "model.backbone.conv_cfg: .*'blokced'",
+    ),
+    'argument of HetConv': (
+        lambda w: w.set('model.backbone.conv_cfg.part=4'),
+        "unexpected keyword argument 'part'",
+    ),
+    # The config
+    'no config': (
+        lambda w: (w.path / 'no.py', '--work-dir', w.work),
+        'no.py does not exist',
+    ),
+    'config is a folder': (
+        lambda w: (w.path, '--work-dir', w.work),
+        'does not exist',
+    ),
+    'config does not parse': (
+        lambda w: w.write('model = dict(\n'),
+        'tiny.py cannot be read: SyntaxError',
+    ),
+    'config does not run': (
+        lambda w: w.write('x = 1 / 0\n'),
+        'tiny.py cannot be read: ZeroDivisionError',
+    ),
+    'no such base': (
+        lambda w: w.replace(w.config, b"_base_ = 'mmdet::no/such.py'\n"),
+        'tiny.py cannot be read: .*such',
+    ),
+    'no model': (
+        lambda w: w.replace(w.config, b'x = 1\n'),
+        'tiny.py has no model',
+    ),
+    'unknown type': (
+        lambda w: w.set('model.backbone.type=HetResNext'),
+        'HetResNext is not in the',
+    ),
+    'unknown depth': (
+        lambda w: w.set('model.backbone.depth=19'),
+        'invalid depth 19',
+    ),
+    'option into a list': (
+        lambda w: w.set('train_dataloader.dataset.pipeline.99.x=1'),
+        r'pipeline\.99\.x=1',
+    ),
+    'load_from': (
+        lambda w: w.set('load_from=no.pth'),
+        'checkpoint no.pth does not exist',
+    ),
+    'pretrained': (
+        lambda w: w.write(
+            "model['backbone']['init_cfg'] = dict(\n"
+            "    type='Pretrained', checkpoint='no.pth')\n"
+        ),
+        r'model\.backbone\.init_cfg: checkpoint no\.pth does not exist',
+    ),
+    # Classes
+    'num_classes': (
+        lambda w: w.set('model.roi_head.bbox_head.num_classes=5'),
+        r'bbox_head\.num_classes=5, but .* has 2 classes',
+    ),
+    'class that is no category': (
+        lambda w: w.set(f'{CLASSES}=[disc,cube]'),
+        "'cube' is no category of .*instances_train2017.json",
+    ),
+    'classes in another order': (
+        lambda w: w.set(f'{CLASSES}=[bar,disc]'),
+        'classes is not in the order of the categories',
+    ),
+    'classes as a text': (
+        lambda w: w.set(f'{CLASSES}=disc'),
+        "classes='disc' is neither a list",
+    ),
+    # Annotation files
+    'no annotation file': (
+        lambda w: w.set('train_dataloader.dataset.ann_file=no.json'),
+        'annotation file .*/no.json does not exist',
+    ),
+    'no annotation file to evaluate': (
+        lambda w: w.set('val_evaluator.ann_file=no.json'),
+        r'val_evaluator\.ann_file: .*no\.json does not exist',
+    ),
+    'empty JSON': (
+        lambda w: w.replace(w.json, b''),
+        'instances_train2017.json is empty',
+    ),
+    'truncated JSON': (
+        lambda w: w.replace(w.json, half),
+        'instances_train2017.json is not valid JSON',
+    ),
+    'JSON in another encoding': (
+        lambda w: w.replace(w.json, b'\xff\xfe\xff{"images": "\xe9"}'),
+        'instances_train2017.json is not valid JSON',
+    ),
+    'JSON list': (
+        lambda w: w.replace(w.json, b'[]'),
+        'instances_train2017.json holds a list',
+    ),
+    'no images': (
+        lambda w: w.edit(lambda c: c.update(images=[])),
+        'instances_train2017.json has no images',
+    ),
+    'no annotations': (
+        lambda w: w.edit(lambda c: c.pop('annotations')),
+        'instances_train2017.json has no annotations',
+    ),
+    'annotation of no image': (
+        lambda w: w.edit(lambda c: c['annotations'][0].update(image_id=99)),
+        'annotation 1 has image_id=99',
+    ),
+    'annotation of no category': (
+        lambda w: w.edit(lambda c: c['annotations'][1].update(category_id=9)),
+        'annotation 2 has category_id=9',
+    ),
+    'annotation twice': (
+        lambda w: w.edit(lambda c: c['annotations'][1].update(id=1)),
+        'annotations holds the id 1 twice',
+    ),
+    'box of three numbers': (
+        lambda w: w.edit(lambda c: c['annotations'][0].update(bbox=[1, 2, 3])),
+        r'annotation 1 has bbox=\[1, 2, 3\]',
+    ),
+    'box of NaN': (
+        lambda w: w.edit(
+            lambda c: c['annotations'][0].update(bbox=[1, 2, 3, float('nan')])
+        ),
+        r'annotation 1 has bbox=\[1, 2, 3, nan\]',
+    ),
+    'no area': (
+        lambda w: w.edit(lambda c: c['annotations'][0].pop('area')),
+        'annotation 1 has area=None',
+    ),
+    'image without width': (
+        lambda w: w.edit(lambda c: c['images'][0].pop('width')),
+        'image 1 has width=None',
+    ),
+    'other categories to evaluate': (
+        lambda w: w.edit(lambda c: c['categories'][0].update(name='ring')),
+        'do not have the same categories',
+    ),
+    'no XML': (
+        lambda w: w.replace(w.xml, None, w.voc),
+        'train_1.xml does not exist',
+    ),
+    'empty XML': (
+        lambda w: w.replace(w.xml, b' ', w.voc),
+        'train_1.xml is empty',
+    ),
+    'truncated XML': (
+        lambda w: w.replace(w.xml, half, w.voc),
+        'train_1.xml is not valid XML',
+    ),
+    'XML without xmax': (
+        lambda w: w.in_xml('<xmax>24</xmax>', ''),
+        "train_1.xml: object 'disc' has xmax=''",
+    ),
+    'XML with xmax=wide': (
+        lambda w: w.in_xml('<xmax>24</xmax>', '<xmax>wide</xmax>'),
+        "train_1.xml: object 'disc' has xmax='wide'",
+    ),
+    'XML without width': (
+        lambda w: w.in_xml('<width>64</width>', ''),
+        "train_1.xml: size has width=''",
+    ),
+    'empty image list': (
+        lambda w: w.replace(
+            w.voc / 'ImageSets' / 'Main' / 'train.txt', b'', w.voc
+        ),
+        'train.txt is empty',
+    ),
+    # Images
+    'no image': (
+        lambda w: w.replace(w.image, None),
+        'image .*train_2.jpg does not exist .*instances_train2017.json',
+    ),
+    'no image of VOC': (
+        lambda w: w.replace(
+            w.voc / 'JPEGImages' / 'val_1.jpg', None, data=w.voc
+        ),
+        'image .*val_1.jpg does not exist .*val.txt',
+    ),
+    'truncated JPEG': (
+        lambda w: w.replace(w.image, half),
+        'image .*train_2.jpg is truncated',
+    ),
+    'JPEG without its last byte': (
+        lambda w: w.replace(w.image, lambda data: data[:-2]),
+        'image .*train_2.jpg is truncated',
+    ),
+    'truncated PNG': (
+        lambda w: w.replace(w.image, lambda data: half(png(data))),
+        'image .*train_2.jpg is truncated',
+    ),
+    'empty image': (
+        lambda w: w.replace(w.image, b''),
+        'image .*train_2.jpg is empty',
+    ),
+    'text for an image': (
+        lambda w: w.replace(w.image, b'not an image'),
+        'image .*train_2.jpg is not an image',
+    ),
+    # Own data
+    'no data root': (
+        lambda w: w.argv(data=w.path / 'nowhere'),
+        'nowhere is not a folder',
+    ),
+    'data root without a data set': (
+        lambda w: w.argv(data=w.coco / 'train2017'),
+        'has neither the COCO layout',
+    ),
+    'nothing to evaluate on': (
+        lambda w: w.replace(
+            w.coco / 'annotations' / 'instances_val2017.json', None
+        ),
+        'needs the splits train and val',
+    ),
+    # The machine
+    'work dir under a file': (
+        lambda w: (*w.argv(), '--work-dir', w.config / 'work'),
+        'work dir .*tiny.py/work cannot be written to',
+    ),
+    'amp without a GPU': (lambda w: (*w.argv(), '--amp'), '--amp needs a GPU'),
+    'slurm without a GPU': (
+        lambda w: (*w.argv(), '--launcher', 'slurm'),
+        '--launcher slurm needs a GPU',
+    ),
+    'resume from nowhere': (
+        lambda w: (*w.argv(), '--resume', w.path / 'no.pth'),
+        'no.pth does not exist',
+    ),
+}
+if torch.cuda.is_available():
+    del TRAIN['amp without a GPU'], TRAIN['slurm without a GPU']
+
+
+@pytest.mark.parametrize('case', TRAIN)
+def test_train(world, case):
+    arrange, wanted = TRAIN[case]
+    message = error_of(train, *arrange(world))
+    assert message.startswith('train.py: error: ')
+    assert re.search(wanted, message), message
+    assert not list(world.path.glob('**/*.pth'))
+    assert not list(world.path.glob('**/last_checkpoint'))
+
+
+class Malicious:
+    """Its unpickling makes a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def state_dict(world, *pairs):
+    """The weights of the tiny model, drawn at random."""
+    from mmdet.registry import MODELS
+    from mmdet.utils import register_all_modules
+    from mmengine.config import Config
+
+    register_all_modules()
+    cfg = Config.fromfile(world.config)
+    cfg.merge_from_dict({'model.roi_head.bbox_head.num_classes': 2})
+    cfg.merge_from_dict(dict(pairs))
+    return MODELS.build(cfg.model).state_dict()
+
+
+def save(world, content):
+    path = world.path / 'weights.pth'
+    torch.save(content, path)
+    return path
+
+
+def truncated(world):
+    path = save(world, dict(state_dict=state_dict(world)))
+    path.write_bytes(half(path.read_bytes()))
+    return path
+
+
+def text_file(world):
+    path = world.path / 'weights.pth'
+    path.write_text('these are no weights')
+    return path
+
+
+def bare_pickle(world):
+    path = world.path / 'weights.pth'
+    path.write_bytes(pickle.dumps(Malicious(world.path / 'owned'), 2))
+    return path
+
+
+def without(world, key):
+    state = state_dict(world)
+    del state[key]
+    return save(world, dict(state_dict=state))
+
+
+def of_model(world, *pairs):
+    return save(world, dict(state_dict=state_dict(world, *pairs)))
+
+
+def of_classes(world, classes):
+    meta = dict(dataset_meta=dict(classes=classes))
+    return save(world, dict(state_dict=state_dict(world), meta=meta))
+
+
+EVALUATE = {
+    'no checkpoint': (
+        lambda w: w.path / 'no.pth',
+        'checkpoint .*no.pth does not exist',
+    ),
+    'truncated': (truncated, 'weights.pth cannot be read, it is truncated'),
+    'text': (text_file, 'weights.pth .*no checkpoint'),
+    'list': (lambda w: save(w, [1, 2]), 'weights.pth is not a checkpoint'),
+    'pickled code': (
+        lambda w: save(w, dict(state_dict={}, x=Malicious(w.path / 'owned'))),
+        r'weights.pth is refused: it holds posix\.mkdir, and loading',
+    ),
+    'bare pickle': (bare_pickle, 'weights.pth is refused: .*posix'),
+    'pickled function': (
+        lambda w: save(w, dict(state_dict={}, x=shutil.rmtree)),
+        r'weights.pth is refused: it holds shutil\.rmtree',
+    ),
+    'other architecture': (
+        lambda w: of_model(w, ('model.backbone.depth', 50)),
+        r'weights.pth is not of the model in the config: .* weights missing',
+    ),
+    'a weight is missing': (
+        lambda w: without(w, 'roi_head.bbox_head.fc_cls.bias'),
+        r'roi_head\.bbox_head\.fc_cls\.bias is missing \(1 weights missing',
+    ),
+    'other p': (
+        lambda w: of_model(w, ('model.backbone.conv_cfg.p', 8)),
+        r'backbone\.layer1\.0\.conv1 has p=8 in the checkpoint and p=4 here',
+    ),
+    'other arrangement': (
+        lambda w: of_model(
+            w, ('model.backbone.conv_cfg.arrangement', 'shifted')
+        ),
+        r"has arrangement='shifted' in the checkpoint and 'blocked' here",
+    ),
+    'other number of classes': (
+        lambda w: of_model(w, ('model.roi_head.bbox_head.num_classes', 7)),
+        r'fc_cls\.weight',
+    ),
+    'other classes': (
+        lambda w: of_classes(w, ('cat', 'dog')),
+        "trained on the classes 'cat', 'dog', .* has 'disc', 'bar'",
+    ),
+}
+
+
+@pytest.mark.parametrize('case', EVALUATE)
+def test_evaluate(world, case):
+    arrange, wanted = EVALUATE[case]
+    config, *rest = world.argv()
+    message = error_of(evaluate, config, arrange(world), *rest)
+    assert message.startswith('test.py: error: ')
+    assert re.search(wanted, message), message
+    assert not (world.path / 'owned').exists()
+
+
+def test_het_checkpoint_in_a_dense_config(world):
+    path = of_model(world)
+    config, *rest = world.argv('model.backbone.conv_cfg=None')
+    message = error_of(evaluate, config, path, *rest)
+    assert 'is a HetConv in the checkpoint and a plain' in message
+
+
+def test_resume_from_weights_alone(world):
+    path = of_model(world)
+    message = error_of(train, *world.argv(), '--resume', path)
+    assert "weights.pth has no 'meta'" in message
+
+
+def test_masks_without_segmentation(world):
+    world.config.write_text(
+        "_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'\n"
+    )
+    for data in (world.coco, world.voc):
+        message = error_of(
+            train, world.config, '--data-root', data, '--work-dir', world.work
+        )
+        assert 'have no segmentation' in message
+
+
+def test_command_line(capsys):
+    for main, argv in (
+        (train, []),
+        (train, ['a.py', '--launcher', 'pigeon']),
+        (train, ['a.py', '--cfg-options', 'no_value']),
+        (evaluate, ['a.py']),
+        (evaluate, ['a.py', 'b.pth', '--out', 'c.txt']),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert stop.value.code == 2
+        assert 'error: ' in capsys.readouterr().err
+
+
+def test_status_and_stderr_of_the_process(world):
+    done = subprocess.run(
+        [
+            sys.executable,
+            TOOLS / 'train.py',
+            *map(str, world.argv('model.backbone.conv_cfg.p=0')),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        'train.py: error: model.backbone.conv_cfg: HetConv: p must be an '
+        'integer >= 1, got p=0'
+    )
+    assert 'Traceback' not in done.stderr
+
+
+def test_faults_of_the_program_keep_their_traceback(world, monkeypatch):
+    def fault(*args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr('mmdet_hetconv.engine.preflight.check_model', fault)
+    with pytest.raises(ZeroDivisionError):
+        train([str(word) for word in world.argv()])
