@@ -31,7 +31,7 @@ model = dict(
     train_cfg=dict(
         rpn_proposal=dict(max_per_img=32), rcnn=dict(sampler=dict(num=16))
     ),
-    test_cfg=dict(rpn=dict(max_per_img=32)),
+    test_cfg=dict(rpn=dict(max_per_img=32), rcnn=dict(score_thr=0.0)),
 )
 scale = (64, 48)
 train_dataloader = dict(num_workers=0, persistent_workers=False)

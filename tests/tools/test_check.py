@@ -19,7 +19,7 @@ def script(path, text):
 def run(*command, **env):
     return subprocess.run(
         list(map(str, command)),
-        env={**os.environ, 'CXX': '', **env},
+        env={**os.environ, 'CXX': 'c++', **env},
         capture_output=True,
         text=True,
     )
@@ -53,6 +53,11 @@ def fake_compiler(tmp_path):
 def test_no_compiler(tmp_path):
     line = one_sentence(run(sys.executable, CHECK, PATH=tmp_path))
     assert '`c++` was not found' in line
+
+
+def test_compiler_of_python_missing(tmp_path):
+    line = one_sentence(run(sys.executable, CHECK, PATH=tmp_path, CXX=''))
+    assert 'was not found: install g++' in line
 
 
 def test_named_compiler_missing(tmp_path):

@@ -1,0 +1,15 @@
+"""What mmengine keeps from one Runner to the next in one process."""
+
+import pytest
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
+
+
+@pytest.fixture(autouse=True)
+def fresh_process():
+    """As in a new process: no logger, no visualizer of an earlier run."""
+    yield
+    for kind in (MMLogger, MessageHub, Visualizer):
+        kind._instance_dict.clear()
+    for kind in Visualizer.__subclasses__():
+        kind._instance_dict.clear()

@@ -1,0 +1,214 @@
+"""Train, evaluate, crash and resume, through the tools themselves."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.engine import tiny
+
+from .entry import TOOLS, evaluate, train
+
+# With all anchors and proposals sampled and no flips, a step has nothing
+# random in it: mmengine does not restore the state of random generators.
+NOTHING_RANDOM = """
+model['train_cfg']['rpn'] = dict(sampler=dict(num=4096))
+model['train_cfg']['rcnn'] = dict(sampler=dict(num=64))
+train_cfg['max_epochs'] = 3
+"""
+KILLER = """
+import os
+import signal
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class Killer(Hook):
+    def after_train_iter(self, runner, batch_idx, **kwargs):
+        if runner.iter == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def argv(path, data, work, *pairs):
+    return [
+        *(str(path), '--data-root', str(data), '--work-dir', str(work)),
+        *('--cfg-options', *tiny.SCALES, *pairs),
+    ]
+
+
+def metrics_of(work):
+    (path,) = work.glob('*/*.json')
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder with data, a config and an uninterrupted training."""
+    path = tmp_path_factory.mktemp('run')
+    tiny.write_coco(path / 'coco')
+    config = tiny.write_config(path / 'tiny.py', NOTHING_RANDOM)
+    flips = 'train_dataloader.dataset.pipeline.3.prob=0.0'
+    train(argv(config, path / 'coco', path / 'whole', flips))
+    return path
+
+
+def test_training_leaves_checkpoints_and_learns(trained, capsys):
+    work = trained / 'whole'
+    assert sorted(p.name for p in work.glob('*.pth')) == [
+        'epoch_1.pth',
+        'epoch_2.pth',
+        'epoch_3.pth',
+    ]
+    (path,) = work.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    losses = [line['loss'] for line in lines if 'loss' in line]
+    assert len(losses) == 9
+    assert losses[-1] < 0.9 * losses[0]
+    assert sum('coco/bbox_mAP' in line for line in lines) == 3
+
+
+def test_evaluation(trained):
+    work = trained / 'evaluated'
+    checkpoint = trained / 'whole' / 'epoch_3.pth'
+    config, *rest = argv(trained / 'tiny.py', trained / 'coco', work)
+    out = work / 'predictions.pkl'
+    evaluate(
+        [config, str(checkpoint), '--out', str(out), '--show-dir', 'drawn']
+        + rest
+    )
+    assert 'coco/bbox_mAP_50' in metrics_of(work)
+    assert len(pickle.loads(out.read_bytes())) == tiny.SPLITS['val']
+    assert len(list(work.glob('*/drawn/*.jpg'))) == tiny.SPLITS['val']
+
+
+def test_evaluation_of_a_dense_checkpoint(trained, capsys):
+    dense = argv(
+        trained / 'tiny.py',
+        trained / 'coco',
+        trained / 'dense',
+        'model.backbone.conv_cfg=None',
+        'train_cfg.max_epochs=1',
+    )
+    train(dense)
+    config, *rest = argv(
+        trained / 'tiny.py', trained / 'coco', trained / 'projected'
+    )
+    checkpoint = trained / 'dense' / 'epoch_1.pth'
+    evaluate([config, str(checkpoint), *rest])
+    assert 'coco/bbox_mAP' in metrics_of(trained / 'projected')
+    (log,) = (trained / 'projected').glob('*/*.log')
+    assert log.read_text().count('projected onto heterogeneous') == 1
+
+
+def test_resume_after_a_kill(trained, capsys):
+    """kill -9 in the second epoch, and a half-written checkpoint."""
+    work = trained / 'killed'
+    flips = 'train_dataloader.dataset.pipeline.3.prob=0.0'
+    (trained / 'killer.py').write_text(KILLER)
+    killed = tiny.write_config(
+        trained / 'killed.py',
+        NOTHING_RANDOM + "custom_imports['imports'].append('killer')\n"
+        "custom_hooks = [dict(type='Killer')]\n",
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            TOOLS / 'train.py',
+            *argv(killed, trained / 'coco', work, flips),
+        ],
+        env={**os.environ, 'PYTHONPATH': str(trained)},
+        capture_output=True,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert [p.name for p in work.glob('*.pth')] == ['epoch_1.pth']
+    half = (work / 'epoch_1.pth').read_bytes()[:-1000]
+    (work / 'epoch_2.pth').write_bytes(half)
+    (work / 'last_checkpoint').write_text(str(work / 'epoch_2.pth'))
+
+    capsys.readouterr()
+    train(
+        [*argv(trained / 'tiny.py', trained / 'coco', work, flips), '--resume']
+    )
+    output = capsys.readouterr()
+    text = output.out + output.err
+    assert 'epoch_2.pth is incomplete' in text
+    assert 'resumed epoch: 1, iter: 3' in text
+
+    resumed, whole = (
+        torch.load(trained / name / 'epoch_3.pth', weights_only=True)
+        for name in ('killed', 'whole')
+    )
+    for key, value in whole['state_dict'].items():
+        assert torch.equal(resumed['state_dict'][key], value), key
+    assert resumed['meta']['iter'] == whole['meta']['iter'] == 9
+
+
+def test_nothing_to_resume(trained, capsys):
+    work = trained / 'fresh'
+    train(
+        [
+            *argv(
+                trained / 'tiny.py',
+                trained / 'coco',
+                work,
+                'train_cfg.max_epochs=1',
+            ),
+            '--resume',
+        ]
+    )
+    output = capsys.readouterr()
+    assert f'Nothing to resume in {work}' in output.out + output.err
+    assert (work / 'epoch_1.pth').exists()
+
+
+def test_degenerate_boxes_and_tta(tmp_path):
+    """The first image of the VOC data set has a box without area."""
+    data = tiny.write_voc(tmp_path / 'voc')
+    config = tiny.write_config(tmp_path / 'tiny.py')
+    work = tmp_path / 'work'
+    train(argv(config, data, work))
+    (path,) = work.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    losses = [line['loss'] for line in lines if 'loss' in line]
+    assert len(losses) == 6
+    assert all(0 < loss < 100 for loss in losses)
+    assert sum('pascal_voc/mAP' in line for line in lines) == 2
+
+    name, *rest = argv(config, data, tmp_path / 'augmented')
+    evaluate([name, str(work / 'epoch_2.pth'), '--tta', *rest])
+    assert 'pascal_voc/mAP' in metrics_of(tmp_path / 'augmented')
+
+
+def test_two_processes(tmp_path):
+    """dist_train.sh on CPUs: mmengine alone only knows nccl."""
+    data = tiny.write_coco(tmp_path / 'coco')
+    config = tiny.write_config(tmp_path / 'tiny.py')
+    work = tmp_path / 'work'
+    name, *rest = argv(config, data, work, 'train_cfg.max_epochs=1')
+    done = subprocess.run(
+        [TOOLS / 'dist_train.sh', name, '2', *rest],
+        env={
+            **os.environ,
+            'CUDA_VISIBLE_DEVICES': '',
+            'OMP_NUM_THREADS': '1',
+            'PYTHON': sys.executable,
+            'PORT': '29617',
+        },
+        capture_output=True,
+        text=True,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-2000:]
+    # Six images, two a batch, two processes.
+    assert 'Epoch(train) [1][2/2]' in output
+    assert 'Epoch(val) [1][2/2]    coco/bbox_mAP' in output
+    assert output.count('COCO layout in') == 1
+    assert (work / 'epoch_1.pth').exists()
