@@ -39,7 +39,9 @@ def compiles(compiler: str, source: str, *options: str) -> bool:
 
 def check_compiler() -> str | None:
     """A sentence if mmcv's C++ sources cannot be compiled here."""
-    compiler = os.environ.get('CXX') or 'c++'
+    # setuptools builds with the compiler that Python was built with.
+    usual = sysconfig.get_config_var('CXX') or 'c++'
+    compiler = os.environ.get('CXX') or usual
     if shutil.which(compiler.split()[0]) is None:
         return (
             f'A C++ compiler is needed to build mmcv and `{compiler}` was not '

@@ -26,7 +26,7 @@ flock --nonblock 9 || { echo 'waiting for another set-up'; flock 9; }
 if ! cmp --silent <(echo "torch==$torch" | cat - "$lock") "$venv/packages"
 then
     echo "[1/3] packages into $venv"
-    outside=$(tools/setup/find_python.sh ${PYTHON:-})
+    outside=$(tools/setup/find_python.sh "${PYTHON:-}")
     "$outside" tools/setup/check.py --room "$venv" "${DISK_GB:-10}" \
         --room "$wheels" 1
     rm -rf "$venv"
