@@ -22,8 +22,10 @@ exec 9<"$lock"
 flock --nonblock 9 || { echo 'waiting for another set-up'; flock 9; }
 
 # pip takes some half-installed packages for whole ones, so this step starts
-# with an empty environment; pip's cache keeps what was downloaded.
-if ! cmp --silent <(echo "torch==$torch" | cat - "$lock") "$venv/packages"
+# with an empty environment; pip's cache keeps what was downloaded. The Python
+# that .venv was made with may have gone since.
+if ! "$python" -c '' 2>/dev/null \
+    || ! cmp --silent <(echo "torch==$torch" | cat - "$lock") "$venv/packages"
 then
     echo "[1/3] packages into $venv"
     outside=$(tools/setup/find_python.sh "${PYTHON:-}")
@@ -44,9 +46,11 @@ if [ ! -e "$venv/mmcv-$mmcv" ]; then
     touch "$venv/mmcv-$mmcv"
 fi
 
-if [ ! "$venv/project" -nt setup.cfg ]; then
+# An editable install holds the absolute path of the project.
+if [ ! "$venv/project" -nt setup.cfg ] || [ "$(<"$venv/project")" != "$PWD" ]
+then
     echo '[3/3] mmdet_hetconv, editable'
     rm -rf "$venv"/lib/python3.*/site-packages/*mmdet_hetconv*
     $pip install --quiet --no-deps --no-build-isolation --editable .
-    touch "$venv/project"
+    echo "$PWD" >"$venv/project"
 fi
