@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Correlation of the values at two neighbouring pixels of a feature map, see
+# How the values at two neighbouring pixels of a feature map correlate, see
 # point_stand_in().
 NEIGHBOUR_CORRELATION = 0.8
 
@@ -91,11 +91,17 @@ def point_stand_in(
 ) -> Tensor:
     """The point-wise weight that stands in best for a Kh x Kw kernel.
 
-    For a stationary zero-mean feature map x whose values at distance d
-    (pixels) correlate as r**d, the v that minimises
-    E[(sum_t w_t x_t - v x_0)^2] is v = sum_t w_t r**|t|, with |t| the
-    Euclidean distance of tap t to the centre. correlation=0 gives the centre
-    tap, correlation=1 the sum of all taps.
+    For a stationary feature map x whose values rows dy and columns dx apart
+    have E[x_t x_0] = r**(|dy| + |dx|) E[x_0^2], the v that minimises
+    E[(sum_t w_t x_t - v x_0)^2] is v = sum_t w_t r**(|dy_t| + |dx_t|).
+    correlation=0 gives the centre tap, correlation=1 the sum of all taps.
+
+    The prior is the separable Markov model of images: on feature maps of
+    trained networks, diagonal neighbours correlate about as the product of
+    the other two. Products there are not centred, since nothing makes up for
+    a shifted mean when weights are merely loaded; where batch-norm
+    statistics are estimated anew, r = 0.7 is slightly better.
+    benchmarks/conversion_correlation.py measures both.
 
     Shape:
         weight: (N, M, Kh, Kw); returns (N, M, 1, 1).
@@ -103,8 +109,8 @@ def point_stand_in(
     kh, kw = weight.shape[-2:]
     rows = torch.arange(kh, device=weight.device) - kh // 2
     columns = torch.arange(kw, device=weight.device) - kw // 2
-    distance = torch.hypot(rows[:, None].double(), columns[None, :].double())
-    factors = (correlation**distance).to(weight.dtype)
+    distance = rows.abs()[:, None] + columns.abs()
+    factors = correlation ** distance.to(weight.dtype)
     return (weight * factors).sum(dim=(-2, -1), keepdim=True)
 
 

@@ -89,19 +89,19 @@ def test_point_stand_in_by_hand():
     weight = torch.arange(9.0).view(1, 1, 3, 3)
     assert point_stand_in(weight, 0).item() == 4
     assert point_stand_in(weight, 1).item() == 36
-    expected = 4 + 0.5 * (1 + 3 + 5 + 7) + 0.5**2**0.5 * (0 + 2 + 6 + 8)
+    expected = 4 + 0.5 * (1 + 3 + 5 + 7) + 0.25 * (0 + 2 + 6 + 8)
     assert point_stand_in(weight, 0.5).item() == pytest.approx(expected)
 
 
 def test_point_stand_in_is_the_least_squares_answer():
-    """On a field whose correlation is r**distance by construction."""
+    """On a field whose correlation is r**(|dy| + |dx|) by construction."""
     torch.manual_seed(0)
     r = 0.6
     rows, columns = torch.meshgrid(
         torch.arange(3.0), torch.arange(3.0), indexing='ij'
     )
     points = torch.stack([rows.flatten(), columns.flatten()], 1).double()
-    covariance = r ** torch.cdist(points, points)
+    covariance = r ** torch.cdist(points, points, p=1)
     weight = torch.randn(3, 3, dtype=torch.double)
     # min_v E[(w.x - v x_4)^2] = w C e_4 / C_44, from the normal equation.
     best = (weight.flatten() @ covariance[:, 4]) / covariance[4, 4]
