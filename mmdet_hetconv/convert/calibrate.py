@@ -35,6 +35,8 @@ LEAST_POSITIONS = 20_000
 POSITIONS_PER_UNKNOWN = 16
 # One batch in so many judges the ridge. From a single batch, one position.
 HOLD_OUT = 5
+# What unfinished forward passes may hold unless told otherwise, in bytes.
+MEMORY = 4 * 2**30
 
 
 def wanted_positions(layer: HetConv2d) -> int:
@@ -211,7 +213,7 @@ def calibrate(
     het: nn.Module,
     batches: Sequence,
     forward: Forward = call,
-    memory: float = 4 * 2**30,
+    memory: float = MEMORY,
     show_progress: bool = False,
 ) -> dict[str, Fit]:
     """Convert a dense network's weights into `het`, in place.
@@ -236,10 +238,39 @@ def calibrate(
         ValueError: no batches; networks that do not match; weights or
             features that are not finite.
     """
-    if len(batches) == 0:
-        raise ValueError('calibration needs at least one batch of images')
     pairs = find_pairs(dense, het)
     load_projected(dense, het)
+    return _run(dense, het, pairs, batches, forward, memory, show_progress)
+
+
+def move_norms(
+    dense: nn.Module,
+    het: nn.Module,
+    batches: Sequence,
+    forward: Forward = call,
+    memory: float = MEMORY,
+    show_progress: bool = False,
+) -> None:
+    """Fit batch-norm statistics only, for whatever weights `het` has.
+
+    The arguments are those of :func:`calibrate`. They are moved from the
+    dense network's by what the conversion changes on the images at hand.
+    """
+    _run(dense, het, {}, batches, forward, memory, show_progress)
+
+
+def _run(
+    dense: nn.Module,
+    het: nn.Module,
+    pairs: dict[str, HetConv2d],
+    batches: Sequence,
+    forward: Forward,
+    memory: float,
+    show_progress: bool,
+) -> dict[str, Fit]:
+    """Fit the layers in `pairs` and all batch norms, in order."""
+    if len(batches) == 0:
+        raise ValueError('calibration needs at least one batch of images')
     dense.eval()
     het.eval()
     if show_progress:

@@ -57,8 +57,8 @@ class DenseTrace:
     Attributes:
         modules: by name in order of execution, the convolutions that get new
             weights and all batch norms. What is never called is not here.
-        held: bytes that one unfinished forward pass holds in front of a
-            convolution, at most; of the first batch.
+        held: bytes that one unfinished forward pass holds at one of these
+            modules, at most; of the first batch.
     """
 
     modules: dict[str, ConvTrace | NormTrace] = field(default_factory=dict)
@@ -123,6 +123,7 @@ def trace_dense(
         def hook(module: nn.Module, args: tuple) -> None:
             taken = output is not None and output() is args[0]
             settle(name if taken else None)
+            memory.look()
             trace = traces.setdefault(name, NormTrace())
             calls[name] = calls.get(name, -1) + 1
             trace.calls = max(trace.calls, calls[name] + 1)

@@ -1,0 +1,208 @@
+"""Dense to HetConv on CIFAR-10: accuracy by conversion, P and fine-tuning.
+
+    python benchmarks/conversion_cifar.py --data DIR --width 0.25 \
+        --epochs 8 --p 2 4 8 16 --fine-tune 0 1 5
+
+trains the dense network (or takes the one that an earlier run left in
+--work-dir), converts it in five ways, fine-tunes each, and appends a row per
+result to benchmarks/results/conversion_cifar.csv. Results that are there
+already are not made again: a run that was stopped goes on where it was.
+"""
+
+import argparse
+import copy
+import time
+from pathlib import Path
+
+import cifar_models
+import torch
+from cifar_data import DeviceLoader, load_split
+from cifar_train import evaluate, train
+from record import RESULTS, append_row, read_rows
+from torch import nn
+
+from mmdet_hetconv.convert import (
+    calibrate,
+    load_projected,
+    move_norms,
+    rearrange,
+)
+from mmdet_hetconv.convert.calibrate import call
+from mmdet_hetconv.layers import HetConv2d, take_foreign
+
+CALIBRATION_BATCH = 64
+FINE_TUNING_RATE = 0.01
+WAYS = ('centre tap', 'data-free', 'data-free, norms', 'calibrated')
+WAYS += ('calibrated, permuted',)
+
+
+def centre_taps(dense: nn.Module, het: nn.Module) -> None:
+    """Own blocks keep their kernels, foreign ones only the centre tap."""
+    with torch.no_grad():
+        for name, layer in het.named_modules():
+            if isinstance(layer, HetConv2d):
+                weight = dense.get_submodule(name).weight
+                middle = weight[..., 1:2, 1:2]
+                layer.pointwise.weight.copy_(take_foreign(middle, layer.p))
+
+
+def convert(
+    way: str, dense: nn.Module, het: nn.Module, batches: list
+) -> float:
+    """Fill `het` in one of WAYS; the seconds it took."""
+    dense = copy.deepcopy(dense)  # a permutation changes it
+    start = time.perf_counter()
+    if way == 'calibrated, permuted':
+        rearrange(dense, het, batches[:8], call)
+    if way.startswith('calibrated'):
+        fits = calibrate(dense, het, batches)
+        for name, fit in fits.items():
+            print(f'  {name:>4} {fit.before:.3f} {fit.after:.3f} {fit.ridge}')
+    else:
+        load_projected(dense, het)
+        if way == 'centre tap':
+            centre_taps(dense, het)
+        if way.endswith('norms'):
+            move_norms(dense, het, batches)
+    return time.perf_counter() - start
+
+
+class Experiment:
+    """The dense network, the data, and the rows that are there."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        self.train_split = load_split(args.data, 'train')
+        self.test = DeviceLoader(
+            *load_split(args.data, 'test'), 500, False, self.device
+        )
+        images = self.train_split[0][: args.calib]
+        labels = self.train_split[1][: args.calib]
+        calibration = DeviceLoader(
+            images, labels, CALIBRATION_BATCH, False, self.device
+        )
+        self.batches = [batch for batch, _ in calibration]
+        self.setting = dict(
+            network=args.network,
+            width=args.width,
+            dense_epochs=args.epochs,
+            calibration_images=args.calib,
+            seed=args.seed,
+        )
+        self.done = {
+            (row['way'], row['p'], row['tuned_epochs'])
+            for row in read_rows(args.out)
+            if all(row[k] == str(v) for k, v in self.setting.items())
+        }
+
+    def build(self, conv_cfg: dict | None = None) -> nn.Module:
+        torch.manual_seed(self.args.seed)
+        model = cifar_models.build(
+            self.args.network, conv_cfg, width=self.args.width
+        )
+        model.to(self.device, memory_format=torch.channels_last)
+        return model
+
+    def fit(self, model: nn.Module, epochs: int, rate: float) -> None:
+        generator = torch.Generator().manual_seed(self.args.seed)
+        loader = DeviceLoader(
+            *self.train_split, 128, True, self.device, generator
+        )
+        start = time.perf_counter()
+        train(
+            model,
+            loader,
+            epochs,
+            rate,
+            after_epoch=lambda epoch, seen: print(
+                f'  epoch {epoch}: {seen:.2f} % seen, '
+                f'{time.perf_counter() - start:.0f} s',
+                flush=True,
+            ),
+        )
+
+    def is_done(self, way: str, p: int, tuned: int) -> bool:
+        return (way, str(p), str(tuned)) in self.done
+
+    def record(self, way, p, tuned, model, seconds) -> None:
+        accuracy = evaluate(model, self.test)
+        row = dict(
+            self.setting,
+            way=way,
+            p=p,
+            tuned_epochs=tuned,
+            accuracy=f'{accuracy:.2f}',
+            seconds=f'{seconds:.1f}',
+        )
+        append_row(self.args.out, row)
+        print(f'{way}, P={p}, {tuned} epochs: {accuracy:.2f} %', flush=True)
+
+    def dense(self) -> nn.Module:
+        """The dense network, trained once and kept."""
+        args = self.args
+        name = f'{args.network}_{args.width:g}_{args.epochs}_{args.seed}.pth'
+        path = Path(args.work_dir) / name
+        model = self.build()
+        if path.exists():
+            model.load_state_dict(torch.load(path, weights_only=True))
+        else:
+            self.fit(model, args.epochs, 0.1)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(model.state_dict(), path)
+        return model.eval()
+
+    def tuned(self, way: str, p: int, model: nn.Module, seconds: float):
+        """Rows of a converted model after each of --fine-tune epochs."""
+        for tuned in self.args.fine_tune:
+            if self.is_done(way, p, tuned):
+                continue
+            again = copy.deepcopy(model)
+            if tuned:
+                self.fit(again, tuned, FINE_TUNING_RATE)
+            self.record(way, p, tuned, again, seconds)
+
+    def run(self) -> None:
+        args = self.args
+        dense = self.dense()
+        self.tuned('dense', 1, dense, 0.0)
+        for p in args.p:
+            for way in args.ways:
+                if all(self.is_done(way, p, t) for t in args.fine_tune):
+                    continue
+                het = self.build(dict(type='HetConv', p=p))
+                seconds = convert(way, dense, het, self.batches)
+                self.tuned(way, p, het, seconds)
+            total = args.epochs + max(args.fine_tune)
+            if args.scratch and not self.is_done('scratch', p, total):
+                het = self.build(dict(type='HetConv', p=p))
+                self.fit(het, total, 0.1)
+                self.record('scratch', p, total, het, 0.0)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--data', required=True, metavar='DIR')
+    parser.add_argument('--network', default='vgg16')
+    parser.add_argument('--width', type=float, default=1.0)
+    parser.add_argument('--epochs', type=int, default=30)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--p', type=int, nargs='+', default=[2, 4, 8, 16])
+    parser.add_argument('--ways', nargs='+', choices=WAYS, default=WAYS)
+    parser.add_argument('--fine-tune', type=int, nargs='+', default=[0, 1, 5])
+    parser.add_argument('--calib', type=int, default=1024, metavar='N')
+    parser.add_argument(
+        '--scratch',
+        action='store_true',
+        help='train HetConv from scratch too, with the same total of epochs',
+    )
+    parser.add_argument('--work-dir', default='work_dirs/conversion_cifar')
+    parser.add_argument('--out', default=RESULTS / 'conversion_cifar.csv')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    Experiment(parse_args()).run()
