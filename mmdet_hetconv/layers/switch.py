@@ -118,17 +118,16 @@ def _take_over(layer: nn.Module, conv: nn.Conv2d) -> None:
 
 def _why_dense(conv: nn.Conv2d, conv_cfg: dict) -> str:
     """Why the factory behind `conv_cfg` built a plain convolution."""
-    p = conv_cfg.get('p', 4)
-    return (
-        why_not_heterogeneous(
+    reason = None
+    if conv_cfg['type'] == 'HetConv':
+        reason = why_not_heterogeneous(
             conv.in_channels,
             conv.out_channels,
             conv.kernel_size,
             conv.groups,
-            p,
+            conv_cfg.get('p', 4),
         )
-        or f'{conv_cfg} stands for a plain convolution here'
-    )
+    return reason or f'{conv_cfg} stands for a plain convolution here'
 
 
 def switch_convs(
