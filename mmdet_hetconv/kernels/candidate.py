@@ -1,0 +1,62 @@
+"""What every way to compute an inference convolution has in common."""
+
+import torch
+from torch import Tensor
+
+from .weights import ConvWeights
+
+LAYOUTS = {
+    'nchw': torch.contiguous_format,
+    'nhwc': torch.channels_last,
+}
+
+
+class Candidate:
+    """One way to compute a convolution, with its weights prepared.
+
+    Attributes:
+        name (str): how the plan calls it.
+        layout (str): 'nchw' or 'nhwc'; inputs are brought into it.
+        dense (bool): whether it does the dense convolution's work.
+
+    Shape:
+        call: x (B, M, H, W), residual (B, N, Ho, Wo) or None; returns
+        (B, N, Ho, Wo) = relu(conv(x) + bias + residual).
+    """
+
+    name: str
+    layout: str
+    dense = False
+
+    @classmethod
+    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
+        """Why it cannot take this input, or None."""
+        raise NotImplementedError
+
+    def __init__(self, weights: ConvWeights, x: Tensor):
+        self.weights = weights
+
+    def __call__(
+        self, x: Tensor, residual: Tensor | None, relu: bool
+    ) -> Tensor:
+        memory_format = LAYOUTS[self.layout]
+        x = x.contiguous(memory_format=memory_format)
+        if residual is not None:
+            residual = residual.contiguous(memory_format=memory_format)
+        return self.compute(x, residual, relu)
+
+    def compute(
+        self, x: Tensor, residual: Tensor | None, relu: bool
+    ) -> Tensor:
+        raise NotImplementedError
+
+    def prepared(self) -> list[Tensor]:
+        """The weights that it holds beside the layer's own."""
+        raise NotImplementedError
+
+
+def finish(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    """Add and rectify in place."""
+    if residual is not None:
+        y += residual
+    return y.relu_() if relu else y

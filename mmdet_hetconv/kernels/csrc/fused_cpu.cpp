@@ -1,0 +1,262 @@
+// Fused heterogeneous convolution for CPUs, float32, channels last.
+//
+// One pass: every output value is accumulated in registers over all M channels
+// at the centre tap and over the own block's m channels at the other taps;
+// bias, residual and ReLU follow before the one store. An implicit GEMM: a
+// tile of up to PX output pixels of one row times a panel of NV * VW filters.
+//
+// B / M / N: images, input channels, filters; m: channels of a block; a
+// "panel" is a run of filters inside one block that share their weights'
+// layout, a "tile" a run of output pixels inside one row.
+//
+// Shape: x (B, H, W, M), y and residual (B, Ho, Wo, N), all dense.
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__AVX512F__)
+#define WIDE 16       // floats of the widest vector
+#define REGISTERS 28  // accumulators that fit beside the operands
+#else
+#define WIDE 8
+#define REGISTERS 12
+#endif
+
+// Keep the compiler from deriving one pointer from another.
+#define OPAQUE(pointer) __asm__("" : "+r"(pointer))
+
+namespace {
+
+template <int VW>
+struct Vector {
+  typedef float type __attribute__((vector_size(VW * 4)));
+};
+
+struct Shape {
+  int64_t B, H, W, M, Ho, Wo, N;
+  int64_t kh, kw, sh, sw, ph, pw, dh, dw;
+  int64_t m;  // channels of a block
+};
+
+struct Panel {
+  int64_t first;    // filter the panel starts at
+  int64_t filters;  // of them used, at most width
+  int64_t width;    // 2 * WIDE, WIDE or 8
+  int64_t channel;  // first channel of the own block
+  int64_t weights;  // where its weights start: M x width for the centre, then
+                    // taps x m x width for the other taps, row by row
+};
+
+struct Tile {
+  int64_t b, oy, ox, pixels;
+};
+
+// One panel on one tile. x: the packed tile, (kh, columns, pitch).
+template <int VW, int NV, int PX>
+void multiply(const Shape& s, const Panel& panel, const float* x,
+              int64_t columns, int64_t pitch, const float* weights,
+              const float* bias, const float* residual, int relu, float* y) {
+  typedef typename Vector<VW>::type V;
+  V sum[PX][NV];
+  for (int i = 0; i < PX; ++i)
+    for (int v = 0; v < NV; ++v)
+      std::memcpy(&sum[i][v], bias + v * VW, sizeof(V));
+
+  // Pixels are addressed three to a base pointer, as base, base + step and
+  // base + 2 * step: one pointer each would not fit into the registers.
+  constexpr int BASES = (PX + 2) / 3;
+  const int64_t step = s.sw * pitch;
+  const float* w = weights + panel.weights;
+  const int64_t centre = s.kh / 2 * s.kw + s.kw / 2;
+  // Tap -1 is the centre with all channels; the loop over the taps is one
+  // loop so that the sums stay in registers from the first to the last.
+  for (int64_t tap = -1; tap < s.kh * s.kw; ++tap) {
+    if (tap == centre) continue;
+    const int64_t at = tap < 0 ? centre : tap;
+    const float* a = x + (at / s.kw * columns + at % s.kw * s.dw) * pitch +
+                     (tap < 0 ? 0 : panel.channel);
+    const float* base[BASES];
+    for (int j = 0; j < BASES; ++j) {
+      base[j] = a + 3 * j * step;
+      OPAQUE(base[j]);
+    }
+#pragma GCC unroll 2
+    for (int64_t c = tap < 0 ? s.M : s.m; c > 0; --c, w += NV * VW) {
+      V k[NV];
+      for (int v = 0; v < NV; ++v) std::memcpy(&k[v], w + v * VW, sizeof(V));
+#pragma GCC unroll 32
+      for (int i = 0; i < PX; ++i) {
+        const float value = base[i / 3][i % 3 * step];
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) sum[i][v] += value * k[v];
+      }
+#pragma GCC unroll 16
+      for (int j = 0; j < BASES; ++j) ++base[j];
+    }
+  }
+
+  for (int i = 0; i < PX; ++i) {
+    const int64_t at = i * s.N + panel.first;
+    V out[NV];
+    if (panel.filters == NV * VW) {
+      for (int v = 0; v < NV; ++v) {
+        out[v] = sum[i][v];
+        if (residual) {
+          V r;
+          std::memcpy(&r, residual + at + v * VW, sizeof(V));
+          out[v] += r;
+        }
+        if (relu) out[v] = out[v] < 0 ? V{} : out[v];  // NaN stays
+      }
+      std::memcpy(y + at, out, sizeof(out));
+    } else {
+      float tail[NV * VW];
+      std::memcpy(tail, sum[i], sizeof(tail));
+      for (int64_t n = 0; n < panel.filters; ++n) {
+        float value = tail[n] + (residual ? residual[at + n] : 0.f);
+        y[at + n] = relu && value < 0 ? 0.f : value;
+      }
+    }
+  }
+}
+
+typedef void (*Kernel)(const Shape&, const Panel&, const float*, int64_t,
+                       int64_t, const float*, const float*, const float*, int,
+                       float*);
+
+// Kernels for 1 ... PX pixels, number i - 1 for i.
+template <int VW, int NV, int PX>
+struct Kernels {
+  static void fill(Kernel* table) {
+    table[PX - 1] = multiply<VW, NV, PX>;
+    Kernels<VW, NV, PX - 1>::fill(table);
+  }
+};
+template <int VW, int NV>
+struct Kernels<VW, NV, 0> {
+  static void fill(Kernel*) {}
+};
+
+struct Tables {
+  Kernel two[REGISTERS], one[REGISTERS], narrow[REGISTERS];
+  Tables() {
+    Kernels<WIDE, 2, REGISTERS / 2>::fill(two);
+    Kernels<WIDE, 1, REGISTERS>::fill(one);
+    Kernels<8, 1, REGISTERS>::fill(narrow);
+  }
+  Kernel pick(int64_t width, int64_t pixels) const {
+    const Kernel* table = width == 2 * WIDE ? two : width == WIDE ? one : narrow;
+    return table[pixels - 1];
+  }
+};
+const Tables tables;
+
+// Memory of this thread, kept between calls.
+float* scratch(int64_t floats) {
+  static thread_local float* memory = nullptr;
+  static thread_local int64_t size = 0;
+  if (floats > size) {
+    std::free(memory);
+    size = (floats + 15) / 16 * 16;
+    memory = static_cast<float*>(std::aligned_alloc(64, size * 4));
+  }
+  return memory;
+}
+
+// The part of the input that a tile sees, with zeros for the padding:
+// (kh, columns, pitch). A pitch that is no power of two keeps the pixels out
+// of each other's cache sets.
+void pack(const Shape& s, const Tile& t, const float* x, int64_t columns,
+          int64_t pitch, float* to) {
+  const int64_t left = t.ox * s.sw - s.pw;
+  for (int64_t ky = 0; ky < s.kh; ++ky) {
+    const int64_t iy = t.oy * s.sh - s.ph + ky * s.dh;
+    const bool inside = iy >= 0 && iy < s.H;
+    for (int64_t i = 0; i < columns; ++i, to += pitch) {
+      const int64_t ix = left + i;
+      if (inside && ix >= 0 && ix < s.W)
+        std::memcpy(to, x + ((t.b * s.H + iy) * s.W + ix) * s.M, s.M * 4);
+      else
+        std::memset(to, 0, s.M * 4);
+    }
+  }
+}
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+extern "C" {
+
+// Widest panel of this build, in filters.
+int64_t hetconv_panel_width() { return 2 * WIDE; }
+
+// 0, or 1 if memory ran out.
+int hetconv_fused(const float* x, const float* weights, const float* bias,
+                  const float* residual, float* y, const int64_t* shape,
+                  const int64_t* panel_table, int64_t panels, int relu,
+                  int64_t cache_bytes, int threads) {
+  Shape s;
+  std::memcpy(&s, shape, sizeof(s));
+  const Panel* panel = reinterpret_cast<const Panel*>(panel_table);
+
+  int64_t widest = 0;
+  for (int64_t i = 0; i < panels; ++i)
+    if (panel[i].width > widest) widest = panel[i].width;
+  const int64_t most = widest == 2 * WIDE ? REGISTERS / 2 : REGISTERS;
+
+  // Tiles of equal size, so that none is a small remainder.
+  const int64_t per_row = divide_up(s.Wo, most);
+  const int64_t tiles = s.B * s.Ho * per_row;
+  const int64_t largest = divide_up(s.Wo, per_row);
+  const int64_t columns = (largest - 1) * s.sw + (s.kw - 1) * s.dw + 1;
+  const int64_t pitch = s.M + 16;
+  const int64_t floats = s.kh * columns * pitch;
+
+  // A group of tiles shares every panel's weights while they are in cache.
+  int64_t group = cache_bytes / (floats * 4);
+  const int64_t fair = divide_up(tiles, 4 * threads);
+  if (group > fair) group = fair;
+  if (group < 1) group = 1;
+  const int64_t groups = divide_up(tiles, group);
+  // Too few groups to go round: share the panels out too.
+  int64_t parts = divide_up(4 * threads, groups);
+  if (threads == 1) parts = 1;
+  if (parts > panels) parts = panels;
+
+  int failed = 0;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) \
+    if (threads > 1) reduction(| : failed)
+  for (int64_t task = 0; task < groups * parts; ++task) {
+    const int64_t begin = task / parts * group;
+    const int64_t end = begin + group < tiles ? begin + group : tiles;
+    const int64_t part = task % parts;
+    float* packed = scratch(group * floats);
+    if (!packed) {
+      failed = 1;
+      continue;
+    }
+    auto locate = [&](int64_t tile) {
+      const int64_t row = tile / per_row, i = tile % per_row;
+      const int64_t from = i * s.Wo / per_row, to = (i + 1) * s.Wo / per_row;
+      return Tile{row / s.Ho, row % s.Ho, from, to - from};
+    };
+    for (int64_t i = begin; i < end; ++i)
+      pack(s, locate(i), x, columns, pitch, packed + (i - begin) * floats);
+    for (int64_t q = panels * part / parts; q < panels * (part + 1) / parts;
+         ++q) {
+      float start[2 * WIDE] = {0};
+      if (bias) std::memcpy(start, bias + panel[q].first, panel[q].filters * 4);
+      for (int64_t i = begin; i < end; ++i) {
+        const Tile t = locate(i);
+        const int64_t at = ((t.b * s.Ho + t.oy) * s.Wo + t.ox) * s.N;
+        tables.pick(panel[q].width, t.pixels)(
+            s, panel[q], packed + (i - begin) * floats, columns, pitch,
+            weights, start, residual ? residual + at : nullptr, relu, y + at);
+      }
+    }
+  }
+  return failed;
+}
+}

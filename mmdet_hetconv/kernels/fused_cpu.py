@@ -1,0 +1,222 @@
+"""The fused kernel for CPUs, see csrc/fused_cpu.cpp: exactly HetConv's MACs.
+
+One pass over the input instead of two over the output: oneDNN's two
+convolutions leave 20 - 40 % on the table, most of all with few channels in a
+block (benchmarks/NOTES.md).
+"""
+
+import ctypes
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from .candidate import Candidate
+from .compile_cpu import load_library
+from .weights import ConvWeights
+
+# Memory for the packed input tiles of a thread, in bytes: most of a core's
+# level-2 cache, beside one panel of weights.
+CACHE_BYTES = 400 << 10
+
+# Blocks narrower than this many filters are merged: a vector has 8.
+NARROWEST = 8
+
+
+def merge_blocks(filters: int, p: int) -> int:
+    """The largest divisor of p whose blocks fill a vector."""
+    for part in range(p, 1, -1):
+        if p % part == 0 and filters // part >= NARROWEST:
+            return part
+    return 1
+
+
+def pack_panels(
+    grouped: Tensor, centre: Tensor, p: int, widest: int
+) -> tuple[Tensor, Tensor]:
+    """Weights in the order in which the kernel reads them.
+
+    A panel is a run of filters of one block; for each channel its filters
+    lie side by side, padded with zeros to the panel's width: first all
+    channels at the centre, then the block's channels tap by tap.
+
+    Args:
+        widest (int): filters of the widest panel.
+
+    Shape:
+        grouped: (N, M/p, Kh, Kw), its centre is not used;
+        centre: (N, M, 1, 1); returns the packed weights (any,) and the
+        panels (panels, 5): first filter, filters, width, first channel of
+        the block, offset into the packed weights.
+    """
+    filters, m, kh, kw = grouped.shape
+    taps = [t for t in range(kh * kw) if t != kh // 2 * kw + kw // 2]
+    own = grouped.flatten(2)[:, :, taps].transpose(1, 2).flatten(1)
+    rows = torch.cat([centre.flatten(1), own], dim=1)
+    packed, panels, offset = [], [], 0
+    block = filters // p
+    for b in range(p):
+        first, end = b * block, (b + 1) * block
+        while first < end:
+            left = end - first
+            width = next(
+                (w for w in (widest, widest // 2) if w <= left), NARROWEST
+            )
+            used = min(width, left)
+            panel = F.pad(rows[first : first + used], (0, 0, 0, width - used))
+            packed.append(panel.t().reshape(-1))
+            panels.append([first, used, width, b * m, offset])
+            offset += packed[-1].numel()
+            first += used
+    return torch.cat(packed), torch.tensor(panels, dtype=torch.int64)
+
+
+@torch.library.custom_op(
+    'mmdet_hetconv::fused_cpu', mutates_args=(), device_types='cpu'
+)
+def fused_cpu(
+    x: Tensor,
+    packed: Tensor,
+    panels: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    filters: int,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    p: int,
+    relu: bool,
+) -> Tensor:
+    """relu(hetconv(x) + bias + residual) on packed weights.
+
+    Shape:
+        x (B, M, H, W) and residual (B, N, Ho, Wo), float32, channels last;
+        packed and panels: see :func:`pack_panels`.
+    """
+    library, reason = load_library()
+    if library is None:
+        raise RuntimeError(f'mmdet_hetconv::fused_cpu: {reason}')
+    x = x.contiguous(memory_format=torch.channels_last)
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    y = _empty_output(x, filters, kernel_size, stride, padding, dilation)
+    if not y.numel():
+        return y
+    batch, channels, height, width = x.shape
+    shape = (
+        *(batch, height, width, channels, *y.shape[2:], filters),
+        *(*kernel_size, *stride, *padding, *dilation, channels // p),
+    )
+    pointers = [
+        ctypes.c_void_p(None if t is None else t.data_ptr())
+        for t in (x, packed, bias, residual, y)
+    ]
+    failed = library.hetconv_fused(
+        *pointers,
+        (ctypes.c_int64 * len(shape))(*shape),
+        ctypes.c_void_p(panels.data_ptr()),
+        ctypes.c_int64(len(panels)),
+        ctypes.c_int(relu),
+        ctypes.c_int64(CACHE_BYTES),
+        ctypes.c_int(torch.get_num_threads()),
+    )
+    if failed:
+        raise RuntimeError('mmdet_hetconv::fused_cpu: out of memory')
+    return y
+
+
+def _empty_output(
+    x, filters, kernel_size, stride, padding, dilation
+) -> Tensor:
+    size = [
+        (n + 2 * a - d * (k - 1) - 1) // s + 1
+        for n, k, s, a, d in zip(
+            x.shape[2:], kernel_size, stride, padding, dilation
+        )
+    ]
+    return torch.empty(
+        (x.shape[0], filters, *size),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
+
+
+@fused_cpu.register_fake
+def _(
+    x,
+    packed,
+    panels,
+    bias,
+    residual,
+    filters,
+    kernel_size,
+    stride,
+    padding,
+    dilation,
+    p,
+    relu,
+):
+    return _empty_output(x, filters, kernel_size, stride, padding, dilation)
+
+
+@register_flop_formula(torch.ops.mmdet_hetconv.fused_cpu)
+def _flops(
+    x_shape, packed, panels, bias, residual, filters, *args, out_shape, **_
+) -> int:
+    """Two for each weight that is used and each output pixel."""
+    kernel_size, *_, p, _relu = args
+    taps = kernel_size[0] * kernel_size[1] - 1
+    per_value = x_shape[1] + taps * (x_shape[1] // p)
+    batch, _, height, width = out_shape
+    return 2 * batch * height * width * filters * per_value
+
+
+class FusedCPU(Candidate):
+    """csrc/fused_cpu.cpp; blocks too narrow for a vector are merged."""
+
+    name, layout = 'fused_cpu', 'nhwc'
+
+    @classmethod
+    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
+        if weights.p == 1:
+            return 'p=1 has nothing to fuse'
+        if x.device.type != 'cpu':
+            return f'it runs on the CPU, not on {x.device.type}'
+        if x.dtype != torch.float32:
+            return f'float32 only, not {x.dtype}'
+        return load_library()[1]
+
+    def __init__(self, weights: ConvWeights, x: Tensor):
+        super().__init__(weights, x)
+        library, _ = load_library()
+        self.p = merge_blocks(weights.out_channels, weights.p)
+        grouped, centre = weights.merged(self.p)
+        self.packed, self.panels = pack_panels(
+            grouped, centre, self.p, library.hetconv_panel_width()
+        )
+
+    def compute(
+        self, x: Tensor, residual: Tensor | None, relu: bool
+    ) -> Tensor:
+        w = self.weights
+        y = fused_cpu(
+            w.permute_input(x),
+            self.packed,
+            self.panels,
+            w.bias,
+            w.permute_residual(residual),
+            w.out_channels,
+            w.kernel_size,
+            w.stride,
+            w.padding,
+            w.dilation,
+            self.p,
+            relu,
+        )
+        return w.permute_output(y)
+
+    def prepared(self) -> list[Tensor]:
+        return [self.packed, self.panels]

@@ -1,0 +1,232 @@
+"""The fused kernel for GPUs as an operator and as a candidate.
+
+The operator has a fake kernel, a FLOP formula and gradients; those go through
+the two branches. Triton is optional.
+"""
+
+import functools
+import importlib.util
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from .candidate import Candidate
+from .weights import ConvWeights
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+# Tiles of tl.dot are 16 wide: narrower blocks work, on zeros.
+NARROWEST = 8
+
+
+@functools.cache
+def _interpreted() -> bool:
+    from triton import knobs
+
+    return knobs.runtime.interpret
+
+
+def pack_taps(grouped: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights in the order in which the kernel reads them (differentiable).
+
+    Shape:
+        grouped (N, M/p, Kh, Kw), its centre is not used; centre
+        (N, M, 1, 1); returns (M, N) and (Kh Kw - 1, M/p, N).
+    """
+    kh, kw = grouped.shape[-2:]
+    taps = [t for t in range(kh * kw) if t != kh // 2 * kw + kw // 2]
+    packed = grouped.flatten(2)[:, :, taps].permute(2, 1, 0)
+    return centre.flatten(1).t().contiguous(), packed.contiguous()
+
+
+def _unpack_taps(centre, taps, kernel_size) -> tuple[Tensor, Tensor]:
+    """The inverse of :func:`pack_taps`, with an empty centre."""
+    kh, kw = kernel_size
+    middle = kh // 2 * kw + kw // 2
+    hole = torch.zeros_like(taps[:1])
+    if not len(taps):
+        hole = taps.new_zeros((1, *taps.shape[1:]))
+    grouped = torch.cat([taps[:middle], hole, taps[middle:]])
+    grouped = grouped.permute(2, 1, 0).unflatten(2, (kh, kw))
+    return grouped.contiguous(), centre.t()[..., None, None].contiguous()
+
+
+@torch.library.custom_op('mmdet_hetconv::fused', mutates_args=())
+def fused(
+    x: Tensor,
+    centre: Tensor,
+    taps: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    p: int,
+    relu: bool,
+) -> Tensor:
+    """relu(hetconv(x) + bias + residual) on packed weights.
+
+    Shape:
+        x (B, M, H, W) and residual (B, N, Ho, Wo), brought into channels
+        last; centre and taps: see :func:`pack_taps`.
+    """
+    from .triton_kernel import launch
+
+    x = x.contiguous(memory_format=torch.channels_last)
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    y = _empty_output(x, centre, kernel_size, stride, padding, dilation)
+    if y.numel():
+        launch(
+            *(x, centre, taps, bias, residual, y),
+            *(kernel_size, stride, padding, dilation, p, relu),
+        )
+    return y
+
+
+def _empty_output(x, centre, kernel_size, stride, padding, dilation) -> Tensor:
+    size = [
+        (n + 2 * a - d * (k - 1) - 1) // s + 1
+        for n, k, s, a, d in zip(
+            x.shape[2:], kernel_size, stride, padding, dilation
+        )
+    ]
+    return torch.empty(
+        (x.shape[0], centre.shape[1], *size),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
+
+
+@fused.register_fake
+def _(
+    x,
+    centre,
+    taps,
+    bias,
+    residual,
+    kernel_size,
+    stride,
+    padding,
+    dilation,
+    p,
+    relu,
+):
+    return _empty_output(x, centre, kernel_size, stride, padding, dilation)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    x, centre, taps, bias, residual, *geometry = inputs
+    relu = geometry[-1]
+    ctx.geometry = geometry
+    ctx.has = bias is not None, residual is not None
+    ctx.save_for_backward(x, centre, taps, output if relu else None)
+
+
+def _backward(ctx, gradient):
+    x, centre, taps, output = ctx.saved_tensors
+    kernel_size, stride, padding, dilation, p, relu = ctx.geometry
+    has_bias, has_residual = ctx.has
+    if relu:
+        gradient = gradient * (output > 0)
+    with torch.enable_grad():
+        x, centre, taps = (t.detach().requires_grad_() for t in (x, centre, taps))
+        grouped, point = _unpack_taps(centre, taps, kernel_size)
+        y = F.conv2d(x, grouped, None, stride, padding, dilation, p)
+        inset = [
+            d * (k // 2) - a
+            for k, d, a in zip(kernel_size, dilation, padding)
+        ]
+        top, left = (-i for i in inset)
+        # F.pad crops where the number is negative.
+        middle = F.pad(x, (left, left, top, top))
+        y = y + F.conv2d(middle, point, None, stride)
+    gradients = torch.autograd.grad(y, (x, centre, taps), gradient)
+    return (
+        *gradients,
+        gradient.sum((0, 2, 3)) if has_bias else None,
+        gradient if has_residual else None,
+        *(None,) * 6,
+    )
+
+
+fused.register_autograd(_backward, setup_context=_setup_context)
+
+
+def fused_het_conv2d(
+    x: Tensor,
+    centre: Tensor,
+    taps: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    **geometry,
+) -> Tensor:
+    """:func:`fused`, in autocast's dtype where autocast is on."""
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, centre, taps, bias, residual = (
+            None if t is None else t.to(dtype)
+            for t in (x, centre, taps, bias, residual)
+        )
+        with torch.autocast(x.device.type, enabled=False):
+            return fused(x, centre, taps, bias, residual, **geometry)
+    return fused(x, centre, taps, bias, residual, **geometry)
+
+
+@register_flop_formula(torch.ops.mmdet_hetconv.fused)
+def _flops(x_shape, centre_shape, taps_shape, *args, out_shape, **_) -> int:
+    """Two for each weight that is used and each output pixel."""
+    channels, filters = centre_shape
+    per_value = channels + taps_shape[0] * taps_shape[1]
+    batch, _, height, width = out_shape
+    return 2 * batch * height * width * filters * per_value
+
+
+class FusedTriton(Candidate):
+    """triton_kernel.py."""
+
+    name, layout = 'fused_triton', 'nhwc'
+
+    @classmethod
+    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
+        if weights.p == 1:
+            return 'p=1 has nothing to fuse'
+        if importlib.util.find_spec('triton') is None:
+            return 'Triton is not installed'
+        if x.device.type != 'cuda' and not _interpreted():
+            return f'Triton runs on GPUs, not on {x.device.type}'
+        if x.dtype not in DTYPES:
+            return f'{x.dtype} is none of {DTYPES}'
+        block = min(weights.in_channels, weights.out_channels) // weights.p
+        if block < NARROWEST:
+            return f'blocks of {block} channels, fewer than {NARROWEST}'
+        return None
+
+    def __init__(self, weights: ConvWeights, x: Tensor):
+        super().__init__(weights, x)
+        self.centre, self.taps = pack_taps(*weights.branches())
+
+    def compute(
+        self, x: Tensor, residual: Tensor | None, relu: bool
+    ) -> Tensor:
+        w = self.weights
+        y = fused(
+            w.permute_input(x),
+            self.centre,
+            self.taps,
+            w.bias,
+            w.permute_residual(residual),
+            w.kernel_size,
+            w.stride,
+            w.padding,
+            w.dilation,
+            w.p,
+            relu,
+        )
+        return w.permute_output(y)
+
+    def prepared(self) -> list[Tensor]:
+        return [self.centre, self.taps]

@@ -1,0 +1,179 @@
+"""Candidates on oneDNN with its post-operations, for CPUs.
+
+Bias, addition and ReLU are done where the convolution writes its output, and
+the weights are reordered once. torch.compile emits the same operators when it
+freezes a model. They are private to torch: where they are missing or changed,
+``why_not`` says so and the plan uses the others.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from .candidate import LAYOUTS, Candidate
+from .weights import ConvWeights
+
+
+def _convolve(x, weight, bias, padding, weights, groups, relu) -> Tensor:
+    return torch.ops.mkldnn._convolution_pointwise(
+        x,
+        weight,
+        bias,
+        padding,
+        weights.stride,
+        weights.dilation,
+        groups,
+        'relu' if relu else 'none',
+        [],
+        '',
+    )
+
+
+def _convolve_onto(y, x, weight, bias, padding, weights, relu) -> Tensor:
+    """y += conv(x), in place, and rectify."""
+    return torch.ops.mkldnn._convolution_pointwise_.binary(
+        y,
+        x,
+        weight,
+        bias,
+        padding,
+        weights.stride,
+        weights.dilation,
+        1,
+        'add',
+        1.0,
+        'relu' if relu else None,
+        [],
+        '',
+    )
+
+
+def _reorder(weight, padding, weights, groups, x) -> Tensor:
+    return torch.ops.mkldnn._reorder_convolution_weight(
+        weight,
+        padding,
+        weights.stride,
+        weights.dilation,
+        groups,
+        list(x.shape),
+    )
+
+
+@functools.cache
+def _why_unusable() -> str | None:
+    """Try the private operators once, on numbers known beforehand."""
+    one = ConvWeights(
+        torch.ones(16, 16, 1, 1), None, None, (1, 1), (0, 0), (1, 1), 1
+    )
+    x = torch.ones(1, 16, 2, 2)
+    try:
+        weight = _reorder(one.grouped, (0, 0), one, 1, x)
+        y = _convolve(x, weight, None, (0, 0), one, 1, False)
+        y = _convolve_onto(y, -x, weight, None, (0, 0), one, True)
+    except (AttributeError, RuntimeError, TypeError) as error:
+        return f"torch's oneDNN operators cannot be used: {error}"[:200]
+    if not torch.equal(y, torch.zeros_like(y)):
+        return "torch's oneDNN operators return wrong numbers"
+    return None
+
+
+def _why_not(x: Tensor) -> str | None:
+    if x.device.type != 'cpu':
+        return f'oneDNN runs on the CPU, not on {x.device.type}'
+    if x.dtype != torch.float32:
+        return f'float32 only, not {x.dtype}'
+    if not x.numel():
+        return 'the input is empty'
+    return _why_unusable()
+
+
+class OneDNNDense(Candidate):
+    """The dense convolution with bias, addition and ReLU fused."""
+
+    dense = True
+
+    @classmethod
+    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
+        return _why_not(x)
+
+    def __init__(self, weights: ConvWeights, x: Tensor):
+        super().__init__(weights, x)
+        weight, self.bias = weights.ordered_dense()
+        weight = weight.contiguous(memory_format=LAYOUTS[self.layout])
+        self.weight = _reorder(weight, weights.padding, weights, 1, x)
+
+    def compute(
+        self, x: Tensor, residual: Tensor | None, relu: bool
+    ) -> Tensor:
+        w = self.weights
+        if residual is None:
+            return _convolve(
+                x, self.weight, self.bias, w.padding, w, 1, relu
+            )
+        return torch.ops.mkldnn._convolution_pointwise.binary(
+            x,
+            residual,
+            self.weight,
+            self.bias,
+            w.padding,
+            w.stride,
+            w.dilation,
+            1,
+            'add',
+            1.0,
+            'relu' if relu else None,
+            [],
+            '',
+        )
+
+    def prepared(self) -> list[Tensor]:
+        return [self.weight]
+
+
+class OneDNNDenseNCHW(OneDNNDense):
+    name, layout = 'onednn_dense_nchw', 'nchw'
+
+
+class OneDNNDenseNHWC(OneDNNDense):
+    name, layout = 'onednn_dense_nhwc', 'nhwc'
+
+
+class OneDNNTwoBranch(Candidate):
+    """A grouped convolution, then a 1 x 1 that adds itself and rectifies."""
+
+    name, layout = 'onednn_two_branch', 'nhwc'
+
+    @classmethod
+    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
+        if weights.p == 1:
+            return 'p=1 has one branch'
+        if weights.inset != (0, 0):
+            return f'the centres are off by {weights.inset}'
+        return _why_not(x)
+
+    def __init__(self, weights: ConvWeights, x: Tensor):
+        super().__init__(weights, x)
+        grouped, point = (
+            branch.contiguous(memory_format=torch.channels_last)
+            for branch in weights.branches()
+        )
+        self.grouped = _reorder(
+            grouped, weights.padding, weights, weights.p, x
+        )
+        # The 1 x 1 is not dilated, whatever the kernels are: it has one tap.
+        self.point = _reorder(point, (0, 0), weights, 1, x)
+
+    def compute(
+        self, x: Tensor, residual: Tensor | None, relu: bool
+    ) -> Tensor:
+        w = self.weights
+        x = w.permute_input(x)
+        y = _convolve(x, self.grouped, w.bias, w.padding, w, w.p, False)
+        if residual is not None:
+            y += w.permute_residual(residual)
+        y = _convolve_onto(y, x, self.point, None, (0, 0), w, relu)
+        return w.permute_output(y)
+
+    def prepared(self) -> list[Tensor]:
+        return [self.grouped, self.point]

@@ -1,0 +1,180 @@
+"""A convolution as the inference kernels take it: folded, fixed, no grad.
+
+    y = relu(conv(x) + bias + residual)
+
+with conv split into its centre tap, over all channels, and the other taps,
+over the own block's channels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import HetConv2d, expand_foreign, merge_to_dense, take_own
+
+
+def split_centre(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The centre taps, and the kernels with a zero in their place.
+
+    Shape:
+        weight: (N, C, Kh, Kw); returns (N, C, 1, 1) and (N, C, Kh, Kw).
+    """
+    kh, kw = weight.shape[-2:]
+    y, x = kh // 2, kw // 2
+    rest = weight.clone()
+    rest[:, :, y, x] = 0
+    return weight[:, :, y : y + 1, x : x + 1], rest
+
+
+@dataclass(frozen=True)
+class ConvWeights:
+    """Weights and geometry of one convolution.
+
+    Attributes:
+        grouped: the kernels of the own blocks, centre tap included.
+        foreign: the 1 x 1 kernels of the foreign blocks; None if p is 1.
+        bias: (N,) or None.
+        input_order, output_order: HetConv2d's buffers of these names.
+
+    Shape:
+        grouped (N, M/p, Kh, Kw); foreign (N, M - M/p, 1, 1).
+    """
+
+    grouped: Tensor
+    foreign: Tensor | None
+    bias: Tensor | None
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    p: int
+    input_order: Tensor | None = None
+    output_order: Tensor | None = None
+
+    @property
+    def in_channels(self) -> int:
+        return self.grouped.shape[1] * self.p
+
+    @property
+    def out_channels(self) -> int:
+        return self.grouped.shape[0]
+
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        return tuple(self.grouped.shape[-2:])
+
+    @property
+    def inset(self) -> tuple[int, int]:
+        """How far the first output's centre lies inside the input."""
+        return tuple(
+            d * (k // 2) - a
+            for k, d, a in zip(self.kernel_size, self.dilation, self.padding)
+        )
+
+    def dense(self) -> Tensor:
+        """The dense weight of blocked channels, (N, M, Kh, Kw)."""
+        if self.foreign is None:
+            return self.grouped
+        return merge_to_dense(self.grouped, self.foreign, self.p)
+
+    def ordered_dense(self) -> tuple[Tensor, Tensor | None]:
+        """Dense weight and bias of the channels as they come and go."""
+        weight, bias = self.dense(), self.bias
+        if self.input_order is not None:
+            weight = weight[self.output_order][:, self.input_order.argsort()]
+            bias = None if bias is None else bias[self.output_order]
+        return weight, bias
+
+    def branches(self) -> tuple[Tensor, Tensor]:
+        """Grouped kernels with an empty centre, and the 1 x 1 over all
+        channels that holds it.
+
+        Shape:
+            returns (N, M/p, Kh, Kw) and (N, M, 1, 1).
+        """
+        centre, rest = split_centre(self.grouped)
+        if self.p == 1:
+            return rest, centre
+        own = torch.zeros_like(self.foreign)
+        return rest, merge_to_dense(centre, own, self.p) + expand_foreign(
+            self.foreign, self.p
+        )
+
+    def merged(self, p: int) -> tuple[Tensor, Tensor]:
+        """The same function as a layer of fewer, larger blocks.
+
+        Its kernels hold zeros; it suits a machine that is slow on narrow
+        blocks.
+
+        Args:
+            p (int): the number of blocks, a divisor of this layer's.
+
+        Shape:
+            returns the kernels (N, M/p, Kh, Kw) with an empty centre and the
+            centre (N, M, 1, 1).
+        """
+        centre, rest = split_centre(self.dense())
+        return take_own(rest, p), centre
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the output for an input of this size."""
+        return tuple(
+            (n + 2 * a - d * (k - 1) - 1) // s + 1
+            for n, a, d, k, s in zip(
+                size,
+                self.padding,
+                self.dilation,
+                self.kernel_size,
+                self.stride,
+            )
+        )
+
+    def permute_input(self, x: Tensor) -> Tensor:
+        """Blocked channels from channels as they come."""
+        if self.input_order is None:
+            return x
+        return x.index_select(1, self.input_order)
+
+    def permute_output(self, y: Tensor) -> Tensor:
+        """Channels as they go on from blocked channels."""
+        if self.output_order is None:
+            return y
+        return y.index_select(1, self.output_order)
+
+    def permute_residual(self, residual: Tensor | None) -> Tensor | None:
+        """The inverse of :meth:`permute_output`."""
+        if residual is None or self.output_order is None:
+            return residual
+        return residual.index_select(1, self.output_order.argsort())
+
+
+def take_weights(layer: nn.Module) -> ConvWeights:
+    """The weights of a HetConv2d or a nn.Conv2d without groups.
+
+    Raises:
+        ValueError: the layer pads with something else than zeros, or in a
+            way that two numbers do not say.
+    """
+    if layer.padding_mode != 'zeros' or isinstance(layer.padding, str):
+        raise ValueError(
+            f'{type(layer).__name__}: no inference form for padding_mode='
+            f'{layer.padding_mode!r}, padding={layer.padding!r}'
+        )
+    heterogeneous = isinstance(layer, HetConv2d)
+    holder = layer.grouped if heterogeneous else layer
+    point = layer.pointwise if heterogeneous else None
+
+    def fixed(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().clone()
+
+    return ConvWeights(
+        grouped=fixed(holder.weight),
+        foreign=None if point is None else fixed(point.weight),
+        bias=fixed(holder.bias),
+        stride=layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        p=layer.p if heterogeneous else 1,
+        input_order=fixed(getattr(layer, 'input_order', None)),
+        output_order=fixed(getattr(layer, 'output_order', None)),
+    )
