@@ -27,7 +27,7 @@ from mmdet_hetconv.convert import (
     move_norms,
     rearrange,
 )
-from mmdet_hetconv.convert.calibrate import call
+from mmdet_hetconv.convert.calibration import call
 from mmdet_hetconv.layers import HetConv2d, take_foreign
 
 CALIBRATION_BATCH = 64

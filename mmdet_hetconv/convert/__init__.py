@@ -1,6 +1,6 @@
 """Dense to heterogeneous weights. Imports torch, mmengine and layers only."""
 
-from .calibrate import calibrate, move_norms
+from .calibration import calibrate, move_norms
 from .convert_model import ConversionReport, convert_model
 from .folding import rearrange
 from .least_squares import Fit

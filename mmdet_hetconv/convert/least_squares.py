@@ -74,7 +74,7 @@ class NormalEquations:
         """
         self.count += len(target)
         centre = patches.centre.double()
-        target = target.double().view(len(target), self.p, -1)
+        target = target.double().unflatten(1, (self.p, -1))
         self._centre_sum += centre.sum(0)
         self._target_sum += target.sum(0)
         self._energy += target.square().sum(0)
@@ -180,13 +180,14 @@ class Fit:
     unknowns: int
 
 
+@torch.no_grad()
 def read_weights(layer: HetConv2d) -> Tensor:
     """The layer's weights as unknowns, (p, M + (T - 1) M/p, N/p), double."""
     p, filters = layer.p, layer.out_channels
-    grouped = layer.grouped.weight.detach().double()
+    grouped = layer.grouped.weight.double()
     centre = grouped.new_zeros(filters, layer.in_channels)
     if layer.pointwise is not None:
-        foreign = layer.pointwise.weight.detach().double()
+        foreign = layer.pointwise.weight.double()
         centre = expand_foreign(foreign, p).flatten(1)
     grouped = grouped.flatten(2)
     middle = grouped.shape[2] // 2
@@ -199,6 +200,7 @@ def read_weights(layer: HetConv2d) -> Tensor:
     return weights.transpose(1, 2)
 
 
+@torch.no_grad()
 def write_weights(layer: HetConv2d, weights: Tensor) -> None:
     """The inverse of :func:`read_weights`, in place."""
     p, filters, channels = layer.p, layer.out_channels, layer.in_channels
@@ -221,6 +223,7 @@ def _relative(error: float, energy: float) -> float:
     return 0.0 if error == 0 else math.inf
 
 
+@torch.no_grad()
 def fit_layer(
     layer: HetConv2d,
     fitted: NormalEquations,

@@ -29,8 +29,7 @@ class Patches:
         Shape:
             returns (p, S, (T - 1) M/p).
         """
-        samples = len(self.around)
-        return self.around.view(samples, p, -1).transpose(0, 1)
+        return self.around.unflatten(1, (p, -1)).flatten(2).transpose(0, 1)
 
 
 def output_size(layer: HetConv2d, x: Tensor) -> tuple[int, int]:
