@@ -20,7 +20,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-CLASSES = ('circle', 'square', 'triangle')
+# Class -> number of corners and the turn at which it stands upright.
+CORNERS = {'circle': (60, 0), 'square': (4, 1 / 8), 'triangle': (3, -1 / 4)}
+CLASSES = tuple(CORNERS)
+TILT = 0.06  # turns, to either side
 WIDTH, HEIGHT = 160, 128
 PLACES = (
     'coco/annotations',
@@ -34,22 +37,22 @@ JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
 def texture(rng: np.random.Generator) -> np.ndarray:
     """Coarse blotches of colour, stripes and grain, (HEIGHT, WIDTH, 3)."""
-    coarse = rng.uniform(20, 235, (5, 6, 3)).astype(np.float32)
+    coarse = rng.uniform(60, 195, (5, 6, 3)).astype(np.float32)
     image = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     angle, period = rng.uniform(0, np.pi), rng.uniform(6, 30)
     wave = x * np.cos(angle) + y * np.sin(angle)
-    stripes = rng.uniform(0, 25) * np.sin(2 * np.pi * wave / period)
+    stripes = rng.uniform(0, 15) * np.sin(2 * np.pi * wave / period)
     grain = rng.normal(0, 10, image.shape)
     return np.clip(image + stripes[..., None] + grain, 0, 255)
 
 
 def outline(name: str, rng: np.random.Generator) -> np.ndarray:
-    """Corners of one shape at a random place, size and angle, (points, 2)."""
-    corners = {'circle': 60, 'square': 4, 'triangle': 3}[name]
-    radius = rng.uniform(12, 30)
+    """Corners of one shape at a random place, size and tilt, (points, 2)."""
+    corners, upright = CORNERS[name]
+    radius = rng.uniform(14, 30)
     centre = rng.uniform(radius, (WIDTH - 1 - radius, HEIGHT - 1 - radius))
-    turns = np.arange(corners) / corners + rng.uniform()
+    turns = np.arange(corners) / corners + upright + rng.uniform(-TILT, TILT)
     angles = 2 * np.pi * turns
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return np.round(centre + radius * circle).astype(np.int32)

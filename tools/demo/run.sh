@@ -29,5 +29,6 @@ rm -rf "$pictures"
 echo
 "$python" tools/get_flops.py "$config"
 echo
-echo "COCO mAP: $(grep -o 'bbox_mAP.*' "$work_dir/test.log" | tail -1)"
+echo "COCO: $(grep -o 'bbox_mAP\(_50\|_75\)\?: [0-9.]*' "$work_dir/test.log" \
+    | tail -3 | paste -sd ' ')"
 echo "Pictures with detections: $pictures"
