@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from . import layers  # noqa: F401
+from . import kernels, layers  # noqa: F401
 from .engine.safe_globals import allow_training_checkpoints
 from .version import __version__
 

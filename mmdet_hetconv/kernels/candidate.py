@@ -5,10 +5,7 @@ from torch import Tensor
 
 from .weights import ConvWeights
 
-LAYOUTS = {
-    'nchw': torch.contiguous_format,
-    'nhwc': torch.channels_last,
-}
+LAYOUTS = {'nchw': torch.contiguous_format, 'nhwc': torch.channels_last}
 
 
 class Candidate:

@@ -175,14 +175,15 @@ def _flops(
 
 
 class FusedCPU(Candidate):
-    """csrc/fused_cpu.cpp; blocks too narrow for a vector are merged."""
+    """csrc/fused_cpu.cpp; blocks too narrow for a vector are merged.
+
+    With p=1 it is a dense convolution.
+    """
 
     name, layout = 'fused_cpu', 'nhwc'
 
     @classmethod
     def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
-        if weights.p == 1:
-            return 'p=1 has nothing to fuse'
         if x.device.type != 'cpu':
             return f'it runs on the CPU, not on {x.device.type}'
         if x.dtype != torch.float32:

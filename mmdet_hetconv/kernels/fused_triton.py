@@ -133,12 +133,13 @@ def _backward(ctx, gradient):
     if relu:
         gradient = gradient * (output > 0)
     with torch.enable_grad():
-        x, centre, taps = (t.detach().requires_grad_() for t in (x, centre, taps))
+        x, centre, taps = (
+            t.detach().requires_grad_() for t in (x, centre, taps)
+        )
         grouped, point = _unpack_taps(centre, taps, kernel_size)
         y = F.conv2d(x, grouped, None, stride, padding, dilation, p)
         inset = [
-            d * (k // 2) - a
-            for k, d, a in zip(kernel_size, dilation, padding)
+            d * (k // 2) - a for k, d, a in zip(kernel_size, dilation, padding)
         ]
         top, left = (-i for i in inset)
         # F.pad crops where the number is negative.

@@ -1,9 +1,11 @@
 """Candidates on oneDNN with its post-operations, for CPUs.
 
-Bias, addition and ReLU are done where the convolution writes its output, and
-the weights are reordered once. torch.compile emits the same operators when it
+Bias and addition are done where the convolution writes its output, and the
+weights are reordered once. torch.compile emits the same operators when it
 freezes a model. They are private to torch: where they are missing or changed,
 ``why_not`` says so and the plan uses the others.
+
+The ReLU is torch's: oneDNN's turns NaN into 0.
 """
 
 import functools
@@ -11,11 +13,11 @@ import functools
 import torch
 from torch import Tensor
 
-from .candidate import LAYOUTS, Candidate
+from .candidate import LAYOUTS, Candidate, finish
 from .weights import ConvWeights
 
 
-def _convolve(x, weight, bias, padding, weights, groups, relu) -> Tensor:
+def _convolve(x, weight, bias, padding, weights, groups) -> Tensor:
     return torch.ops.mkldnn._convolution_pointwise(
         x,
         weight,
@@ -24,26 +26,26 @@ def _convolve(x, weight, bias, padding, weights, groups, relu) -> Tensor:
         weights.stride,
         weights.dilation,
         groups,
-        'relu' if relu else 'none',
+        'none',
         [],
         '',
     )
 
 
-def _convolve_onto(y, x, weight, bias, padding, weights, relu) -> Tensor:
-    """y += conv(x), in place, and rectify."""
+def _convolve_onto(y, x, weight, padding, weights) -> Tensor:
+    """y += conv(x), in place."""
     return torch.ops.mkldnn._convolution_pointwise_.binary(
         y,
         x,
         weight,
-        bias,
+        None,
         padding,
         weights.stride,
         weights.dilation,
         1,
         'add',
         1.0,
-        'relu' if relu else None,
+        None,
         [],
         '',
     )
@@ -69,8 +71,8 @@ def _why_unusable() -> str | None:
     x = torch.ones(1, 16, 2, 2)
     try:
         weight = _reorder(one.grouped, (0, 0), one, 1, x)
-        y = _convolve(x, weight, None, (0, 0), one, 1, False)
-        y = _convolve_onto(y, -x, weight, None, (0, 0), one, True)
+        y = _convolve(x, weight, None, (0, 0), one, 1)
+        y = _convolve_onto(y, -x, weight, (0, 0), one)
     except (AttributeError, RuntimeError, TypeError) as error:
         return f"torch's oneDNN operators cannot be used: {error}"[:200]
     if not torch.equal(y, torch.zeros_like(y)):
@@ -89,7 +91,7 @@ def _why_not(x: Tensor) -> str | None:
 
 
 class OneDNNDense(Candidate):
-    """The dense convolution with bias, addition and ReLU fused."""
+    """The dense convolution with bias and addition fused."""
 
     dense = True
 
@@ -108,10 +110,9 @@ class OneDNNDense(Candidate):
     ) -> Tensor:
         w = self.weights
         if residual is None:
-            return _convolve(
-                x, self.weight, self.bias, w.padding, w, 1, relu
-            )
-        return torch.ops.mkldnn._convolution_pointwise.binary(
+            y = _convolve(x, self.weight, self.bias, w.padding, w, 1)
+            return finish(y, None, relu)
+        y = torch.ops.mkldnn._convolution_pointwise.binary(
             x,
             residual,
             self.weight,
@@ -122,10 +123,11 @@ class OneDNNDense(Candidate):
             1,
             'add',
             1.0,
-            'relu' if relu else None,
+            None,
             [],
             '',
         )
+        return finish(y, None, relu)
 
     def prepared(self) -> list[Tensor]:
         return [self.weight]
@@ -140,7 +142,7 @@ class OneDNNDenseNHWC(OneDNNDense):
 
 
 class OneDNNTwoBranch(Candidate):
-    """A grouped convolution, then a 1 x 1 that adds itself and rectifies."""
+    """A grouped convolution, then a 1 x 1 that adds itself."""
 
     name, layout = 'onednn_two_branch', 'nhwc'
 
@@ -169,11 +171,11 @@ class OneDNNTwoBranch(Candidate):
     ) -> Tensor:
         w = self.weights
         x = w.permute_input(x)
-        y = _convolve(x, self.grouped, w.bias, w.padding, w, w.p, False)
+        y = _convolve(x, self.grouped, w.bias, w.padding, w, w.p)
         if residual is not None:
             y += w.permute_residual(residual)
-        y = _convolve_onto(y, x, self.point, None, (0, 0), w, relu)
-        return w.permute_output(y)
+        y = _convolve_onto(y, x, self.point, (0, 0), w)
+        return w.permute_output(finish(y, None, relu))
 
     def prepared(self) -> list[Tensor]:
         return [self.grouped, self.point]

@@ -291,9 +291,7 @@ class Plan:
             ValueError: a candidate's name is unknown.
         """
         choices = {
-            layer: {
-                place: Choice(**choice) for place, choice in known.items()
-            }
+            layer: {place: Choice(**choice) for place, choice in known.items()}
             for layer, known in state.items()
         }
         for known in choices.values():

@@ -182,9 +182,7 @@ def launch(
     if x.is_cuda:
         _tuned[grid](*arguments)
     else:  # the interpreter, where there is nothing to tune
-        het_conv_kernel[grid](
-            *arguments, BLOCK_P=32, BLOCK_N=16, BLOCK_K=16
-        )
+        het_conv_kernel[grid](*arguments, BLOCK_P=64, BLOCK_N=32, BLOCK_K=32)
 
 
 def allows_tf32() -> bool:

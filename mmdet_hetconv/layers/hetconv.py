@@ -301,6 +301,13 @@ class HetConv2d(nn.Module):
             state['grouped.bias'] = bias
         return state
 
+    def switch_to_deploy(self) -> nn.Module:
+        """This layer's inference form, a PlannedConv2d with its weights.
+
+        A model's layers are exchanged by deploy.switch_to_deploy().
+        """
+        return MODELS.build(dict(type='PlannedConv2d', layer=self))
+
     def _load_from_state_dict(
         self,
         state_dict,

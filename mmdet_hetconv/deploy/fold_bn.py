@@ -1,0 +1,111 @@
+"""Fold batch norms into the convolutions before them.
+
+    bn(conv(x)) = conv'(x),  w' = w g / s,  b' = (b - mean) g / s + beta
+
+with g, beta the norm's weight and bias and s = sqrt(var + eps). In a
+HetConv2d both branches are scaled.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..layers import GroupPointwiseConv2d, HetConv2d
+
+
+def fold_bn(model: nn.Module) -> int:
+    """Fold every batch norm that can be; nn.Identity takes its place.
+
+    Folded are norms in inference mode that have statistics and directly
+    follow a nn.Conv2d, a HetConv2d or a GroupPointwiseConv2d: in a
+    ConvModule, in a nn.Sequential, or as conv1 and norm1 ... of mmdet's
+    backbones. A convolution or norm that is used in two places stays as it
+    is.
+
+    Args:
+        model (nn.Module): changed in place.
+
+    Returns:
+        int: the number of norms folded.
+    """
+    uses = count_uses(model)
+    folded = 0
+    for parent, conv, name in list(_pairs(model)):
+        norm = parent.get_submodule(name)
+        once = uses[id(conv)] == 1 and uses[id(norm)] == 1
+        if once and _can_fold(conv, norm):
+            _fold(conv, norm)
+            setattr(parent, name, nn.Identity())
+            folded += 1
+    return folded
+
+
+def count_uses(model: nn.Module) -> Counter:
+    """In how many places each module stands, by id()."""
+    return Counter(
+        id(module) for _, module in model.named_modules(remove_duplicate=False)
+    )
+
+
+def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
+    """(parent, convolution, name of the module that follows it)."""
+    for module in model.modules():
+        if isinstance(module, ConvModule):
+            order = module.order
+            follows = order.index('norm') == order.index('conv') + 1
+            if module.with_norm and follows:
+                yield module, module.conv, module.norm_name
+        elif type(module) is nn.Sequential:
+            children = list(module.named_children())
+            for (_, conv), (name, _) in zip(children, children[1:]):
+                yield module, conv, name
+        else:
+            for i in range(1, 4):
+                name = getattr(module, f'norm{i}_name', None)
+                conv = getattr(module, f'conv{i}', None)
+                if name and isinstance(conv, nn.Module):
+                    yield module, conv, name
+
+
+def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
+    kinds = (nn.Conv2d, HetConv2d, GroupPointwiseConv2d)
+    return (
+        type(conv) in kinds
+        and isinstance(norm, _BatchNorm)
+        and not norm.training
+        and norm.running_var is not None
+        and not conv._forward_hooks
+        and not norm._forward_hooks
+        and not norm._forward_pre_hooks
+    )
+
+
+@torch.no_grad()
+def _fold(conv: nn.Module, norm: _BatchNorm) -> None:
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    if isinstance(conv, HetConv2d):
+        if conv.output_order is not None:
+            filters = conv.output_order.argsort()
+            scale, shift = scale[filters], shift[filters]
+        if conv.pointwise is not None:
+            _scale(conv.pointwise, scale)
+        conv = conv.grouped
+    elif isinstance(conv, GroupPointwiseConv2d):
+        conv = conv.pointwise
+    _scale(conv, scale)
+    if conv.bias is not None:
+        shift = shift + conv.bias * scale
+    conv.bias = nn.Parameter(shift.to(conv.weight.dtype))
+
+
+def _scale(conv: nn.Conv2d, scale: Tensor) -> None:
+    conv.weight.mul_(scale.to(conv.weight.dtype).view(-1, 1, 1, 1))

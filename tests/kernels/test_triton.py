@@ -1,0 +1,182 @@
+"""The Triton kernel, on a GPU or in Triton's interpreter.
+
+The interpreter has to be on before Triton is imported, so without a GPU
+these tests run in a process of their own, see test_interpreted.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmdet_hetconv.kernels import take_weights
+from mmdet_hetconv.kernels.fused_triton import (
+    FusedTriton,
+    fused,
+    fused_het_conv2d,
+    pack_taps,
+)
+from mmdet_hetconv.layers import HetConv2d
+
+from .cases import build, expected
+
+INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+no_triton = importlib.util.find_spec('triton') is None
+needs_kernel = pytest.mark.skipif(
+    no_triton or (DEVICE == 'cpu' and not INTERPRETED),
+    reason='needs Triton, and a GPU or TRITON_INTERPRET=1',
+)
+FITTING = [
+    *('stride', 'strides', 'dilated', 'overpadded', 'asymmetric'),
+    *('odd blocks', 'shifted'),
+]
+
+
+@pytest.mark.skipif(no_triton, reason='Triton is not installed')
+@pytest.mark.skipif(INTERPRETED, reason='this is the interpreter')
+@pytest.mark.skipif(DEVICE == 'cuda', reason='the GPU runs them')
+def test_interpreted():
+    run = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-x', __file__],
+        env={**os.environ, 'TRITON_INTERPRET': '1', 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert ' passed' in run.stdout
+
+
+@pytest.mark.skipif(DEVICE == 'cuda' or INTERPRETED, reason='it runs here')
+def test_says_why_it_does_not_run():
+    layer, x = build('plain')
+    reason = FusedTriton.why_not(take_weights(layer), x)
+    assert reason in (
+        'Triton is not installed',
+        'Triton runs on GPUs, not on cpu',
+    )
+
+
+@needs_kernel
+@pytest.mark.parametrize('case', FITTING)
+def test_equals_dense(case, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    layer, x = build(case)
+    layer, x = layer.to(DEVICE), x.to(DEVICE)
+    weights = take_weights(layer)
+    assert FusedTriton.why_not(weights, x) is None
+    compute = FusedTriton(weights, x)
+    plain = expected(layer, x)
+    residual = torch.randn(plain.shape, device=DEVICE)
+    torch.testing.assert_close(
+        compute(x, None, False).double(), plain, rtol=1e-4, atol=2e-5
+    )
+    torch.testing.assert_close(
+        compute(x, residual, True).double(),
+        expected(layer, x, residual, relu=True),
+        rtol=1e-4,
+        atol=2e-5,
+    )
+
+
+@needs_kernel
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_low_precision_accumulates_in_float32(dtype):
+    if dtype == torch.bfloat16 and DEVICE == 'cpu':
+        pytest.skip("Triton's interpreter cannot multiply bfloat16")
+    layer, x = build('plain')
+    layer, x = layer.to(DEVICE, dtype), x.to(DEVICE, dtype)
+    y = FusedTriton(take_weights(layer), x)(x, None, False)
+    assert y.dtype == dtype
+    # One rounding, that of the output.
+    step = torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        y.double(), expected(layer, x), rtol=step, atol=step
+    )
+
+
+@needs_kernel
+def test_nan_and_inf_spread_as_in_conv2d():
+    layer, x = build('plain')
+    x[0, 3, 4, 5] = float('nan')
+    y = FusedTriton(take_weights(layer.to(DEVICE)), x.to(DEVICE))(
+        x.to(DEVICE), None, True
+    )
+    assert torch.isnan(y[0, :, 4, 5]).all()
+    assert torch.isnan(y[0, :16, 3:6, 4:7]).all()
+    assert torch.isfinite(y[0, :, 0]).all()
+    assert torch.isfinite(y[1]).all()
+
+
+def operands(relu: bool):
+    layer = HetConv2d(16, 16, 3, 2, 1, p=2).requires_grad_(False).to(DEVICE)
+    weights = take_weights(layer)
+    centre, taps = pack_taps(*weights.branches())
+    x = torch.randn(1, 16, 5, 6, device=DEVICE)
+    tensors = [x, centre, taps, weights.bias]
+    geometry = ([3, 3], [2, 2], [1, 1], [1, 1], 2, relu)
+    return layer, tensors, geometry
+
+
+@needs_kernel
+@pytest.mark.parametrize('relu', [False, True])
+def test_gradients_are_those_of_the_dense_convolution(relu, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+    layer, tensors, geometry = operands(relu)
+    residual = torch.randn(1, 16, 3, 3, device=DEVICE)
+    leaves = [t.clone().requires_grad_() for t in (*tensors, residual)]
+    y = fused(*leaves, *geometry)
+    up = torch.randn_like(y)
+    x, centre, taps, bias, extra = torch.autograd.grad(y, leaves, up)
+
+    dense = layer.dense_weight().detach().requires_grad_()
+    oracle = [
+        t.clone().requires_grad_() for t in (tensors[0], tensors[3], residual)
+    ]
+    z = torch.nn.functional.conv2d(oracle[0], dense, oracle[1], 2, 1)
+    z = z + oracle[2]
+    if relu:
+        z = z.relu()
+    dx, dw, db, dr = torch.autograd.grad(
+        z, (oracle[0], dense, oracle[1], oracle[2]), up
+    )
+    close = dict(rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(x, dx, **close)
+    torch.testing.assert_close(bias, db, **close)
+    torch.testing.assert_close(extra, dr, **close)
+    torch.testing.assert_close(centre, dw[:, :, 1, 1].t(), **close)
+    own = torch.stack([dw[:8, :8], dw[8:, 8:]])  # (p, N/p, M/p, 3, 3)
+    own = own.flatten(0, 1).flatten(2)[:, :, [0, 1, 2, 3, 5, 6, 7, 8]]
+    torch.testing.assert_close(taps, own.permute(2, 1, 0), **close)
+
+
+@needs_kernel
+def test_operator_contract():
+    _, tensors, geometry = operands(True)
+    torch.library.opcheck(
+        fused,
+        (*tensors, None, *geometry),
+        test_utils=('test_schema', 'test_faketensor'),
+    )
+
+
+@needs_kernel
+def test_counts_exactly_the_papers_flops():
+    _, tensors, geometry = operands(False)
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        fused(*tensors, None, *geometry)
+    assert counter.get_total_flops() == 2 * 9 * 16 * (16 + 8 * 8)
+
+
+@needs_kernel
+def test_autocast_decides_the_dtype():
+    _, tensors, geometry = operands(False)
+    names = ('kernel_size', 'stride', 'padding', 'dilation', 'p', 'relu')
+    with torch.autocast(DEVICE, torch.float16):
+        y = fused_het_conv2d(*tensors, **dict(zip(names, geometry)))
+    assert y.dtype == torch.float16
+    full = fused(*tensors, None, *geometry)
+    torch.testing.assert_close(y.float(), full, rtol=0.05, atol=0.05)
