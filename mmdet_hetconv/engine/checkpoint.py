@@ -45,9 +45,7 @@ def read_checkpoint(path: str | Path) -> dict:
     except pickle.UnpicklingError as error:
         # torch's message names the global and then advises, over many lines,
         # to switch the protection off.
-        refused = re.search(
-            r'(?:GLOBAL|function) (.+?)(?: was not| whose|$)', str(error)
-        )
+        refused = _REFUSED.search(str(error))
         if refused is None:
             raise UserError(f'{path} is not a checkpoint of torch') from error
         raise UserError(

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS, METRICS
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
 from mmdet_hetconv.engine.configs import merge_options
@@ -33,11 +32,6 @@ STOCK = {
     'yolox/yolox_s_8xb8-300e_coco.py': 1,
     'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py': 6,
 }
-
-
-@pytest.fixture(scope='module', autouse=True)
-def registered():
-    register_all_modules()
 
 
 @pytest.fixture(scope='module')

@@ -1,5 +1,7 @@
 """What mmengine keeps from one Runner to the next in one process."""
 
+import gc
+
 import pytest
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
@@ -8,7 +10,9 @@ from mmengine.visualization import Visualizer
 @pytest.fixture(autouse=True)
 def fresh_process():
     """As in a new process: no logger, no visualizer of an earlier run."""
+    gc.freeze()  # mmengine collects garbage for every data set it builds
     yield
+    gc.unfreeze()
     for kind in (MMLogger, MessageHub, Visualizer):
         kind._instance_dict.clear()
     for kind in Visualizer.__subclasses__():

@@ -1,0 +1,117 @@
+"""Checks of configs and models that do not end in an error."""
+
+import logging
+
+import pytest
+from mmengine.config import Config
+from torch import nn
+
+from mmdet_hetconv.engine import preflight, processes
+from mmdet_hetconv.layers import HetConv2d
+
+from . import tiny
+
+
+@pytest.fixture
+def announced(monkeypatch):
+    """Messages and levels."""
+    found = []
+    monkeypatch.setattr(
+        preflight,
+        'announce',
+        lambda text, level=logging.INFO: found.append((text, level)),
+    )
+    return found
+
+
+def model_with(backbone):
+    model = nn.Module()
+    model.backbone = backbone
+    return model
+
+
+@pytest.mark.parametrize(
+    'frozen, norm_eval, init_cfg, load_from, warned',
+    [
+        (1, True, None, None, True),
+        (-1, True, None, None, True),
+        (1, False, None, None, True),
+        (0, False, None, None, False),
+        (1, True, dict(type='Pretrained', checkpoint='a'), None, False),
+        (1, True, dict(type='Kaiming', layer='Conv2d'), None, True),
+        (1, True, None, 'a.pth', False),
+    ],
+)
+def test_frozen_at_random(
+    frozen, norm_eval, init_cfg, load_from, warned, announced
+):
+    backbone = nn.Module()
+    backbone.frozen_stages = frozen
+    backbone.norm_eval = norm_eval
+    backbone.init_cfg = init_cfg
+    cfg = Config(dict(load_from=load_from))
+    preflight.warn_if_frozen_at_random(model_with(backbone), cfg)
+    assert [level for _, level in announced] == [logging.WARNING] * warned
+
+
+def test_p_1_is_dense_on_purpose():
+    cfg = Config(dict(model=dict(conv_cfg=dict(type='HetConv', p=1))))
+    preflight.check_model(nn.Conv2d(8, 8, 3), cfg)
+
+
+def test_one_heterogeneous_layer_is_enough():
+    cfg = Config(dict(model=dict(conv_cfg=dict(type='HetConv', p=4))))
+    preflight.check_model(model_with(HetConv2d(8, 8, 3)), cfg)
+
+
+def test_unknown_and_remote_data_sets_are_not_looked_at(tmp_path):
+    for dataset in (
+        dict(type='LVISV1Dataset', ann_file='no.json'),
+        dict(type='CocoDataset', ann_file='no.json', data_root='s3://a/b/'),
+        dict(type='CocoDataset', ann_file='no.json', backend_args=dict(a=1)),
+        dict(type='CocoDataset', ann_file=''),
+    ):
+        cfg = Config(
+            dict(
+                model=dict(),
+                work_dir=str(tmp_path),
+                train_cfg=dict(max_epochs=1),
+                train_dataloader=dict(dataset=dataset),
+            )
+        )
+        preflight.check_config(cfg, ('train', 'val'))
+
+
+def test_unused_voc_classes_are_announced(tmp_path, announced):
+    root = tiny.write_voc(tmp_path / 'voc')
+    dataset = dict(
+        type='VOCDataset',
+        data_root=str(root),
+        ann_file='ImageSets/Main/train.txt',
+        metainfo=dict(classes=('bar',)),
+    )
+    cfg = Config(
+        dict(
+            model=dict(),
+            work_dir=str(tmp_path),
+            train_cfg=dict(max_epochs=1),
+            train_dataloader=dict(
+                dataset=dict(type='RepeatDataset', times=2, dataset=dataset)
+            ),
+        )
+    )
+    preflight.check_config(cfg, ('train',))
+    ((text, level),) = announced
+    assert "'disc' are not used" in text
+    assert level == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    'name', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK']
+)
+def test_first_process(name, monkeypatch):
+    assert processes.is_first_process()
+    monkeypatch.setenv(name, '0')
+    assert processes.is_first_process()
+    monkeypatch.setenv(name, '3')
+    assert not processes.is_first_process()
