@@ -145,7 +145,7 @@ def make_data_set(folder: Path, train: int, val: int, seed: int) -> None:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folder', type=Path, metavar='DIR')
-    parser.add_argument('--train', type=int, default=400, help='images')
+    parser.add_argument('--train', type=int, default=500, help='images')
     parser.add_argument('--val', type=int, default=100, help='images')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
