@@ -4,6 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
+from mmdet_hetconv.engine.configs import OptionsAction
 from mmdet_hetconv.engine.converting import convert
 from mmdet_hetconv.engine.errors import one_sentence
 
@@ -65,6 +66,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--seed', type=int, default=0, help='of the choice of images'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        metavar='KEY=VALUE',
+        help='overwrite keys of both configs',
     )
     args = parser.parse_args(argv)
     if args.permute and args.method == 'free':

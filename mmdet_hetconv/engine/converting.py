@@ -64,6 +64,8 @@ def convert(args: argparse.Namespace) -> None:
     out = _check_out(args.out)
     dense_cfg = configs.read_config(args.dense_config)
     het_cfg = configs.read_config(args.het_config)
+    for cfg in (dense_cfg, het_cfg):
+        configs.merge_options(cfg, args.cfg_options)
     content = _read_weights(args.checkpoint)
     root = args.data_root
     if root and _use_data(root, dense_cfg, het_cfg, content):

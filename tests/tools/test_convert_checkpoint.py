@@ -1,0 +1,226 @@
+"""A dense checkpoint becomes a heterogeneous one, through the tool."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_hetconv.layers import HetConv2d
+from tests.engine import tiny
+
+from .entry import error_of, evaluate, load_main, train
+
+convert = load_main('convert_checkpoint')
+CONV_CFG = "        conv_cfg=dict(type='HetConv', p=4),\n"
+OPTIONS = ('--cfg-options', *tiny.SCALES)
+
+
+def build(config):
+    from mmdet.registry import MODELS
+
+    init_default_scope('mmdet')
+    return MODELS.build(Config.fromfile(config).model)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A data set, both configs and the checkpoint of a dense detector."""
+    path = tmp_path_factory.mktemp('convert')
+    tiny.write_coco(path / 'coco')
+    classes = '\nmodel["roi_head"]["bbox_head"]["num_classes"] = 2\n'
+    tiny.write_config(path / 'het.py', classes)
+    dense = tiny.CONFIG.replace(CONV_CFG, '')
+    assert dense != tiny.CONFIG
+    (path / 'dense.py').write_text(dense + classes)
+    torch.manual_seed(0)
+    model = build(path / 'dense.py')
+    torch.save(
+        dict(
+            state_dict=model.state_dict(),
+            meta=dict(dataset_meta=dict(classes=tiny.CLASSES)),
+        ),
+        path / 'dense.pth',
+    )
+    return path
+
+
+def argv(folder, out, *more, checkpoint='dense.pth', het='het.py'):
+    words = (folder / 'dense.py', folder / checkpoint, folder / het)
+    return [*map(str, words), '--out', str(out), *map(str, more), *OPTIONS]
+
+
+@pytest.fixture(scope='module')
+def converted(folder):
+    out = folder / 'het.pth'
+    convert(argv(folder, out, '--data-root', folder / 'coco', '--permute'))
+    return out
+
+
+def test_the_result_is_an_ordinary_checkpoint(folder, converted):
+    content = torch.load(converted, weights_only=True)
+    assert set(content) == {'state_dict', 'meta'}
+    assert content['meta']['dataset_meta']['classes'] == tiny.CLASSES
+    model = build(folder / 'het.py')
+    model.load_state_dict(content['state_dict'], strict=True)
+    assert not list(folder.glob('.*.part'))
+
+
+def test_the_report_has_every_layer_and_three_metrics(folder, converted):
+    report = torch.load(converted, weights_only=True)['meta']['conversion']
+    het = [
+        name
+        for name, module in build(folder / 'het.py').named_modules()
+        if isinstance(module, HetConv2d)
+    ]
+    assert sorted(report['relative_error']) == sorted(het)
+    assert all(0 < error < 1 for error in report['relative_error'].values())
+    assert list(report['metrics']) == ['dense', 'projected', 'calibrated']
+    assert report['images'] == tiny.SPLITS['train']
+    # conv1's filters are conv2's channels: a free axis in every block.
+    assert sorted(report['permuted']) == sorted(het)
+
+
+def test_it_is_evaluated_and_trained_on(folder, converted, tmp_path):
+    common = ['--data-root', str(folder / 'coco'), '--work-dir']
+    config = str(folder / 'het.py')
+    evaluate([config, str(converted), *common, str(tmp_path / 'e'), *OPTIONS])
+    load = [f'load_from={converted}', 'train_cfg.max_epochs=1']
+    train([config, *common, str(tmp_path / 't'), *OPTIONS, *load])
+    assert (tmp_path / 't' / 'epoch_1.pth').is_file()
+
+
+def test_free_needs_no_images(folder, tmp_path):
+    out = tmp_path / 'free.pth'
+    convert(argv(folder, out, '--method', 'free'))
+    state = torch.load(out, weights_only=True)['state_dict']
+    dense = build(folder / 'dense.py')
+    content = torch.load(folder / 'dense.pth', weights_only=True)
+    dense.load_state_dict(content['state_dict'])
+    het = build(folder / 'het.py')
+    het.load_state_dict(dense.state_dict())
+    for name, value in het.state_dict().items():
+        assert torch.equal(state[name], value), name
+
+
+def test_a_backbone_alone(folder, tmp_path):
+    """As 'torchvision://resnet50' is: no prefix, and nothing else."""
+    content = torch.load(folder / 'dense.pth', weights_only=True)
+    backbone = {
+        key.removeprefix('backbone.'): value
+        for key, value in content['state_dict'].items()
+        if key.startswith('backbone.')
+    }
+    torch.save(backbone, tmp_path / 'backbone.pth')
+    out = tmp_path / 'het.pth'
+    words = argv(folder, out, '--data-root', folder / 'coco')
+    words[1] = str(tmp_path / 'backbone.pth')
+    convert(words)
+    written = torch.load(out, weights_only=True)
+    assert all(key.startswith('backbone.') for key in written['state_dict'])
+    assert len(written['meta']['conversion']['relative_error']) == 16
+    model = build(folder / 'het.py')
+    missing, extra = model.load_state_dict(written['state_dict'], strict=False)
+    assert not extra
+    assert not [key for key in missing if key.startswith('backbone.')]
+
+
+def test_images_without_annotations(folder, tmp_path):
+    """Drawn by the seed, no evaluation, as many as asked for."""
+    out = tmp_path / 'het.pth'
+    images = folder / 'coco' / 'train2017'
+    convert(argv(folder, out, '--data-root', images, '--calib', 4))
+    report = torch.load(out, weights_only=True)['meta']['conversion']
+    assert report['images'] == 4
+    assert report['metrics'] == {}
+
+
+class TestBadInput:
+    @pytest.fixture
+    def out(self, tmp_path):
+        out = tmp_path / 'out.pth'
+        yield out
+        assert not out.exists()
+        assert not list(tmp_path.glob('.*.part'))
+
+    def test_configs_that_do_not_match(self, folder, out):
+        text = (folder / 'het.py').read_text()
+        wide = text.replace('base_channels=16', 'base_channels=32')
+        wide = wide.replace('[16, 32, 64, 128]', '[32, 64, 128, 256]')
+        (folder / 'wide.py').write_text(wide)
+        message = error_of(
+            convert, *argv(folder, out, '--method', 'free', het='wide.py')
+        )
+        assert 'dense.py cannot be converted into' in message
+        assert 'backbone.layer1.0.conv1: in_channels is 32' in message
+
+    def test_a_target_without_hetconv(self, folder, out):
+        message = error_of(
+            convert, *argv(folder, out, '--method', 'free', het='dense.py')
+        )
+        assert 'the target model has no HetConv layer' in message
+
+    def test_missing_keys(self, folder, out, tmp_path):
+        content = torch.load(folder / 'dense.pth', weights_only=True)
+        del content['state_dict']['backbone.layer3.0.conv1.weight']
+        torch.save(content, tmp_path / 'part.pth')
+        words = argv(folder, out)
+        words[1] = str(tmp_path / 'part.pth')
+        message = error_of(convert, *words)
+        assert 'backbone.layer3.0.conv1.weight' in message
+        assert '1 weights missing' in message
+
+    def test_weights_that_are_not_finite(self, folder, out, tmp_path):
+        content = torch.load(folder / 'dense.pth', weights_only=True)
+        content['state_dict']['neck.fpn_convs.0.conv.bias'][3] = torch.nan
+        torch.save(content, tmp_path / 'nan.pth')
+        words = argv(folder, out, '--method', 'free')
+        words[1] = str(tmp_path / 'nan.pth')
+        message = error_of(convert, *words)
+        assert 'neck.fpn_convs.0.conv.bias is not finite' in message
+
+    def test_no_images(self, folder, out, tmp_path):
+        empty = tmp_path / 'empty'
+        empty.mkdir()
+        message = error_of(convert, *argv(folder, out, '--data-root', empty))
+        assert f'--data-root {empty} has no images' in message
+        message = error_of(
+            convert, *argv(folder, out, '--data-root', tmp_path / 'nowhere')
+        )
+        assert 'nowhere is not a folder' in message
+
+    def test_an_image_that_cannot_be_read(self, folder, out, tmp_path):
+        images = tmp_path / 'images'
+        tiny.draw(images / 'a.jpg', 0)
+        noise = np.random.default_rng(0).bytes(200)
+        (images / 'b.jpg').write_bytes(noise)
+        message = error_of(convert, *argv(folder, out, '--data-root', images))
+        assert f'{images / "b.jpg"} is not an image' in message
+
+    def test_no_data_at_all(self, folder, out):
+        message = error_of(convert, *argv(folder, out))
+        assert 'train_dataloader.dataset cannot be read' in message
+        assert '--data-root' in message
+
+    def test_a_place_that_cannot_be_written_to(self, folder, tmp_path):
+        for out in (tmp_path / 'nowhere' / 'a.pth', tmp_path):
+            message = error_of(convert, *argv(folder, out))
+            assert f'--out {out}' in message
+
+    def test_a_write_that_fails(self, folder, out, monkeypatch):
+        """A full disk, half-way."""
+
+        def save(content, path):
+            path.write_bytes(b'half')
+            raise OSError('No space left on device')
+
+        monkeypatch.setattr(torch, 'save', save)
+        with pytest.raises(OSError, match='No space left'):
+            convert(argv(folder, out, '--method', 'free'))
+
+    def test_contradicting_arguments(self, folder, out, capsys):
+        for words in (['--method', 'free', '--permute'], ['--calib', '0']):
+            with pytest.raises(SystemExit) as stop:
+                convert(argv(folder, out, *words))
+            assert stop.value.code == 2
+        assert '--permute needs images' in capsys.readouterr().err
