@@ -52,7 +52,7 @@ def check_config(cfg: Config, roles: tuple[str, ...]) -> None:
     _check_pretrained(cfg.model, 'model')
     if is_first_process():
         _check_data(cfg, roles)
-    _check_writable(cfg.work_dir)
+    check_writable(cfg.work_dir, 'work dir')
 
 
 def _walk(part, path: str) -> Iterator[tuple[str, dict]]:
@@ -82,14 +82,15 @@ def _check_pretrained(model: dict, path: str) -> None:
                 raise UserError(f'{key}: {error}') from error
 
 
-def _check_writable(work_dir: str) -> None:
+def check_writable(folder: str | Path, what: str) -> None:
+    """Make a folder; raise UserError if nothing can be written to it."""
     try:
-        Path(work_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=work_dir) as file:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b'0')
     except OSError as error:
         raise UserError(
-            f'work dir {work_dir} cannot be written to: {error.strerror}'
+            f'{what} {folder} cannot be written to: {error.strerror}'
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 from copy import deepcopy
+from pathlib import Path
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
@@ -50,6 +51,8 @@ def test(args: argparse.Namespace) -> None:
     if checkpoint.is_local(args.checkpoint):
         content = checkpoint.read_checkpoint(args.checkpoint)
     preflight.check_config(cfg, ('test',))
+    if args.out:
+        preflight.check_writable(Path(args.out).parent, '--out')
     if args.show or args.show_dir:
         trigger_visualization_hook(cfg, args)
     if args.tta:
@@ -83,8 +86,11 @@ def _prepare(args: argparse.Namespace, task: str) -> Config:
 def _start_from(cfg: Config, resume: str | None) -> dict | None:
     """Set the checkpoint to start from; its content if it is resumed.
 
-    ``resume`` is None, a path, or 'auto' for the newest in the work dir.
+    ``resume`` is a path, 'auto' for the newest in the work dir, or None for
+    what the config says.
     """
+    if resume is None and cfg.get('resume'):
+        resume = cfg.get('load_from') or 'auto'
     path = resume
     if resume == 'auto':
         path = checkpoint.newest_checkpoint(cfg.work_dir)

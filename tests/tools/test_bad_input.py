@@ -477,6 +477,14 @@ def test_het_checkpoint_in_a_dense_config(world):
     assert 'is a HetConv in the checkpoint and a plain' in message
 
 
+def test_predictions_that_cannot_be_written(world):
+    path = of_model(world)
+    config, *rest = world.argv()
+    out = ('--out', world.config / 'out.pkl')
+    message = error_of(evaluate, config, path, *rest, *out)
+    assert '--out' in message and 'tiny.py cannot be written to' in message
+
+
 def test_resume_from_weights_alone(world):
     path = of_model(world)
     message = error_of(train, *world.argv(), '--resume', path)
