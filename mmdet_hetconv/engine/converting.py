@@ -287,10 +287,11 @@ def _calibrate(
         return {}, {}
 
     def run(model: nn.Module, batch: dict) -> object:
-        if model in (dense, het):
-            return model.test_step(batch)
-        # A backbone alone: the preprocessor is the whole detector's.
-        return model(dense.data_preprocessor(batch)['inputs'])
+        batch = dense.data_preprocessor(batch)
+        if part:
+            return model(batch['inputs'])
+        # Without what turns the outputs into boxes, where that is separate.
+        return model(**batch, mode='tensor')
 
     pair = dense.get_submodule(part), het.get_submodule(part)
     kept = {}
