@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
@@ -49,7 +50,8 @@ def check_config(cfg: Config, roles: tuple[str, ...]) -> None:
             )
         except ValueError as error:
             raise UserError(f'{path}: {error}') from error
-    _check_pretrained(cfg.model, 'model')
+    if 'train' in roles:  # evaluation does not initialise weights
+        _check_pretrained(cfg.model, 'model')
     if is_first_process():
         _check_data(cfg, roles)
     check_writable(cfg.work_dir, 'work dir')
@@ -75,11 +77,21 @@ def _het_conv_cfgs(model: dict) -> Iterator[tuple[str, dict]]:
 def _check_pretrained(model: dict, path: str) -> None:
     for key, part in _walk(model, path):
         name = part.get('checkpoint')
-        if part.get('type') == 'Pretrained' and name and is_local(name):
+        if part.get('type') != 'Pretrained' or not name:
+            continue
+        if is_local(name):
             try:
                 read_checkpoint(name)
             except UserError as error:
                 raise UserError(f'{key}: {error}') from error
+        elif name.startswith('torchvision://') and not find_spec(
+            'torchvision'
+        ):
+            raise UserError(
+                f'{key}.checkpoint={name!r} needs the package torchvision, '
+                'which is not installed; a file or another address does not, '
+                f'and {key}=None starts from scratch'
+            )
 
 
 def check_writable(folder: str | Path, what: str) -> None:

@@ -3,6 +3,7 @@
 import argparse
 from copy import deepcopy
 from pathlib import Path
+from urllib.error import URLError
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
@@ -11,7 +12,8 @@ from mmdet.utils import register_all_modules, setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from . import checkpoint, configs, preflight, processes
+from . import checkpoint, configs, deploying, preflight, processes
+from .errors import UserError
 from .own_data import use_own_data
 
 
@@ -35,7 +37,12 @@ def train(args: argparse.Namespace) -> None:
         del state  # as large as the model and its optimizer
     preflight.check_model(runner.model, cfg)
     preflight.warn_if_frozen_at_random(runner.model, cfg)
-    runner.train()
+    try:
+        runner.train()
+    except URLError as error:
+        raise UserError(
+            f'pre-trained weights cannot be downloaded: {error.reason}'
+        ) from error
 
 
 def test(args: argparse.Namespace) -> None:
@@ -45,7 +52,9 @@ def test(args: argparse.Namespace) -> None:
         UserError: as :func:`train`.
     """
     cfg = _prepare(args, 'test')
-    cfg.load_from = args.checkpoint
+    switched = args.deploy or args.backend != 'torch'
+    # A switched model has other names: it is loaded before the switch.
+    cfg.load_from = None if switched else args.checkpoint
     cfg.resume = False
     content = None
     if checkpoint.is_local(args.checkpoint):
@@ -61,7 +70,10 @@ def test(args: argparse.Namespace) -> None:
         preflight.check_classes(content, cfg, args.checkpoint)
     runner = _build_runner(cfg)
     preflight.check_model(runner.model, cfg)
-    if content is not None:
+    if switched:
+        deploying.switch_runner(runner, content, args)
+    elif content is not None:
+        deploying.check_not_deployed(content, args.checkpoint)
         checkpoint.check_fits(runner.model, content, args.checkpoint)
     if args.out:
         runner.test_evaluator.metrics.append(

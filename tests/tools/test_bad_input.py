@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -162,6 +163,13 @@ TRAIN = {
             "    type='Pretrained', checkpoint='no.pth')\n"
         ),
         r'model\.backbone\.init_cfg: checkpoint no\.pth does not exist',
+    ),
+    'address that cannot be reached': (
+        lambda w: w.write(
+            "model['backbone']['init_cfg'] = dict(\n"
+            "    type='Pretrained', checkpoint='http://127.0.0.1:9/a.pth')\n"
+        ),
+        'pre-trained weights cannot be downloaded: .*refused',
     ),
     # Classes
     'num_classes': (
@@ -500,6 +508,19 @@ def test_masks_without_segmentation(world):
             train, world.config, '--data-root', data, '--work-dir', world.work
         )
         assert 'have no segmentation' in message
+
+
+@pytest.mark.skipif(
+    find_spec('torchvision') is not None, reason='torchvision is installed'
+)
+def test_pretrained_by_torchvision_without_torchvision(world):
+    argv = world.write(
+        "model['backbone']['init_cfg'] = dict(\n"
+        "    type='Pretrained', checkpoint='torchvision://resnet18')\n"
+    )
+    message = error_of(train, *argv)
+    assert re.search(r'model\.backbone\.init_cfg\.checkpoint=', message)
+    assert 'needs the package torchvision' in message
 
 
 def test_command_line(capsys):
