@@ -204,5 +204,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-if __name__ == '__main__':
+def main() -> None:
     Experiment(parse_args()).run()
+
+
+if __name__ == '__main__':
+    main()
