@@ -75,7 +75,8 @@ def switch_config(model_cfg: dict, conv_cfg: dict) -> dict:
     """The same model with a conv_cfg wherever a component takes one.
 
     RPNHead, SSDHead and SSDVGG, which do not, become their stand-ins. A
-    component that has a conv_cfg already keeps it.
+    component that has a conv_cfg already keeps it, and one with deformable
+    convolutions stays as it is: mmdet's blocks take one or the other.
 
     Raises:
         ValueError: no component takes one.
@@ -88,7 +89,7 @@ def switch_config(model_cfg: dict, conv_cfg: dict) -> dict:
         component = MODELS.get(kind) if isinstance(kind, str) else kind
         if not inspect.isclass(component) or not takes_conv_cfg(component):
             return False
-        if cfg.get('conv_cfg') is not None:
+        if any(cfg.get(key) is not None for key in ('conv_cfg', 'dcn')):
             return False
         cfg.update(type=kind, conv_cfg=dict(conv_cfg))
         return True

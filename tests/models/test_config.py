@@ -80,6 +80,13 @@ def test_switch_config_keeps_a_conv_cfg_that_is_there():
     assert switched.rpn_head.conv_cfg == HET
 
 
+def test_switch_config_leaves_deformable_convolutions():
+    model_cfg = stock('dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco')
+    switched = switch_config(model_cfg, HET)
+    assert switched.backbone == model_cfg.backbone
+    assert switched.neck.conv_cfg == HET
+
+
 def test_switch_config_without_a_place():
     with pytest.raises(ValueError, match='no component of the Thing takes'):
         switch_config(dict(type='Thing'), HET)
