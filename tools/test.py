@@ -47,6 +47,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--tta', action='store_true', help='test-time augmentation'
     )
     parser.add_argument(
+        '--deploy',
+        action='store_true',
+        help='evaluate the inference form; the checkpoint may be one of '
+        'tools/deploy.py or a trained one',
+    )
+    parser.add_argument(
+        '--backend',
+        choices=['torch', 'onnxruntime'],
+        default='torch',
+        help='what computes backbone, neck and head; onnxruntime takes '
+        'single-stage detectors, and exports them first',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=OptionsAction,

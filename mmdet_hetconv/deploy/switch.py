@@ -61,8 +61,10 @@ class _Switch:
                 [PlannedConv2d(conv, self.plan, relu=True) for conv in convs],
                 None if downsample is None else self.visit(downsample),
             )
-        for name, child in list(module.named_children()):
-            setattr(module, name, self.visit(child))
+        # named_children() would leave out the second place of a child.
+        for name, child in list(module._modules.items()):
+            if child is not None:
+                setattr(module, name, self.visit(child))
         if isinstance(module, ConvModule):
             _fuse_activation(module)
         elif type(module) is nn.Sequential:

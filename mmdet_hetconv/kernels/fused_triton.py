@@ -133,9 +133,8 @@ def _backward(ctx, gradient):
     if relu:
         gradient = gradient * (output > 0)
     with torch.enable_grad():
-        x, centre, taps = (
-            t.detach().requires_grad_() for t in (x, centre, taps)
-        )
+        leaves = [t.detach().requires_grad_() for t in (x, centre, taps)]
+        x, centre, taps = leaves
         grouped, point = _unpack_taps(centre, taps, kernel_size)
         y = F.conv2d(x, grouped, None, stride, padding, dilation, p)
         inset = [
@@ -145,7 +144,7 @@ def _backward(ctx, gradient):
         # F.pad crops where the number is negative.
         middle = F.pad(x, (left, left, top, top))
         y = y + F.conv2d(middle, point, None, stride)
-    gradients = torch.autograd.grad(y, (x, centre, taps), gradient)
+    gradients = torch.autograd.grad(y, leaves, gradient)
     return (
         *gradients,
         gradient.sum((0, 2, 3)) if has_bias else None,

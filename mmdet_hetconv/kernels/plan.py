@@ -44,10 +44,11 @@ CANDIDATES: tuple[type[Candidate], ...] = (
 )
 BY_NAME = {candidate.name: candidate for candidate in CANDIDATES}
 
-# Timing one candidate: rounds, and the factor beyond which it is out after
-# its first.
+# Timing candidates: rounds, the factor beyond which one is out after the
+# first, and seconds for a shape after which no further round starts.
 ROUNDS = 7
 HOPELESS = 3.0
+ENOUGH_S = 3.0
 
 
 def bucket(size: int) -> int:
@@ -262,6 +263,8 @@ class Plan:
         close = [n for n, t in times.items() if t[0] < HOPELESS * best]
         # In turns, so that a disturbance hits all of them.
         for _ in range(ROUNDS):
+            if time.perf_counter() - start > ENOUGH_S:
+                break
             for name in close:
                 times[name].append(
                     _milliseconds(running[name], x, extra, relu)

@@ -92,7 +92,8 @@ class PlannedConv2d(nn.Module):
         if traced or (torch.is_grad_enabled() and x.requires_grad):
             # Operators that every tracer and autograd know.
             kind = PackedDenseNCHW if self.p == 1 else TwoBranchNCHW
-            return kind(self.weights(x.dtype), x)
+            prepared = self._prepared.get((kind.name, x.dtype, x.device))
+            return prepared or kind(self.weights(x.dtype), x)
         with torch.no_grad():
             return self._planned(x, residual is not None)
 

@@ -1,0 +1,270 @@
+#!/usr/bin/env python
+"""Seconds and MACs of single layers: deployed HetConv against the best dense.
+
+    efficiency = (t_dense / t_het) / (MACs_dense / MACs_het)
+
+For every layer the fastest dense implementation at hand and the plan's choice
+for HetConv run in turns. Dense: eager and oneDNN with fused ReLU, in both
+layouts, and torch.compile with --compile. One command fills the table of a
+machine with a GPU:
+
+    python benchmarks/latency.py --device cuda --dtype bfloat16 --batch 8
+
+--train times forward + backward of the training layers instead.
+"""
+
+import argparse
+import csv
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import geometric_mean, median, quantiles
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmdet_hetconv.kernels import Plan, PlannedConv2d
+from mmdet_hetconv.kernels.candidate import LAYOUTS
+from mmdet_hetconv.layers import HetConv2d
+from mmdet_hetconv.table import format_table
+
+# Channels and size of the map, see --layers.
+GRID = (
+    *('64@200', '128@100', '256@50', '512@25'),
+    *('64@112', '128@56', '256@28', '512@14'),
+    *('256@100', '256@25', '256@13', '256@7'),  # levels of an FPN, with 256@50
+)
+PARTS = (2, 4, 8, 16, 32, 64)
+COLUMNS = (
+    *('layer', 'batch', 'p', 'MACs gain', 'dense by', 'dense ms', 'het by'),
+    *('het ms', 'p10', 'p90', 'time gain', 'efficiency', 'GMACs'),
+    *('floor ms', 'MB kept'),
+)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--layers', nargs='+', default=GRID, metavar='C@SIZE')
+    parser.add_argument('--parts', nargs='+', type=int, default=PARTS)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--dtype', default='float32')
+    parser.add_argument('--batch', type=int, default=1)
+    parser.add_argument('--rounds', type=int, default=21)
+    parser.add_argument('--compile', action='store_true')
+    parser.add_argument('--train', action='store_true')
+    parser.add_argument(
+        '--peak',
+        type=float,
+        nargs=2,
+        metavar=('TFLOPS', 'GB_PER_S'),
+        help='of the machine, for the floor max(MACs / peak, bytes / band)',
+    )
+    parser.add_argument('--out', default='benchmarks/results/latency')
+    return parser.parse_args(argv)
+
+
+def dense_runs(x: Tensor, layer: nn.Conv2d, compiled: bool) -> dict:
+    """Every way to compute relu(conv(x)) that torch has."""
+    runs = {}
+    for name, layout in LAYOUTS.items():
+        here = x.contiguous(memory_format=layout)
+        weight = layer.weight.contiguous(memory_format=layout)
+        bias = layer.bias
+
+        def eager(here=here, weight=weight, bias=bias):
+            return F.conv2d(here, weight, bias, 1, 1).relu_()
+
+        runs[f'eager {name}'] = eager
+        if compiled:
+            runs[f'compiled {name}'] = torch.compile(
+                eager, options={'freezing': True}
+            )
+        if x.device.type == 'cpu' and x.dtype == torch.float32:
+            packed = torch.ops.mkldnn._reorder_convolution_weight(
+                *(weight, (1, 1), (1, 1), (1, 1), 1, list(x.shape))
+            )
+            runs[f'onednn {name}'] = lambda here=here, packed=packed: (
+                torch.ops.mkldnn._convolution_pointwise(
+                    *(here, packed, layer.bias, (1, 1), (1, 1), (1, 1)),
+                    *(1, 'relu', [], ''),
+                )
+            )
+    return runs
+
+
+def het_runs(x: Tensor, layer: PlannedConv2d) -> dict:
+    """The plan's choices for both layouts of the input."""
+    runs = {}
+    for name, layout in LAYOUTS.items():
+        here = x.contiguous(memory_format=layout)
+        layer(here)
+        chosen = list(layer.plan.choices.values())[0]
+        runs[f'{list(chosen.values())[-1].candidate} from {name}'] = (
+            lambda here=here: layer(here)
+        )
+    return runs
+
+
+def train_step(
+    layer: nn.Module, x: Tensor, layout: torch.memory_format
+) -> Callable[[], None]:
+    layer = layer.to(memory_format=layout)
+    x = x.contiguous(memory_format=layout).requires_grad_()
+    up = None
+
+    def step():
+        nonlocal up
+        y = layer(x)
+        if up is None:
+            up = torch.randn_like(y)
+        y.backward(up)
+        layer.zero_grad(set_to_none=True)
+        x.grad = None
+
+    return step
+
+
+def measure(runs: dict[str, Callable], rounds: int, device: str) -> dict:
+    """Milliseconds of every run, in turns."""
+    for run in runs.values():
+        run()
+        run()
+    times = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            if device != 'cpu':
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            run()
+            if device != 'cpu':
+                torch.cuda.synchronize()
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def compare(args, channels: int, size: int, p: int) -> dict | None:
+    """One row of the table; None where p does not fit."""
+    if channels % p:
+        return None
+    dtype = getattr(torch, args.dtype)
+    x = torch.randn(args.batch, channels, size, size)
+    x = x.to(args.device, dtype)
+    dense = nn.Conv2d(channels, channels, 3, padding=1).to(args.device, dtype)
+    het = HetConv2d(channels, channels, 3, padding=1, p=p)
+    het = het.to(args.device, dtype)
+    kept = 0
+    if args.train:
+        steps = [
+            {
+                f'{kind} {name}': train_step(layer, x.clone(), layout)
+                for name, layout in LAYOUTS.items()
+            }
+            for kind, layer in (('dense', dense), ('het', het))
+        ]
+    else:
+        with torch.no_grad():
+            planned = PlannedConv2d(het, Plan(budget_s=math.inf), relu=True)
+            steps = [
+                dense_runs(x, dense, args.compile), het_runs(x, planned)
+            ]  # fmt: skip
+        kept = planned.extra_bytes()
+    with torch.set_grad_enabled(args.train):
+        # The best of each kind first, then those two in turns.
+        names = []
+        for runs in steps:
+            first = measure(runs, max(3, args.rounds // 4), args.device)
+            names.append(min(first, key=lambda n: median(first[n])))
+        best = {n: runs[n] for n, runs in zip(names, steps)}
+        times = measure(best, args.rounds, args.device)
+    a, b = (median(times[name]) for name in names)
+    deciles = quantiles(times[names[1]], n=10)
+    pixels = args.batch * size * size
+    macs = pixels * channels * (channels + 8 * channels // p)
+    gain = 9 * channels / (channels + 8 * channels // p)
+    row = dict(
+        zip(
+            COLUMNS,
+            (
+                *(f'{channels}@{size}', args.batch, p, round(gain, 2)),
+                *(names[0], round(a, 4), names[1], round(b, 4)),
+                *(round(deciles[0], 4), round(deciles[-1], 4)),
+                *(round(a / b, 3), round(a / b / gain, 3)),
+                *(round(macs / 1e9, 4), '', round(kept / 2**20, 2)),
+            ),
+        )
+    )
+    if args.peak:
+        moved = x.element_size() * (2 * x.numel() + macs // pixels)
+        row['floor ms'] = round(
+            1e3 * max(2 * macs / args.peak[0] / 1e12,
+                      moved / args.peak[1] / 1e9), 4
+        )  # fmt: skip
+    return row
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """Relative time against relative MACs, and the line of efficiency 1."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 5))
+    for layer in dict.fromkeys(row['layer'] for row in rows):
+        mine = [row for row in rows if row['layer'] == layer]
+        axes.plot(
+            [1 / row['MACs gain'] for row in mine],
+            [1 / row['time gain'] for row in mine],
+            'o-',
+            label=layer,
+        )
+    axes.plot([0.1, 1], [0.1, 1], 'k--', label='efficiency 1')
+    axes.axhline(1, color='grey', lw=0.5)
+    axes.set(
+        xscale='log',
+        yscale='log',
+        xlabel='MACs / dense MACs',
+        ylabel='time / time of the best dense',
+    )
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    rows = []
+    for layer in args.layers:
+        channels, size = map(int, layer.split('@'))
+        for p in args.parts:
+            row = compare(args, channels, size, p)
+            if row:
+                rows.append(row)
+                print(*row.values(), file=sys.stderr, flush=True)
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out.with_suffix('.csv'), 'w', newline='') as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(rows, out.with_suffix('.png'))
+    print(format_table(COLUMNS, [list(row.values()) for row in rows]))
+    target = [
+        row['efficiency']
+        for row in rows
+        if row['p'] in (4, 8) and int(row['layer'].split('@')[0]) >= 128
+    ]
+    print('slowest against dense:', min(row['time gain'] for row in rows))
+    if target:
+        mean = geometric_mean(target)
+        print(f'P=4 and 8, 128 - 512 channels: efficiency {mean:.3f}')
+    print(f'torch {torch.__version__}, {torch.get_num_threads()} threads')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,152 @@
+"""Deployed checkpoints, and evaluation by other means than the layers."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import nn
+
+from ..analysis.config import input_shape
+from ..deploy import switch_to_deploy
+from ..deploy.onnx import check_single_stage, export_onnx, run_by_onnxruntime
+from ..deploy.switch import planned_convs
+from ..kernels import Plan
+from ..version import __version__
+from . import checkpoint, configs, preflight
+from .errors import UserError
+from .processes import announce
+
+# Where a deployed checkpoint keeps its plan; marks it as one.
+PLAN = 'hetconv_plan'
+
+
+def deploy(args: argparse.Namespace) -> None:
+    """What ``tools/deploy.py`` does with its arguments.
+
+    Raises:
+        UserError: a mistake in the command line, the config or the
+            checkpoint. The output file is not touched then.
+    """
+    out = _check_out(args.out)
+    cfg, model, content = _build(args)
+    model = switch_deployed(model, content, args.checkpoint)
+    plan = plan_of(model)
+    if args.tune:
+        with torch.no_grad():
+            model.extract_feat(torch.zeros(1, 3, *args.tune))
+        announce(plan.summary())
+    meta = dict(content.get('meta') or {})
+    meta['mmdet_hetconv_version'] = __version__
+    state = {k: v.cpu().clone() for k, v in model.state_dict().items()}
+    temporary = out.with_name(f'.{out.name}.part')
+    try:
+        torch.save(
+            {'state_dict': state, 'meta': meta, PLAN: plan.state_dict()},
+            temporary,
+        )
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    announce(f'{out} written: {len(planned_convs(model))} convolutions')
+
+
+def export(args: argparse.Namespace) -> None:
+    """What ``tools/export_onnx.py`` does with its arguments.
+
+    Raises:
+        UserError: as :func:`deploy`; a detector without a dense head.
+    """
+    out = _check_out(args.out)
+    cfg, model, content = _build(args)
+    model = switch_deployed(model, content, args.checkpoint)
+    try:
+        size = args.size or input_shape(cfg)
+        names = export_onnx(model, size, out)
+    except ValueError as error:
+        raise UserError(f'{args.config}: {error}') from error
+    announce(f'{out} written, outputs: {", ".join(names)}')
+
+
+def switch_deployed(model: nn.Module, content: dict, path: str) -> nn.Module:
+    """The inference form of a model with a checkpoint's weights.
+
+    Args:
+        content (dict): of a checkpoint, deployed or not.
+
+    Raises:
+        UserError: the weights are not the model's.
+    """
+    if PLAN not in content:
+        checkpoint.check_fits(model, content, path)
+        return switch_to_deploy(model)
+    plan = Plan()
+    model = switch_to_deploy(model, plan)
+    checkpoint.check_fits(model, content, path)
+    try:
+        plan.load_state_dict(content[PLAN])
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f'checkpoint {path}: its plan: {error}') from error
+    return model
+
+
+def switch_runner(runner, content: dict | None, args) -> None:
+    """Exchange the layers of a runner that is about to test.
+
+    Raises:
+        UserError: a deployed checkpoint without --deploy; weights that are
+            not the model's; a detector that onnxruntime cannot serve.
+    """
+    if content is None:
+        raise UserError(
+            f'--deploy and --backend need a file, not {args.checkpoint}'
+        )
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    switch_deployed(model, content, args.checkpoint)
+    if args.backend == 'onnxruntime':
+        path = Path(runner.work_dir) / f'{Path(args.checkpoint).stem}.onnx'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.cpu()
+        try:
+            check_single_stage(model)
+            export_onnx(model, input_shape(runner.cfg), path)
+            run_by_onnxruntime(model, path)
+        except ValueError as error:
+            raise UserError(f'--backend onnxruntime: {error}') from error
+        announce(f'{path} written, onnxruntime evaluates it')
+
+
+def check_not_deployed(content: dict | None, path: str) -> None:
+    """Refuse a deployed checkpoint where a trained one is expected."""
+    if content is not None and PLAN in content:
+        raise UserError(f'checkpoint {path} is a deployed one: add --deploy')
+
+
+def plan_of(model: nn.Module) -> Plan:
+    """The plan that a deployed model's convolutions share."""
+    convs = planned_convs(model)
+    return convs[0].plan if convs else Plan()
+
+
+def _build(args) -> tuple[Config, nn.Module, dict]:
+    register_all_modules(init_default_scope=True)
+    cfg = configs.read_config(args.config)
+    configs.merge_options(cfg, args.cfg_options)
+    content = checkpoint.read_checkpoint(args.checkpoint)
+    with preflight.explained_build(cfg):
+        model = MODELS.build(cfg.model)
+    preflight.check_model(model, cfg)
+    return cfg, model.eval(), content
+
+
+def _check_out(name: str) -> Path:
+    out = Path(name).expanduser()
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UserError(f'--out {out} cannot be written')
+    return out

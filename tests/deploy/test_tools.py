@@ -1,0 +1,155 @@
+"""Deployed checkpoints and ONNX graphs, through the tools."""
+
+import pickle
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_hetconv.deploy.onnx import (
+    RawOutputs,
+    check_single_stage,
+    open_session,
+)
+from tests.engine import tiny
+from tests.tools.conftest import fresh_process  # noqa: F401
+from tests.tools.entry import error_of, evaluate, load_main
+
+from .test_fold_bn import trained
+
+RETINANET = """
+_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmdet_hetconv'], allow_failed_imports=False)
+het = dict(type='HetConv', p=4)
+model = dict(
+    backbone=dict(base_channels=16, init_cfg=None, conv_cfg=het),
+    neck=dict(
+        in_channels=[16, 32, 64, 128], out_channels=16, conv_cfg=het
+    ),
+    bbox_head=dict(
+        in_channels=16, feat_channels=16, stacked_convs=1, conv_cfg=het
+    ),
+    test_cfg=dict(score_thr=0.0, max_per_img=20),
+)
+test_dataloader = dict(num_workers=0, persistent_workers=False)
+randomness = dict(seed=7, deterministic=True)
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A data set, a config and a checkpoint with batch norms that matter."""
+    path = tmp_path_factory.mktemp('deploy')
+    tiny.write_coco(path / 'coco')
+    (path / 'config.py').write_text(RETINANET)
+    cfg = Config.fromfile(path / 'config.py')
+    init_default_scope('mmdet')
+    cfg.model.bbox_head.num_classes = 2
+    torch.manual_seed(0)
+    model = trained(MODELS.build(cfg.model))
+    meta = dict(dataset_meta=dict(classes=tiny.CLASSES))
+    state = dict(state_dict=model.state_dict(), meta=meta)
+    torch.save(state, path / 'trained.pth')
+    load_main('deploy')(
+        [
+            *(str(path / 'config.py'), str(path / 'trained.pth')),
+            *('--out', str(path / 'deployed.pth'), '--tune', '64', '64'),
+            *('--cfg-options', 'model.bbox_head.num_classes=2'),
+        ]
+    )
+    return path
+
+
+def test_argv(folder, checkpoint, name, *flags):
+    return [
+        *(str(folder / 'config.py'), str(folder / checkpoint)),
+        *('--data-root', str(folder / 'coco')),
+        *('--work-dir', str(folder / name), *flags),
+        *('--out', str(folder / f'{name}.pkl')),
+        *('--cfg-options', 'test_dataloader.dataset.pipeline.1.scale=(64,48)'),
+    ]
+
+
+test_argv.__test__ = False
+
+
+def predictions(folder, checkpoint, name, *flags):
+    evaluate(test_argv(folder, checkpoint, name, *flags))
+    with open(folder / f'{name}.pkl', 'rb') as file:
+        return [sample['pred_instances'] for sample in pickle.load(file)]
+
+
+@pytest.fixture(scope='module')
+def exported(folder):
+    """Predictions by onnxruntime, and the graph that made them."""
+    flags = ('--backend', 'onnxruntime')
+    got = predictions(folder, 'deployed.pth', 'onnx', *flags)
+    return got, folder / 'onnx' / 'deployed.onnx'
+
+
+def test_deployed_and_exported_detect_the_same(folder, exported):
+    want = predictions(folder, 'trained.pth', 'plain')
+    ways = [
+        exported[0],
+        predictions(folder, 'trained.pth', 'switched', '--deploy'),
+        predictions(folder, 'deployed.pth', 'deployed', '--deploy'),
+    ]
+    for got in ways:
+        assert len(got) == len(want) == 3
+        for mine, theirs in zip(got, want):
+            assert len(mine['scores']) == 20
+            torch.testing.assert_close(
+                mine['scores'], theirs['scores'], rtol=1e-4, atol=1e-5
+            )
+            torch.testing.assert_close(
+                mine['bboxes'], theirs['bboxes'], rtol=1e-3, atol=1e-2
+            )
+
+
+def test_deployed_checkpoint_holds_its_plan(folder):
+    content = torch.load(folder / 'deployed.pth', weights_only=True)
+    choices = [c for k in content['hetconv_plan'].values() for c in k.values()]
+    assert choices
+    assert {c['reason'] for c in choices} == {'timed'}
+    assert content['meta']['dataset_meta']['classes'] == tiny.CLASSES
+    assert not any('running_mean' in key for key in content['state_dict'])
+
+
+def test_deployed_checkpoint_needs_the_flag(folder):
+    argv = test_argv(folder, 'deployed.pth', 'wrong')
+    assert '--deploy' in error_of(evaluate, *argv)
+
+
+def test_two_stage_detectors_are_not_served(tmp_path):
+    config = tiny.write_config(tmp_path / 'two.py')
+    init_default_scope('mmdet')
+    model = MODELS.build(Config.fromfile(config).model)
+    with pytest.raises(ValueError, match='FasterRCNN is not a single-stage'):
+        check_single_stage(model)
+
+
+def test_graph_of_any_batch_and_size(folder, exported):
+    _, path = exported
+    cfg = Config.fromfile(folder / 'config.py')
+    cfg.model.bbox_head.num_classes = 2
+    model = MODELS.build(cfg.model).eval()
+    model.load_state_dict(torch.load(folder / 'trained.pth')['state_dict'])
+    session = open_session(path, 1)
+    for shape in ((1, 3, 64, 96), (3, 3, 128, 64)):
+        images = torch.randn(shape)
+        raw = RawOutputs(model)
+        with torch.no_grad():
+            want = raw(images)
+        got = session.run(None, {'images': images.numpy()})
+        assert [o.name for o in session.get_outputs()] == raw.names
+        for mine, theirs in zip(got, want, strict=True):
+            torch.testing.assert_close(
+                torch.from_numpy(mine), theirs, rtol=1e-3, atol=1e-4
+            )
+
+
+def test_export_refuses_what_it_cannot_write(folder, tmp_path):
+    argv = [folder / 'config.py', folder / 'trained.pth', '--out', tmp_path]
+    assert 'cannot be written' in error_of(load_main('export_onnx'), *argv)

@@ -1,0 +1,44 @@
+#!/usr/bin/env python
+"""Turn a trained checkpoint into a deployed one, for test.py --deploy."""
+
+import argparse
+from collections.abc import Sequence
+
+from mmdet_hetconv.engine.configs import OptionsAction
+from mmdet_hetconv.engine.deploying import deploy
+from mmdet_hetconv.engine.errors import one_sentence
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='deploy.py', description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out', required=True, metavar='FILE', help='checkpoint to write'
+    )
+    parser.add_argument(
+        '--tune',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='choose the kernels for images of this size on this machine, '
+        'store the choices and print them',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        metavar='KEY=VALUE',
+        help='overwrite keys of the config',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence('deploy.py'):
+        deploy(args)
+
+
+if __name__ == '__main__':
+    main()
