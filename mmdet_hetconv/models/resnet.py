@@ -30,6 +30,7 @@ class HetResNet(ResNet):
         p (int | Sequence[int], optional): goes before conv_cfg's own; one
             per stage, 1 for a stage that is to stay dense.
         num_stages (int): 1 ... 4. Defaults to 4.
+        strides, dilations (Sequence[int]): one per stage.
         **kwargs: the stock class's.
 
     Shape:
@@ -50,12 +51,15 @@ class HetResNet(ResNet):
         conv_cfg: dict | None = HET_CONV,
         p: int | Sequence[int] | None = None,
         num_stages: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
         **kwargs,
     ):
         check_depth('HetResNet', depth, self.arch_settings)
-        check_stages('HetResNet', num_stages, 4)
+        by_stage = dict(strides=strides, dilations=dilations)
+        check_stages('HetResNet', num_stages, 4, **by_stage)
         self.stage_conv_cfgs = stage_conv_cfgs(conv_cfg, p, num_stages)
-        super().__init__(depth, num_stages=num_stages, **kwargs)
+        super().__init__(depth, num_stages=num_stages, **by_stage, **kwargs)
         stages = [getattr(self, name) for name in self.res_layers]
         check_switched(stages, self.stage_conv_cfgs)
 

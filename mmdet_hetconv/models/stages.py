@@ -54,12 +54,27 @@ def cut_part(conv_cfg: dict, in_channels: int, out_channels: int) -> dict:
     return dict(conv_cfg, p=math.gcd(conv_cfg['p'], in_channels, out_channels))
 
 
-def check_stages(backbone: str, num_stages: int, most: int) -> None:
-    """Raise ValueError for a number of stages that the backbone lacks."""
+def check_stages(
+    backbone: str, num_stages: int, most: int, **by_stage: Sequence
+) -> None:
+    """Raise ValueError for a number of stages that the backbone lacks.
+
+    Args:
+        backbone: its name, for the message.
+        num_stages: the number asked for.
+        most: the number it has.
+        **by_stage: arguments that have one entry per stage.
+    """
     if not 1 <= num_stages <= most:
         raise ValueError(
             f'{backbone}: num_stages={num_stages} is not in 1 ... {most}'
         )
+    for name, values in by_stage.items():
+        if len(values) != num_stages:
+            raise ValueError(
+                f'{backbone}: {name}={tuple(values)} has {len(values)} '
+                f'entries for {num_stages} stages'
+            )
 
 
 def check_depth(backbone: str, depth: int, known: Sequence[int]) -> None:

@@ -60,12 +60,13 @@ class HetVGG(VGG, BaseModule):
         p (int | Sequence[int], optional): goes before conv_cfg's own; one
             per stage, 1 for a stage that is to stay dense.
         num_stages (int): 1 ... 5. Defaults to 5.
+        dilations (Sequence[int], optional): one per stage; by default 1.
         out_indices (Sequence[int]): stages that are put out.
         frozen_stages (int): how many of the first stages are not trained;
             -1 and 0 for none.
         norm_eval (bool): keep the statistics of batch norms in training.
         init_cfg (dict, optional): by default Kaiming's initialisation.
-        **kwargs: dilations, ceil_mode and with_last_pool of mmcv's VGG.
+        **kwargs: ceil_mode and with_last_pool of mmcv's VGG.
 
     Shape:
         input (B, 3, H, W); output a tuple of the maps.
@@ -83,6 +84,7 @@ class HetVGG(VGG, BaseModule):
         conv_cfg: dict | None = HET_CONV,
         p: int | Sequence[int] | None = None,
         num_stages: int = 5,
+        dilations: Sequence[int] | None = None,
         out_indices: Sequence[int] = (0, 1, 2, 3, 4),
         frozen_stages: int = -1,
         norm_eval: bool = True,
@@ -90,17 +92,23 @@ class HetVGG(VGG, BaseModule):
         **kwargs,
     ):
         check_depth('HetVGG', depth, self.arch_settings)
-        check_stages('HetVGG', num_stages, 5)
+        dilations = dilations or (1,) * num_stages
+        check_stages('HetVGG', num_stages, 5, dilations=dilations)
         if not set(out_indices) <= set(range(num_stages)):
             raise ValueError(
                 f'HetVGG: out_indices={tuple(out_indices)} has a stage that '
                 f'num_stages={num_stages} does not have'
             )
-        kwargs.setdefault('dilations', (1,) * num_stages)
+        if frozen_stages not in range(-1, num_stages + 1):
+            raise ValueError(
+                f'HetVGG: frozen_stages={frozen_stages} is not in -1 ... '
+                f'{num_stages}'
+            )
         super().__init__(
             depth,
             with_bn,
             num_stages=num_stages,
+            dilations=dilations,
             out_indices=out_indices,
             frozen_stages=frozen_stages,
             bn_eval=False,

@@ -297,6 +297,12 @@ class TestHetMobileNet:
         (lambda: HetVGG(17), r'depth=17 is not one of \(11, 13, 16, 19\)'),
         (lambda: HetSSDVGG(12), 'depth=12 is not one of'),
         (lambda: HetResNet(18, num_stages=5), r'=5 is not in 1 ... 4'),
+        (
+            lambda: HetResNet(18, num_stages=2),
+            r'=\(1, 2, 2, 2\) has 4 entries',
+        ),
+        (lambda: HetVGG(11, dilations=(1, 2)), r'dilations=\(1, 2\) has 2'),
+        (lambda: HetVGG(11, frozen_stages=6), r'=6 is not in -1 ... 5'),
         (lambda: HetVGG(11, num_stages=0), r'=0 is not in 1 ... 5'),
         (lambda: HetVGG(11, out_indices=(5,)), r'out_indices=\(5,\)'),
         (lambda: HetMobileNet(out_indices=(5,)), r'out_indices=\(5,\)'),
