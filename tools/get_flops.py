@@ -5,13 +5,13 @@ import argparse
 from mmengine.config import Config, DictAction
 
 from mmdet_hetconv.analysis import (
+    compare_parts,
     complexity_table,
     count_config,
     input_shape,
     save_csv,
     save_json,
 )
-from mmdet_hetconv.models import set_part
 
 
 def parse_args():
@@ -47,10 +47,10 @@ def main():
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
     shape = tuple(args.shape or input_shape(cfg))
-    models = {'as configured': cfg.model}
     if args.p:
-        models = {f'p={p}': set_part(cfg.model, p) for p in args.p}
-    results = {name: count_config(m, shape) for name, m in models.items()}
+        results = compare_parts(cfg.model, args.p, shape)
+    else:
+        results = {'as configured': count_config(cfg.model, shape)}
     print(complexity_table(results))
     if args.csv:
         save_csv(results, args.csv)

@@ -1,12 +1,15 @@
 """From a config file to a detector and its cost."""
 
 import copy
+from collections.abc import Iterable
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import nn
+
+from mmdet_hetconv.models import set_part
 
 from .complexity import Complexity, count_complexity
 
@@ -49,3 +52,21 @@ def count_config(model_cfg: dict, shape: tuple[int, int]) -> Complexity:
         first = str(error).strip().splitlines()[0]
         print_log(f'Counting on the CPU: {first}', 'current')
         return count_complexity(model, shape, 'cpu')
+
+
+def compare_parts(
+    model_cfg: dict, parts: Iterable[int], shape: tuple[int, int]
+) -> dict[str, Complexity]:
+    """Cost of the same detector at several p, by 'p=...'.
+
+    Raises:
+        ValueError: the config names no HetConv; a p other than 1 that fits
+            no layer.
+    """
+    results = {}
+    for p in parts:
+        result = count_config(set_part(model_cfg, p), shape)
+        if p != 1 and not any(map(result.heterogeneous, result.parts())):
+            raise ValueError(f'nothing was switched: p={p} fits no layer')
+        results[f'p={p}'] = result
+    return results

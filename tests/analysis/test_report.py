@@ -138,6 +138,14 @@ def test_summary_tool(run_tool):
             ['configs/faster_rcnn_het_r50_dwc.py', '--p', '2'],
             'get_flops: p=2: there is no HetConv in the config',
         ),
+        (
+            ['configs/faster_rcnn_het_r18.py', '--p', '4', '7'],
+            'get_flops: nothing was switched: p=7 fits no layer',
+        ),
+        (
+            ['configs/faster_rcnn_het_r18.py', '--p', '0'],
+            'get_flops: .* p must be an integer >= 1, got p=0',
+        ),
     ],
 )
 def test_bad_input_of_the_tool(args, message, run_tool):
