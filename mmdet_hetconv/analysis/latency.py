@@ -1,0 +1,295 @@
+"""Seconds of whole detectors: dense against heterogeneous, in turns.
+
+    efficiency = (t_dense / t_het) / (MACs_dense / MACs_het)
+
+The dense detector has the same weights in dense convolutions, so both compute
+the same function. Deployed means switch_to_deploy() for both: folded norms,
+fused ReLUs, the fastest kernel and layout for every layer.
+"""
+
+import copy
+import csv
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import median, quantiles
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..deploy import switch_to_deploy
+from ..deploy.onnx import RawOutputs
+from ..deploy.switch import planned_convs
+from ..kernels import Plan
+from ..layers import HetConv2d
+from .complexity import count_complexity
+from .config import build_detector, input_shape
+
+WARM_UP = 2
+
+
+@dataclass
+class Timing:
+    """One detector in one form.
+
+    Attributes:
+        form: 'dense', 'het', 'dense deployed' or 'het deployed'.
+        ms, p10, p90: milliseconds of a batch, the median first.
+        images_per_s: by the median.
+        gmacs: of one image, backbone, neck and dense head.
+        weights_mb: parameters, buffers and prepared weights, MiB.
+        peak_mb: memory beside them at the peak of a batch, MiB; 0 if the
+            system does not tell.
+        gain: time of the dense detector of the same kind over this one's.
+        efficiency: gain over the MACs' gain.
+    """
+
+    config: str
+    form: str
+    batch: int
+    ms: float
+    p10: float
+    p90: float
+    images_per_s: float
+    gmacs: float
+    weights_mb: float
+    peak_mb: float
+    gain: float = 1.0
+    efficiency: float = 1.0
+
+
+HEAD = tuple(field.name for field in fields(Timing))
+
+
+def make_dense(model: nn.Module) -> nn.Module:
+    """A copy whose HetConv2d are dense nn.Conv2d of the same function."""
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, HetConv2d):
+                setattr(parent, name, _dense_layer(layer))
+    return model
+
+
+@torch.no_grad()
+def _dense_layer(layer: HetConv2d) -> nn.Conv2d:
+    bias = layer.dense_bias()
+    dense = nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        bias=bias is not None,
+        padding_mode=layer.padding_mode,
+    )
+    dense.weight.copy_(layer.dense_weight())
+    if bias is not None:
+        dense.bias.copy_(bias)
+    return dense.to(layer.grouped.weight)
+
+
+def benchmark_config(
+    cfg,
+    batch: int,
+    shape: tuple[int, int] | None,
+    rounds: int,
+    device: str = 'cpu',
+    whole: bool = False,
+    budget_s: float = 120.0,
+) -> list[Timing]:
+    """Time the detector of a config in its four forms.
+
+    Args:
+        cfg (Config): of a detector with HetConv layers.
+        batch (int): images at once.
+        shape (tuple[int, int], optional): height and width; by default
+            those of the config's test images.
+        rounds (int): how often each form runs, in turns.
+        device (str): 'cpu' or 'cuda'.
+        whole (bool): decoding, NMS and RoI head too, else backbone, neck
+            and dense head.
+        budget_s (float): seconds each plan may take to time kernels.
+
+    Raises:
+        ValueError: the detector has no dense head, or shape is not known.
+    """
+    shape = shape or input_shape(cfg)
+    torch.manual_seed(0)
+    het = build_detector(cfg.model).to(device)
+    het.eval()
+    dense = make_dense(het)
+    costs = count_complexity(build_detector(cfg.model), shape)
+    parts = [part for part in costs.parts() if part != 'RoI head']
+    gmacs = dict(
+        dense=costs.total('dense_macs', parts) / 1e9,
+        het=costs.total('macs', parts) / 1e9,
+    )
+    models = {'dense': dense, 'het': het}
+    for kind in ('dense', 'het'):
+        models[f'{kind} deployed'] = switch_to_deploy(
+            copy.deepcopy(models[kind]), Plan(budget_s=budget_s)
+        )
+    images = torch.randn(batch, 3, *shape, device=device)
+    runs = {}
+    for form, model in models.items():
+        fast = images
+        if form.endswith('deployed'):
+            fast = images.contiguous(memory_format=torch.channels_last)
+        runs[form] = _runner(model, fast, shape, whole)
+    times, peaks = _measure(runs, rounds, device)
+    for form, model in models.items():
+        for line in _choices(model):
+            print_log(f'{form}: {line}', 'current')
+    timings = []
+    for form, values in times.items():
+        kind = form.split()[0]
+        deciles = quantiles(values, n=10)
+        ms = median(values)
+        reference = median(times[form.replace('het', 'dense')])
+        gain = reference / ms
+        timings.append(
+            Timing(
+                Path(cfg.filename or 'config').stem,
+                form,
+                batch,
+                round(ms, 2),
+                round(deciles[0], 2),
+                round(deciles[-1], 2),
+                round(1e3 * batch / ms, 3),
+                round(gmacs[kind], 2),
+                round(_weights_mb(models[form]), 1),
+                round(peaks[form], 1),
+                round(gain, 3),
+                round(gain * gmacs[kind] / gmacs['dense'], 3),
+            )
+        )
+    return timings
+
+
+def _choices(model: nn.Module) -> list[str]:
+    """How often the plan chose which kernel for heterogeneous layers."""
+    plans = {id(c.plan): c.plan for c in planned_convs(model)}
+    count: dict[str, int] = {}
+    for plan in plans.values():
+        for known in plan.choices.values():
+            for choice in known.values():
+                count[choice.candidate] = count.get(choice.candidate, 0) + 1
+    return [f'{name} for {n} kinds of layers' for name, n in count.items()]
+
+
+def _runner(
+    model: nn.Module, images: Tensor, shape: tuple[int, int], whole: bool
+) -> Callable[[], object]:
+    if not whole:
+        raw = RawOutputs(model)
+        return lambda: raw(images)
+    metainfo = dict(
+        img_shape=shape,
+        ori_shape=shape,
+        batch_input_shape=shape,
+        pad_shape=shape,
+        scale_factor=(1.0, 1.0),
+    )
+    samples = [DetDataSample(metainfo=metainfo) for _ in images]
+    return lambda: model.predict(images, copy.deepcopy(samples))
+
+
+@torch.no_grad()
+def _measure(
+    runs: dict[str, Callable], rounds: int, device: str
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Milliseconds and peak memory of every run, in turns."""
+    peaks = {}
+    for form, run in runs.items():
+        for _ in range(WARM_UP):
+            run()
+        before = _start_peak(device)
+        run()
+        peaks[form] = _end_peak(device, before)
+    times: dict[str, list[float]] = {form: [] for form in runs}
+    for _ in range(rounds):
+        for form, run in runs.items():
+            if device != 'cpu':
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            run()
+            if device != 'cpu':
+                torch.cuda.synchronize()
+            times[form].append((time.perf_counter() - start) * 1e3)
+    return times, peaks
+
+
+def _start_peak(device: str) -> float:
+    if device != 'cpu':
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 2**20
+    try:
+        Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM
+    except OSError:
+        return 0.0
+    return _resident('VmRSS')
+
+
+def _end_peak(device: str, before: float) -> float:
+    if device != 'cpu':
+        return torch.cuda.max_memory_allocated() / 2**20 - before
+    return max(0.0, _resident('VmHWM') - before) if before else 0.0
+
+
+def _resident(key: str) -> float:
+    """A line of /proc/self/status, MiB."""
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith(key + ':'):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def _weights_mb(model: nn.Module) -> float:
+    tensors = {id(t): t for t in model.state_dict(keep_vars=True).values()}
+    size = sum(t.numel() * t.element_size() for t in tensors.values())
+    size += sum(conv.extra_bytes() for conv in planned_convs(model))
+    return size / 2**20
+
+
+def write_csv(timings: Sequence[Timing], path: Path) -> None:
+    """One row per detector, form and batch."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'w', newline='') as file:
+        writer = csv.DictWriter(file, HEAD)
+        writer.writeheader()
+        writer.writerows(asdict(timing) for timing in timings)
+
+
+def plot(timings: Sequence[Timing], path: Path) -> None:
+    """Time against MACs, dense to het; the dashed line is efficiency 1."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 5))
+    least = 1.0
+    for timing in timings:
+        if not timing.form.startswith('het'):
+            continue
+        macs = timing.efficiency / timing.gain
+        least = min(least, macs, 1 / timing.gain)
+        deployed = timing.form.endswith('deployed')
+        axes.plot(
+            macs,
+            1 / timing.gain,
+            'o' if deployed else 'x',
+            label=f'{timing.config} {timing.form} x{timing.batch}',
+        )
+    axes.plot([least, 1], [least, 1], 'k--', label='efficiency 1')
+    axes.set(xlabel='MACs / dense MACs', ylabel='time / dense time')
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,48 @@
+"""Timing of whole detectors: what is compared, and what is reported."""
+
+import csv
+
+import torch
+from mmengine.config import Config
+
+from mmdet_hetconv.analysis import count_complexity, latency
+from mmdet_hetconv.analysis.config import build_detector
+from mmdet_hetconv.layers import HetConv2d
+from tests.engine import tiny
+
+
+def test_dense_copy_computes_the_same(tmp_path):
+    cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
+    het = build_detector(cfg.model).eval()
+    dense = latency.make_dense(het)
+    assert any(isinstance(m, HetConv2d) for m in het.modules())
+    assert not any(isinstance(m, HetConv2d) for m in dense.modules())
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for a, b in zip(dense.extract_feat(images), het.extract_feat(images)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_four_forms_and_their_files(tmp_path):
+    cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
+    timings = latency.benchmark_config(cfg, 2, (64, 96), 2)
+    assert [t.form for t in timings] == [
+        *('dense', 'het', 'dense deployed', 'het deployed')
+    ]
+    dense, het, _, deployed = timings
+    assert dense.gain == 1.0
+    assert abs(het.gain - dense.ms / het.ms) < 0.02 * het.gain
+    costs = count_complexity(build_detector(cfg.model), (64, 96))
+    parts = [part for part in costs.parts() if part != 'RoI head']
+    want = costs.total('macs', parts) / costs.total('dense_macs', parts)
+    share = deployed.efficiency / deployed.gain
+    assert abs(share - want) < 0.01
+    assert het.weights_mb < dense.weights_mb
+
+    latency.write_csv(timings, tmp_path / 'out' / 'a.csv')
+    with open(tmp_path / 'out' / 'a.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['form'] for row in rows] == [t.form for t in timings]
+    assert float(rows[1]['ms']) == het.ms
+    latency.plot(timings, tmp_path / 'out' / 'a.png')
+    assert (tmp_path / 'out' / 'a.png').read_bytes()[:4] == b'\x89PNG'

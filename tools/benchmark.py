@@ -1,0 +1,77 @@
+#!/usr/bin/env python
+"""Time whole detectors, dense and HetConv in turns, trained and deployed."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+
+from mmdet.utils import register_all_modules
+
+from mmdet_hetconv.analysis.latency import (
+    HEAD,
+    benchmark_config,
+    plot,
+    write_csv,
+)
+from mmdet_hetconv.engine.configs import read_config
+from mmdet_hetconv.engine.errors import one_sentence
+from mmdet_hetconv.table import format_table
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='benchmark.py', description=__doc__)
+    parser.add_argument('configs', nargs='+', help='configs with HetConv')
+    parser.add_argument(
+        '--batch', type=int, nargs='+', default=[1], help='images at once'
+    )
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help="height and width of the image; default: the test pipeline's",
+    )
+    parser.add_argument(
+        '--rounds', type=int, default=15, help='runs of each form, in turns'
+    )
+    parser.add_argument('--device', default='cpu', help='cpu or cuda')
+    parser.add_argument(
+        '--whole',
+        action='store_true',
+        help='with decoding, NMS and RoI head; default: backbone, neck and '
+        'dense head',
+    )
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        default='work_dirs/benchmark',
+        help='write FILE.csv and FILE.png',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    register_all_modules(init_default_scope=True)
+    with one_sentence('benchmark.py'):
+        timings = [
+            timing
+            for config in args.configs
+            for batch in args.batch
+            for timing in benchmark_config(
+                read_config(config),
+                batch,
+                args.shape and tuple(args.shape),
+                args.rounds,
+                args.device,
+                args.whole,
+            )
+        ]
+    write_csv(timings, Path(f'{args.out}.csv'))
+    plot(timings, Path(f'{args.out}.png'))
+    print(format_table(HEAD, [astuple(timing) for timing in timings]))
+
+
+if __name__ == '__main__':
+    main()
