@@ -7,6 +7,14 @@ trains the dense network (or takes the one that an earlier run left in
 --work-dir), converts it in five ways, fine-tunes each, and appends a row per
 result to benchmarks/results/conversion_cifar.csv. Results that are there
 already are not made again: a run that was stopped goes on where it was.
+
+    ... --layers 3=2 7=2 10=2 14=2 17=4 20=4 24=8 27=8 30=8 34=8 37=8 40=8
+
+gives every layer a P of its own, and
+
+    ... --one-by-one --p 4
+
+converts one layer at a time, the others being dense: which of them lose?
 """
 
 import argparse
@@ -16,6 +24,7 @@ from pathlib import Path
 
 import cifar_models
 import torch
+from cifar10 import count
 from cifar_data import DeviceLoader, load_split
 from cifar_train import evaluate, train
 from record import RESULTS, append_row, read_rows
@@ -29,6 +38,7 @@ from mmdet_hetconv.convert import (
 )
 from mmdet_hetconv.convert.calibration import call
 from mmdet_hetconv.layers import HetConv2d, take_foreign
+from mmdet_hetconv.layers.switch import switch_convs
 
 CALIBRATION_BATCH = 64
 FINE_TUNING_RATE = 0.01
@@ -96,11 +106,10 @@ class Experiment:
             if all(row[k] == str(v) for k, v in self.setting.items())
         }
 
-    def build(self, conv_cfg: dict | None = None) -> nn.Module:
+    def build(self) -> nn.Module:
+        """The dense network, untrained."""
         torch.manual_seed(self.args.seed)
-        model = cifar_models.build(
-            self.args.network, conv_cfg, width=self.args.width
-        )
+        model = cifar_models.build(self.args.network, width=self.args.width)
         model.to(self.device, memory_format=torch.channels_last)
         return model
 
@@ -122,16 +131,45 @@ class Experiment:
             ),
         )
 
-    def is_done(self, way: str, p: int, tuned: int) -> bool:
-        return (way, str(p), str(tuned)) in self.done
+    def het(self, parts: dict[str, int]) -> nn.Module:
+        """The network with HetConv layers, each with a part of its own."""
+        model = self.build()
+
+        def choose(name: str, conv: nn.Conv2d) -> dict | str:
+            p = parts.get(name, 1)
+            return dict(type='HetConv', p=p) if p > 1 else 'dense'
+
+        switch_convs(model, choose)
+        return model
+
+    def plans(self) -> dict[str, dict[str, int]]:
+        """Parts of the layers, by what column p says."""
+        args = self.args
+        names = [
+            name
+            for name, module in self.build().named_modules()
+            if isinstance(module, nn.Conv2d) and module.in_channels > 3
+        ]
+        if args.layers:
+            parts = dict(word.split('=') for word in args.layers)
+            parts = {name: int(p) for name, p in parts.items()}
+            return {' '.join(args.layers): parts}
+        if args.one_by_one:
+            return {f'{name}={p}': {name: p} for p in args.p for name in names}
+        return {str(p): dict.fromkeys(names, p) for p in args.p}
+
+    def is_done(self, way: str, p: str, tuned: int) -> bool:
+        return (way, p, str(tuned)) in self.done
 
     def record(self, way, p, tuned, model, seconds) -> None:
         accuracy = evaluate(model, self.test)
+        macs = count(model)['macs']
         row = dict(
             self.setting,
             way=way,
             p=p,
             tuned_epochs=tuned,
+            macs=macs,
             accuracy=f'{accuracy:.2f}',
             seconds=f'{seconds:.1f}',
         )
@@ -152,7 +190,7 @@ class Experiment:
             torch.save(model.state_dict(), path)
         return model.eval()
 
-    def tuned(self, way: str, p: int, model: nn.Module, seconds: float):
+    def tuned(self, way: str, p: str, model: nn.Module, seconds: float):
         """Rows of a converted model after each of --fine-tune epochs."""
         for tuned in self.args.fine_tune:
             if self.is_done(way, p, tuned):
@@ -165,17 +203,20 @@ class Experiment:
     def run(self) -> None:
         args = self.args
         dense = self.dense()
-        self.tuned('dense', 1, dense, 0.0)
-        for p in args.p:
+        self.tuned('dense', '1', dense, 0.0)
+        for p, parts in self.plans().items():
             for way in args.ways:
                 if all(self.is_done(way, p, t) for t in args.fine_tune):
                     continue
-                het = self.build(dict(type='HetConv', p=p))
+                het = self.het(parts)
                 seconds = convert(way, dense, het, self.batches)
                 self.tuned(way, p, het, seconds)
             total = args.epochs + max(args.fine_tune)
             if args.scratch and not self.is_done('scratch', p, total):
-                het = self.build(dict(type='HetConv', p=p))
+                het = self.het(parts)
+                for layer in het.modules():
+                    if isinstance(layer, HetConv2d):
+                        layer.reset_parameters()
                 self.fit(het, total, 0.1)
                 self.record('scratch', p, total, het, 0.0)
 
@@ -191,6 +232,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--epochs', type=int, default=30)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--p', type=int, nargs='+', default=[2, 4, 8, 16])
+    parser.add_argument('--layers', nargs='+', metavar='NAME=P')
+    parser.add_argument('--one-by-one', action='store_true')
     parser.add_argument('--ways', nargs='+', choices=WAYS, default=WAYS)
     parser.add_argument('--fine-tune', type=int, nargs='+', default=[0, 1, 5])
     parser.add_argument('--calib', type=int, default=1024, metavar='N')
