@@ -6,6 +6,7 @@ block (benchmarks/NOTES.md).
 """
 
 import ctypes
+import os
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,20 @@ from .candidate import Candidate
 from .compile_cpu import load_library
 from .weights import ConvWeights
 
-# Memory for the packed input tiles of a thread, in bytes: most of a core's
-# level-2 cache, beside one panel of weights.
-CACHE_BYTES = 400 << 10
+
+def _cache_bytes() -> int:
+    """Memory for packed input: 40 % of a core's level-2 cache.
+
+    The rest is for a panel's weights and the output.
+    """
+    try:
+        size = os.sysconf('SC_LEVEL2_CACHE_SIZE')
+    except (AttributeError, OSError, ValueError):
+        size = 0
+    return int(0.4 * (size if size > 0 else 1 << 20))
+
+
+CACHE_BYTES = _cache_bytes()
 
 # Blocks narrower than this many filters are merged: a vector has 8.
 NARROWEST = 8

@@ -12,7 +12,6 @@ what is known about the nearest bucket is used.
 
 import time
 from dataclasses import asdict, dataclass, field
-from statistics import median
 
 import torch
 from mmengine.logging import print_log
@@ -102,7 +101,7 @@ class Choice:
 
     Attributes:
         candidate (str): its name.
-        ms (dict): median milliseconds of each candidate that was timed.
+        ms (dict): least milliseconds of each candidate that was timed.
         refused (dict): why the others were not.
         reason (str): 'timed', 'fixed', 'nearest' or 'order'.
     """
@@ -151,6 +150,8 @@ class Plan:
         self.dense = dense
         self.only = only
         self.spent_s = 0.0
+        # Counts what invalidates a choice that somebody remembers.
+        self.edits = 0
         # layer key -> 'BxHxW dtype layout device' -> choice
         self.choices: dict[str, dict[str, Choice]] = {}
 
@@ -269,7 +270,8 @@ class Plan:
                 times[name].append(
                     _milliseconds(running[name], x, extra, relu)
                 )
-        ms = {name: median(t) for name, t in times.items()}
+        # The least of several: whatever disturbs a run makes it longer.
+        ms = {name: min(t) for name, t in times.items()}
         name = min(close, key=lambda n: ms[n])
         self.spent_s += time.perf_counter() - start
         if self.spent_s >= self.budget_s:
@@ -305,6 +307,7 @@ class Plan:
                         f'there are {sorted(BY_NAME)}'
                     )
         self.choices = choices
+        self.edits += 1
 
     def fix(self, layer: str, place: str, candidate: str) -> None:
         """Choose by hand; the names are those in :meth:`summary`.
@@ -320,6 +323,7 @@ class Plan:
         self.choices.setdefault(layer, {})[place] = Choice(
             candidate, reason='fixed'
         )
+        self.edits += 1
 
     def summary(self) -> str:
         """A table of the choices, and why candidates were refused."""

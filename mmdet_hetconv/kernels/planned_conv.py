@@ -4,8 +4,9 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from .candidate import Candidate
 from .eager import PackedDenseNCHW, TwoBranchNCHW
-from .plan import Plan
+from .plan import Plan, layout_of
 from .weights import ConvWeights, take_weights
 
 WEIGHTS = ('grouped', 'foreign', 'bias', 'input_order', 'output_order')
@@ -54,7 +55,10 @@ class PlannedConv2d(nn.Module):
         self.p = weights.p
         self.relu = relu
         self.plan = plan if plan is not None else Plan()
-        self._prepared = {}
+        # By kind of candidate, dtype and device.
+        self._prepared: dict[tuple, Candidate] = {}
+        # By all of an input that matters: the plan's answers.
+        self._chosen: dict[tuple, Candidate] = {}
         self.eval()
 
     def weights(self, dtype: torch.dtype | None = None) -> ConvWeights:
@@ -87,7 +91,7 @@ class PlannedConv2d(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return self._candidate(x, residual)(x, residual, self.relu)
 
-    def _candidate(self, x: Tensor, residual: Tensor | None):
+    def _candidate(self, x: Tensor, residual: Tensor | None) -> Candidate:
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if traced or (torch.is_grad_enabled() and x.requires_grad):
             # Operators that every tracer and autograd know.
@@ -97,13 +101,19 @@ class PlannedConv2d(nn.Module):
         with torch.no_grad():
             return self._planned(x, residual is not None)
 
-    def _planned(self, x: Tensor, residual: bool):
-        weights = self.weights(x.dtype)
-        kind, built = self.plan.choose(weights, x, residual, self.relu)
-        key = (kind.name, x.dtype, x.device)
-        if key not in self._prepared:
-            self._prepared[key] = built or kind(weights, x)
-        return self._prepared[key]
+    def _planned(self, x: Tensor, residual: bool) -> Candidate:
+        key = (
+            *(x.shape, x.dtype, x.device, layout_of(x), residual, self.relu),
+            *(torch.get_num_threads(), id(self.plan), self.plan.edits),
+        )
+        if key not in self._chosen:
+            weights = self.weights(x.dtype)
+            kind, built = self.plan.choose(weights, x, residual, self.relu)
+            place = (kind.name, x.dtype, x.device)
+            if place not in self._prepared:
+                self._prepared[place] = built or kind(weights, x)
+            self._chosen[key] = self._prepared[place]
+        return self._chosen[key]
 
     def extra_bytes(self) -> int:
         """Memory of prepared weights, beside the buffers."""
@@ -113,17 +123,21 @@ class PlannedConv2d(nn.Module):
             for tensor in candidate.prepared()
         )
 
-    def _apply(self, fn, recurse=True):
+    def _forget(self) -> None:
         self._prepared.clear()
+        self._chosen.clear()
+
+    def _apply(self, fn, recurse=True):
+        self._forget()
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *args, **kwargs):
-        self._prepared.clear()
+        self._forget()
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict:
         # Prepared weights may be in layouts that cannot be copied.
-        return {**self.__dict__, '_prepared': {}}
+        return {**self.__dict__, '_prepared': {}, '_chosen': {}}
 
     def extra_repr(self) -> str:
         return (

@@ -5,9 +5,10 @@
 // bias, residual and ReLU follow before the one store. An implicit GEMM: a
 // tile of up to PX output pixels of one row times a panel of NV * VW filters.
 //
-// B / M / N: images, input channels, filters; m: channels of a block; a
-// "panel" is a run of filters inside one block that share their weights'
-// layout, a "tile" a run of output pixels inside one row.
+// B / M / N: images, input channels, filters; m: channels of a block. A "panel"
+// is a run of filters inside one block that share their weights' layout, a
+// "tile" a run of output pixels inside one row, a "strip" all tiles below each
+// other.
 //
 // Shape: x (B, H, W, M), y and residual (B, Ho, Wo, N), all dense.
 
@@ -46,10 +47,6 @@ struct Panel {
   int64_t channel;  // first channel of the own block
   int64_t weights;  // where its weights start: M x width for the centre, then
                     // taps x m x width for the other taps, row by row
-};
-
-struct Tile {
-  int64_t b, oy, ox, pixels;
 };
 
 // One panel on one tile. x: the packed tile, (kh, columns, pitch).
@@ -164,22 +161,29 @@ float* scratch(int64_t floats) {
   return memory;
 }
 
-// The part of the input that a tile sees, with zeros for the padding:
-// (kh, columns, pitch). A pitch that is no power of two keeps the pixels out
-// of each other's cache sets.
-void pack(const Shape& s, const Tile& t, const float* x, int64_t columns,
-          int64_t pitch, float* to) {
-  const int64_t left = t.ox * s.sw - s.pw;
-  for (int64_t ky = 0; ky < s.kh; ++ky) {
-    const int64_t iy = t.oy * s.sh - s.ph + ky * s.dh;
-    const bool inside = iy >= 0 && iy < s.H;
-    for (int64_t i = 0; i < columns; ++i, to += pitch) {
-      const int64_t ix = left + i;
-      if (inside && ix >= 0 && ix < s.W)
-        std::memcpy(to, x + ((t.b * s.H + iy) * s.W + ix) * s.M, s.M * 4);
-      else
-        std::memset(to, 0, s.M * 4);
+// Some rows of the input, from column `left` on, with zeros for the padding:
+// (count, columns, pitch); row i is input row first + i * step.
+void pack(const Shape& s, const float* image, int64_t first, int64_t step,
+          int64_t count, int64_t left, int64_t columns, int64_t pitch,
+          float* to) {
+  const int64_t before = left < 0 ? (-left < columns ? -left : columns) : 0;
+  int64_t end = s.W - left < columns ? s.W - left : columns;
+  if (end < before) end = before;
+  for (int64_t i = 0; i < count; ++i, to += columns * pitch) {
+    const int64_t row = first + i * step;
+    if (row < 0 || row >= s.H) {
+      std::memset(to, 0, columns * pitch * 4);
+      continue;
     }
+    const float* from = image + (row * s.W + left) * s.M;
+    std::memset(to, 0, before * pitch * 4);
+    if (pitch == s.M)
+      std::memcpy(to + before * pitch, from + before * s.M,
+                  (end - before) * s.M * 4);
+    else
+      for (int64_t x = before; x < end; ++x)
+        std::memcpy(to + x * pitch, from + x * s.M, s.M * 4);
+    std::memset(to + end * pitch, 0, (columns - end) * pitch * 4);
   }
 }
 
@@ -206,54 +210,71 @@ int hetconv_fused(const float* x, const float* weights, const float* bias,
     if (panel[i].width > widest) widest = panel[i].width;
   const int64_t most = widest == 2 * WIDE ? REGISTERS / 2 : REGISTERS;
 
-  // Tiles of equal size, so that none is a small remainder.
-  const int64_t per_row = divide_up(s.Wo, most);
-  const int64_t tiles = s.B * s.Ho * per_row;
-  const int64_t largest = divide_up(s.Wo, per_row);
-  const int64_t columns = (largest - 1) * s.sw + (s.kw - 1) * s.dw + 1;
-  const int64_t pitch = s.M + 16;
-  const int64_t floats = s.kh * columns * pitch;
+  // Strips of equal width, so that none is a small remainder.
+  const int64_t strips = divide_up(s.Wo, most);
+  const int64_t columns =
+      (divide_up(s.Wo, strips) - 1) * s.sw + (s.kw - 1) * s.dw + 1;
+  // Pixels 2 KiB apart would share the same few sets of the level-1 cache.
+  const int64_t pitch = s.M < 256 ? s.M : s.M + 16;
+  const int64_t row_floats = columns * pitch;
 
-  // A group of tiles shares every panel's weights while they are in cache.
-  int64_t group = cache_bytes / (floats * 4);
-  const int64_t fair = divide_up(tiles, 4 * threads);
-  if (group > fair) group = fair;
-  if (group < 1) group = 1;
-  const int64_t groups = divide_up(tiles, group);
+  // A group is some tiles below each other in a strip. Its input is packed
+  // once, and it shares every panel's weights while they are in cache. With
+  // dilation each tile has rows of its own, else neighbours share them.
+  const bool shared = s.dh == 1 && s.sh <= s.kh;
+  const int64_t fitting = cache_bytes / (row_floats * 4);
+  int64_t high = shared ? (fitting - s.kh) / s.sh + 1 : fitting / s.kh;
+  if (high > s.Ho) high = s.Ho;
+  if (high < 1) high = 1;
+  // Groups for every thread, where that leaves them some tiles.
+  const int64_t wanted = threads > 1 ? 4 * threads : 1;
+  const int64_t even = divide_up(s.B * s.Ho * strips, wanted);
+  if (high > even && even >= 4) high = even;
+  const int64_t chunks = divide_up(s.Ho, high);
+  const int64_t groups = s.B * strips * chunks;
+  const int64_t tallest = divide_up(s.Ho, chunks);
+  const int64_t rows =
+      shared ? (tallest - 1) * s.sh + s.kh : tallest * s.kh;
   // Too few groups to go round: share the panels out too.
-  int64_t parts = divide_up(4 * threads, groups);
-  if (threads == 1) parts = 1;
+  int64_t parts = divide_up(wanted, groups);
   if (parts > panels) parts = panels;
 
   int failed = 0;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) \
     if (threads > 1) reduction(| : failed)
   for (int64_t task = 0; task < groups * parts; ++task) {
-    const int64_t begin = task / parts * group;
-    const int64_t end = begin + group < tiles ? begin + group : tiles;
-    const int64_t part = task % parts;
-    float* packed = scratch(group * floats);
+    float* packed = scratch(rows * row_floats);
     if (!packed) {
       failed = 1;
       continue;
     }
-    auto locate = [&](int64_t tile) {
-      const int64_t row = tile / per_row, i = tile % per_row;
-      const int64_t from = i * s.Wo / per_row, to = (i + 1) * s.Wo / per_row;
-      return Tile{row / s.Ho, row % s.Ho, from, to - from};
-    };
-    for (int64_t i = begin; i < end; ++i)
-      pack(s, locate(i), x, columns, pitch, packed + (i - begin) * floats);
+    const int64_t group = task / parts, part = task % parts;
+    const int64_t chunk = group % chunks;
+    const int64_t strip = group / chunks % strips;
+    const int64_t b = group / chunks / strips;
+    const int64_t top = chunk * s.Ho / chunks;
+    const int64_t tiles = (chunk + 1) * s.Ho / chunks - top;
+    const int64_t ox = strip * s.Wo / strips;
+    const int64_t pixels = (strip + 1) * s.Wo / strips - ox;
+    const float* image = x + b * s.H * s.W * s.M;
+    const int64_t left = ox * s.sw - s.pw;
+    if (shared)
+      pack(s, image, top * s.sh - s.ph, 1, (tiles - 1) * s.sh + s.kh, left,
+           columns, pitch, packed);
+    else
+      for (int64_t i = 0; i < tiles; ++i)
+        pack(s, image, (top + i) * s.sh - s.ph, s.dh, s.kh, left, columns,
+             pitch, packed + i * s.kh * row_floats);
+    const int64_t apart = (shared ? s.sh : s.kh) * row_floats;
     for (int64_t q = panels * part / parts; q < panels * (part + 1) / parts;
          ++q) {
       float start[2 * WIDE] = {0};
       if (bias) std::memcpy(start, bias + panel[q].first, panel[q].filters * 4);
-      for (int64_t i = begin; i < end; ++i) {
-        const Tile t = locate(i);
-        const int64_t at = ((t.b * s.Ho + t.oy) * s.Wo + t.ox) * s.N;
-        tables.pick(panel[q].width, t.pixels)(
-            s, panel[q], packed + (i - begin) * floats, columns, pitch,
-            weights, start, residual ? residual + at : nullptr, relu, y + at);
+      const Kernel kernel = tables.pick(panel[q].width, pixels);
+      for (int64_t i = 0; i < tiles; ++i) {
+        const int64_t at = ((b * s.Ho + top + i) * s.Wo + ox) * s.N;
+        kernel(s, panel[q], packed + i * apart, columns, pitch, weights,
+               start, residual ? residual + at : nullptr, relu, y + at);
       }
     }
   }
