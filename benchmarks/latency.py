@@ -69,6 +69,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def clock_of(args) -> Callable[[], float]:
+    return time.thread_time if args.cpu_time else time.perf_counter
+
+
 def dense_runs(x: Tensor, layer: nn.Conv2d, compiled: bool) -> dict:
     """Every way to compute relu(conv(x)) that torch has."""
     runs = {}
@@ -133,7 +137,7 @@ def train_step(
 def measure(runs: dict[str, Callable], rounds: int, args) -> dict:
     """Milliseconds of every run, in turns."""
     device = args.device
-    clock = time.thread_time if args.cpu_time else time.perf_counter
+    clock = clock_of(args)
     for run in runs.values():
         run()
         run()
@@ -171,7 +175,8 @@ def compare(args, channels: int, size: int, p: int) -> dict | None:
         ]
     else:
         with torch.no_grad():
-            planned = PlannedConv2d(het, Plan(budget_s=math.inf), relu=True)
+            plan = Plan(budget_s=math.inf, clock=clock_of(args))
+            planned = PlannedConv2d(het, plan, relu=True)
             steps = [
                 dense_runs(x, dense, args.compile), het_runs(x, planned)
             ]  # fmt: skip

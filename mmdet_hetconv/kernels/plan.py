@@ -11,6 +11,7 @@ what is known about the nearest bucket is used.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -127,6 +128,7 @@ class Plan:
         dense (bool): whether dense candidates are allowed; without them the
             guarantee is gone, and with it their memory.
         only (list[str], optional): names of the candidates to use at all.
+        clock (Callable): seconds, for the timing of candidates.
 
     Raises:
         ValueError: a name in ``only`` is unknown.
@@ -138,6 +140,7 @@ class Plan:
         frozen: bool = False,
         dense: bool = True,
         only: list[str] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ):
         unknown = sorted(set(only or ()) - set(BY_NAME))
         if unknown:
@@ -149,6 +152,7 @@ class Plan:
         self.frozen = frozen
         self.dense = dense
         self.only = only
+        self.clock = clock
         self.spent_s = 0.0
         # Counts what invalidates a choice that somebody remembers.
         self.edits = 0
@@ -247,8 +251,8 @@ class Plan:
         for candidate in usable:
             try:
                 built = candidate(weights, x)
-                _milliseconds(built, x, extra, relu)  # warm up, compile
-                first = _milliseconds(built, x, extra, relu)
+                self._milliseconds(built, x, extra, relu)  # warm up, compile
+                first = self._milliseconds(built, x, extra, relu)
             except Exception as error:
                 # Out of memory, or a kernel that does not compile: each
                 # library has errors of its own. The summary shows it.
@@ -268,7 +272,7 @@ class Plan:
                 break
             for name in close:
                 times[name].append(
-                    _milliseconds(running[name], x, extra, relu)
+                    self._milliseconds(running[name], x, extra, relu)
                 )
         # The least of several: whatever disturbs a run makes it longer.
         ms = {name: min(t) for name, t in times.items()}
@@ -281,6 +285,15 @@ class Plan:
                 'current',
             )
         return Choice(name, ms, refused), running[name]
+
+    def _milliseconds(self, candidate, x, residual, relu) -> float:
+        if x.device.type == 'cuda':
+            torch.cuda.synchronize(x.device)
+        start = self.clock()
+        candidate(x, residual, relu)
+        if x.device.type == 'cuda':
+            torch.cuda.synchronize(x.device)
+        return (self.clock() - start) * 1e3
 
     def state_dict(self) -> dict:
         """Plain dictionaries, to be stored with a checkpoint."""
@@ -344,13 +357,3 @@ class Plan:
                 ]
         lines.append(f'timing took {self.spent_s:.1f} s')
         return '\n'.join(lines)
-
-
-def _milliseconds(candidate, x, residual, relu) -> float:
-    if x.device.type == 'cuda':
-        torch.cuda.synchronize(x.device)
-    start = time.perf_counter()
-    candidate(x, residual, relu)
-    if x.device.type == 'cuda':
-        torch.cuda.synchronize(x.device)
-    return (time.perf_counter() - start) * 1e3
