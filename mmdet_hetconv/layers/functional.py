@@ -98,10 +98,10 @@ def point_stand_in(
 
     The prior is the separable Markov model of images: on feature maps of
     trained networks, diagonal neighbours correlate about as the product of
-    the other two. Products there are not centred, since nothing makes up for
-    a shifted mean when weights are merely loaded; where batch-norm
-    statistics are estimated anew, r = 0.7 is slightly better.
-    benchmarks/conversion_correlation.py measures both.
+    the other two. Products are not centred here, since nothing makes up for
+    a shifted mean when weights are merely loaded. The best r is 0.8 to 0.9
+    then, and 0.7 to 0.8 where batch-norm statistics are estimated anew:
+    benchmarks/conversion_correlation.py, on CIFAR-10 and on photos.
 
     Shape:
         weight: (N, M, Kh, Kw); returns (N, M, 1, 1).
