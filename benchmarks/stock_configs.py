@@ -24,6 +24,7 @@ import mmdet
 import numpy as np
 import torch
 from mmcv.cnn.utils import fuse_conv_bn
+from mmdet.models.necks.ssd_neck import L2Norm
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config, ConfigDict
@@ -128,8 +129,13 @@ def het_layers(model: nn.Module) -> list[str]:
 
 
 def shake_norms(model: nn.Module) -> None:
-    """Give batch norms statistics that are not the initial ones."""
+    """Give batch norms statistics that are not the initial ones.
+
+    And L2 norms their scale: mmdet builds them with uninitialised weights.
+    """
     for module in model.modules():
+        if isinstance(module, L2Norm):
+            nn.init.constant_(module.weight, module.scale)
         if getattr(module, 'running_mean', None) is not None:
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)

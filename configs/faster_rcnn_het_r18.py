@@ -3,11 +3,13 @@ _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 
 custom_imports = dict(imports=['mmdet_hetconv'], allow_failed_imports=False)
 
+# Stage 1, frozen in the stock config, has projected weights: it has to train.
 model = dict(
     backbone=dict(
         depth=18,
         init_cfg=dict(checkpoint='torchvision://resnet18'),
         conv_cfg=dict(type='HetConv', p=4),
+        frozen_stages=0,
     ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

@@ -12,6 +12,7 @@ from benchmarks.stock_configs import (
     losses,
     predict,
     random_batch,
+    shake_norms,
     without_checkpoints,
 )
 from mmdet_hetconv.analysis import build_detector
@@ -105,6 +106,7 @@ def test_layers_and_a_training_step(name):
     assert len(het_layers(model)) == expected_layers(name)
 
     torch.manual_seed(0)
+    shake_norms(model)
     images = 2 if name.startswith('ssdlite') else 1
     batch = random_batch(image_size(name), 80, images)
     loss = losses(model, batch)

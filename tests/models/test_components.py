@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from benchmarks.stock_configs import shake_norms
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.layers.switch import find_convs
 
@@ -116,10 +117,7 @@ def test_p1_dense_weights_gradients_and_fusion(where):
     cfg = component_cfg(*where)
     torch.manual_seed(0)
     dense = build(cfg)
-    for module in dense.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+    shake_norms(dense)
     dense.eval()
     inputs = inputs_for(where[1], cfg)
 
