@@ -60,6 +60,14 @@ void multiply(const Shape& s, const Panel& panel, const float* x,
     for (int v = 0; v < NV; ++v)
       std::memcpy(&sum[i][v], bias + v * VW, sizeof(V));
 
+  // The lines of the output come from memory while the sums are formed.
+  for (int i = 0; i < PX; ++i)
+    for (int v = 0; v < NV; ++v) {
+      __builtin_prefetch(y + i * s.N + panel.first + v * VW, 1);
+      if (residual)
+        __builtin_prefetch(residual + i * s.N + panel.first + v * VW);
+    }
+
   // Pixels are addressed three to a base pointer, as base, base + step and
   // base + 2 * step: one pointer each would not fit into the registers.
   constexpr int BASES = (PX + 2) / 3;
