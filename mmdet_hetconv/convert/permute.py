@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 STARTS = 4
@@ -65,6 +64,9 @@ def in_order(size: int, p: int) -> Tensor:
 
 def _assign(gain: Tensor) -> Tensor:
     """Blocks of equal size that maximise the sum of gain[i, block of i]."""
+    # mmdet brings scipy; all but the permutation works without it.
+    from scipy.optimize import linear_sum_assignment
+
     size, p = gain.shape
     rows, places = linear_sum_assignment(
         gain.repeat_interleave(size // p, dim=1).numpy(), maximize=True
