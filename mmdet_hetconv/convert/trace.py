@@ -105,7 +105,6 @@ def trace_dense(
         def hook(module: nn.Module, args: tuple, y: Tensor) -> None:
             nonlocal output, writer, images
             settle(None)
-            memory.look()
             trace = traces.setdefault(name, ConvTrace())
             call = calls[name] = calls.get(name, -1) + 1
             trace.calls = max(trace.calls, call + 1)
@@ -119,11 +118,13 @@ def trace_dense(
 
         return hook
 
+    def look(module: nn.Module, args: tuple) -> None:
+        memory.look()
+
     def before_norm(name: str):
         def hook(module: nn.Module, args: tuple) -> None:
             taken = output is not None and output() is args[0]
             settle(name if taken else None)
-            memory.look()
             trace = traces.setdefault(name, NormTrace())
             calls[name] = calls.get(name, -1) + 1
             trace.calls = max(trace.calls, calls[name] + 1)
@@ -135,9 +136,11 @@ def trace_dense(
     for name, module in dense.named_modules():
         if name in het_layers:
             hook = after_conv(name, het_layers[name])
+            handles.append(module.register_forward_pre_hook(look))
             handles.append(module.register_forward_hook(hook))
         elif isinstance(module, _BatchNorm) and module.track_running_stats:
             hook = before_norm(name)
+            handles.append(module.register_forward_pre_hook(look))
             handles.append(module.register_forward_pre_hook(hook))
     try:
         with torch.no_grad():
