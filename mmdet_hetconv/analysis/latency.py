@@ -100,7 +100,7 @@ def benchmark_config(
     rounds: int,
     device: str = 'cpu',
     whole: bool = False,
-    budget_s: float = 120.0,
+    budget_s: float = 600.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
     """Time the detector of a config in its four forms.

@@ -211,6 +211,9 @@ class Plan:
                 refused[candidate.name] = reason
             else:
                 usable.append(candidate)
+        if weights.p == 1:
+            # Untimed, a dense layer is best left to the libraries.
+            usable.sort(key=lambda candidate: not candidate.dense)
         if not usable:
             raise RuntimeError(
                 f'Plan: no candidate for {layer_key(weights, False, False)} '

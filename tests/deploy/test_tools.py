@@ -84,6 +84,8 @@ def predictions(folder, checkpoint, name, *flags):
 @pytest.fixture(scope='module')
 def exported(folder):
     """Predictions by onnxruntime, and the graph that made them."""
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
     flags = ('--backend', 'onnxruntime')
     got = predictions(folder, 'deployed.pth', 'onnx', *flags)
     return got, folder / 'onnx' / 'deployed.onnx'

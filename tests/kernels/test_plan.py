@@ -123,6 +123,13 @@ def test_spent_budget_falls_back_on_the_nearest(monkeypatch):
     assert (chosen.candidate, chosen.reason) == ('dense_nchw', 'nearest')
 
 
+def test_untimed_dense_layer_is_left_to_the_libraries():
+    conv = PlannedConv2d(nn.Conv2d(16, 16, 3), Plan(frozen=True))
+    conv(torch.randn(1, 16, 8, 8))
+    name = only_choice(conv.plan).candidate
+    assert plan.BY_NAME[name].dense
+
+
 def test_plan_survives_a_checkpoint_and_is_reproducible(tmp_path):
     layer, x = build('plain')
     conv = PlannedConv2d(layer)
