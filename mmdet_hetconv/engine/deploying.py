@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -59,8 +60,10 @@ def export(args: argparse.Namespace) -> None:
     """What ``tools/export_onnx.py`` does with its arguments.
 
     Raises:
-        UserError: as :func:`deploy`; a detector without a dense head.
+        UserError: as :func:`deploy`; a detector without a dense head; a
+            package for ONNX is not installed.
     """
+    _check_packages('onnx', 'onnxscript')
     out = _check_out(args.out)
     cfg, model, content = _build(args)
     model = switch_deployed(model, content, args.checkpoint)
@@ -99,8 +102,11 @@ def switch_runner(runner, content: dict | None, args) -> None:
 
     Raises:
         UserError: a deployed checkpoint without --deploy; weights that are
-            not the model's; a detector that onnxruntime cannot serve.
+            not the model's; a detector that onnxruntime cannot serve, or
+            its packages are not installed.
     """
+    if args.backend == 'onnxruntime':
+        _check_packages('onnx', 'onnxscript', 'onnxruntime')
     if content is None:
         raise UserError(
             f'--deploy and --backend need a file, not {args.checkpoint}'
@@ -143,6 +149,15 @@ def _build(args) -> tuple[Config, nn.Module, dict]:
         model = MODELS.build(cfg.model)
     preflight.check_model(model, cfg)
     return cfg, model.eval(), content
+
+
+def _check_packages(*names: str) -> None:
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            'ONNX needs packages that are not installed: pip install '
+            f'{" ".join(missing)}'
+        )
 
 
 def _check_out(name: str) -> Path:

@@ -152,6 +152,18 @@ def test_graph_of_any_batch_and_size(folder, exported):
             )
 
 
+def test_export_names_the_package_it_lacks(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        'mmdet_hetconv.engine.deploying.find_spec',
+        lambda name: None if name == 'onnxscript' else object(),
+    )
+    out = tmp_path / 'model.onnx'
+    argv = [folder / 'config.py', folder / 'trained.pth', '--out', out]
+    message = error_of(load_main('export_onnx'), *argv)
+    assert message.endswith('pip install onnxscript')
+    assert not out.exists()
+
+
 def test_export_refuses_what_it_cannot_write(folder, tmp_path):
     argv = [folder / 'config.py', folder / 'trained.pth', '--out', tmp_path]
     assert 'cannot be written' in error_of(load_main('export_onnx'), *argv)
