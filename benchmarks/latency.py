@@ -32,6 +32,7 @@ from mmdet_hetconv.kernels import Plan, PlannedConv2d
 from mmdet_hetconv.kernels.candidate import LAYOUTS
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.table import format_table
+from mmdet_hetconv.timing import times_in_turns
 
 # Channels and size of the map, see --layers.
 GRID = (
@@ -136,22 +137,10 @@ def train_step(
 
 def measure(runs: dict[str, Callable], rounds: int, args) -> dict:
     """Milliseconds of every run, in turns."""
-    device = args.device
-    clock = clock_of(args)
     for run in runs.values():
         run()
         run()
-    times = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            if device != 'cpu':
-                torch.cuda.synchronize()
-            start = clock()
-            run()
-            if device != 'cpu':
-                torch.cuda.synchronize()
-            times[name].append((clock() - start) * 1e3)
-    return times
+    return times_in_turns(runs, rounds, args.device, clock_of(args))
 
 
 def compare(args, channels: int, size: int, p: int) -> dict | None:

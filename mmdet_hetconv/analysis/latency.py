@@ -25,6 +25,7 @@ from ..deploy.onnx import RawOutputs
 from ..deploy.switch import planned_convs
 from ..kernels import Plan
 from ..layers import HetConv2d
+from ..timing import times_in_turns
 from .complexity import count_complexity
 from .config import build_detector, input_shape
 
@@ -217,17 +218,7 @@ def _measure(
         before = _start_peak(device)
         run()
         peaks[form] = _end_peak(device, before)
-    times: dict[str, list[float]] = {form: [] for form in runs}
-    for _ in range(rounds):
-        for form, run in runs.items():
-            if device != 'cpu':
-                torch.cuda.synchronize()
-            start = clock()
-            run()
-            if device != 'cpu':
-                torch.cuda.synchronize()
-            times[form].append((clock() - start) * 1e3)
-    return times, peaks
+    return times_in_turns(runs, rounds, device, clock), peaks
 
 
 def _start_peak(device: str) -> float:

@@ -135,6 +135,13 @@ def _newest_first(work_dir: Path) -> Iterator[Path]:
     yield from sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """The detector inside data parallelism and test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
 def check_fits(model: nn.Module, content: dict, path: str | Path) -> None:
     """Load a checkpoint's weights, all of them.
 
@@ -147,8 +154,7 @@ def check_fits(model: nn.Module, content: dict, path: str | Path) -> None:
     """
     state = content.get('state_dict', content)
     state = {re.sub(r'^module\.', '', key): v for key, v in state.items()}
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    model = unwrap(model)
     missing, unexpected, wrong = [], [], []
     _load(model, '', state, missing, unexpected, wrong)
     missing = [key for key in missing if 'num_batches_tracked' not in key]

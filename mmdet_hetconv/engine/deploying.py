@@ -9,7 +9,6 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from ..analysis.config import input_shape
@@ -111,9 +110,7 @@ def switch_runner(runner, content: dict | None, args) -> None:
         raise UserError(
             f'--deploy and --backend need a file, not {args.checkpoint}'
         )
-    model = runner.model
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    model = checkpoint.unwrap(runner.model)
     switch_deployed(model, content, args.checkpoint)
     if args.backend == 'onnxruntime':
         path = Path(runner.work_dir) / f'{Path(args.checkpoint).stem}.onnx'

@@ -1,0 +1,32 @@
+"""Times that can be compared: several functions, one after the other."""
+
+from collections.abc import Callable
+
+import torch
+
+
+def times_in_turns(
+    runs: dict[str, Callable],
+    rounds: int,
+    device: str,
+    clock: Callable[[], float],
+) -> dict[str, list[float]]:
+    """Milliseconds of every run, A B A B ..., so that drift hits all alike.
+
+    Args:
+        runs: functions without arguments, warmed up.
+        rounds: times that each is run.
+        device: 'cpu', or one whose queue has to be waited for.
+        clock: seconds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            if device != 'cpu':
+                torch.cuda.synchronize()
+            start = clock()
+            run()
+            if device != 'cpu':
+                torch.cuda.synchronize()
+            times[name].append((clock() - start) * 1e3)
+    return times
