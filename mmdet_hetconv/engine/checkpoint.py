@@ -5,6 +5,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from .processes import announce
 
 # What Runner.resume() of mmengine reads.
 _RESUME_KEYS = ('state_dict', 'meta', 'message_hub')
+# What mmengine calls a checkpoint to go on from; not so its published ones.
+_NAME = re.compile(r'(epoch|iter)_\d+\.pth')
 # What torch's messages name when they refuse.
 _REFUSED = re.compile(
     r'(?:GLOBAL|function|but got) (.+?)(?: was not an| whose module|$)',
@@ -41,17 +44,10 @@ def read_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         raise UserError(f'checkpoint {path} does not exist')
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's message names the global and then advises, over many lines,
-        # to switch the protection off.
-        refused = _REFUSED.search(str(error))
-        if refused is None:
-            raise UserError(f'{path} is not a checkpoint of torch') from error
-        raise UserError(
-            f'checkpoint {path} is refused: it holds {refused[1]}, and '
-            'loading that could run any code'
-        ) from error
+        with explained_unpickling(f'checkpoint {path}'):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # of a file of any content, anything
         raise UserError(
             f'checkpoint {path} cannot be read, it is truncated, damaged or '
@@ -64,6 +60,25 @@ def read_checkpoint(path: str | Path) -> dict:
     return content
 
 
+@contextmanager
+def explained_unpickling(what: str) -> Iterator[None]:
+    """Turn torch's refusal to unpickle something into a UserError."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        # torch's message names the global and then advises, over many lines,
+        # to switch the protection off.
+        refused = _REFUSED.search(str(error))
+        if refused is None:
+            raise UserError(
+                f'{what} cannot be read, it is no checkpoint of torch'
+            ) from error
+        raise UserError(
+            f'{what} is refused: it holds {refused[1]}, and loading that '
+            'could run any code'
+        ) from error
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0]
@@ -74,15 +89,22 @@ def check_resumable(path: str | Path) -> dict:
 
     Raises:
         UserError: as :func:`read_checkpoint`; weights without the state of
-            their training.
+            their training; a config to be run.
     """
     content = read_checkpoint(path)
     for key in _RESUME_KEYS:
-        if key not in content:
+        if not isinstance(content.get(key), dict):
             raise UserError(
                 f'--resume: checkpoint {path} has no {key!r}, it is not '
                 'the state of a training'
             )
+    if 'config' in content['meta']:
+        # Runner.resume() of mmengine executes it. No version of mmengine
+        # writes it, those of mmcv before 2.0 did.
+        raise UserError(
+            f'--resume: checkpoint {path} is refused: it holds a config, '
+            'which is a program and would be run'
+        )
     return content
 
 
@@ -127,8 +149,8 @@ def _newest_first(work_dir: Path) -> Iterator[Path]:
     found = {
         path.resolve()
         for folder in folders
-        for pattern in ('epoch_*.pth', 'iter_*.pth')
-        for path in folder.glob(pattern)
+        for path in folder.glob('*.pth')
+        if _NAME.fullmatch(path.name)
     }
     if named:
         found.discard(Path(named).resolve())

@@ -6,7 +6,15 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
+from .datasets import type_name
 from .errors import UserError
+
+# mmengine's hooks that write files, and ours in their places.
+_OWN_HOOKS = {
+    'checkpoint': ('CheckpointHook', 'WholeCheckpointHook'),
+    'logger': ('LoggerHook', 'FirstLoggerHook'),
+}
+_INTERVAL = {'checkpoint': 1, 'logger': 10}  # mmengine's
 
 
 class OptionsAction(DictAction):
@@ -59,6 +67,24 @@ def set_work_dir(cfg: Config, work_dir: str | None, config: str) -> None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(config).stem)
+
+
+def use_own_hooks(cfg: Config) -> None:
+    """Write files by :mod:`.hooks`, where a config has mmengine's own."""
+    if not cfg.get('default_hooks'):
+        cfg.default_hooks = {}
+    for name, (stock, own) in _OWN_HOOKS.items():
+        if name not in cfg.default_hooks:
+            cfg.default_hooks[name] = dict(type=own, interval=_INTERVAL[name])
+        hook = cfg.default_hooks[name]
+        if hook is not None and type_name(hook) == stock:
+            hook['type'] = own
+    # mmengine keeps the config with the run: whoever reads it finds them.
+    imports = cfg.get('custom_imports') or {}
+    names = imports.get('imports') or []
+    names = [names] if isinstance(names, str) else list(names)
+    if 'mmdet_hetconv' not in names:
+        cfg.custom_imports = {**imports, 'imports': [*names, 'mmdet_hetconv']}
 
 
 def set_amp(cfg: Config) -> None:

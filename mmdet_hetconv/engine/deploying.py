@@ -19,7 +19,9 @@ from ..kernels import Plan
 from ..version import __version__
 from . import checkpoint, configs, preflight
 from .errors import UserError
+from .files import save_whole
 from .processes import announce
+from .safe_globals import unpickle_weights_only
 
 # Where a deployed checkpoint keeps its plan; marks it as one.
 PLAN = 'hetconv_plan'
@@ -43,15 +45,9 @@ def deploy(args: argparse.Namespace) -> None:
     meta = dict(content.get('meta') or {})
     meta['mmdet_hetconv_version'] = __version__
     state = {k: v.cpu().clone() for k, v in model.state_dict().items()}
-    temporary = out.with_name(f'.{out.name}.part')
-    try:
-        torch.save(
-            {'state_dict': state, 'meta': meta, PLAN: plan.state_dict()},
-            temporary,
-        )
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_whole(
+        {'state_dict': state, 'meta': meta, PLAN: plan.state_dict()}, out
+    )
     announce(f'{out} written: {len(planned_convs(model))} convolutions')
 
 
@@ -138,6 +134,7 @@ def plan_of(model: nn.Module) -> Plan:
 
 
 def _build(args) -> tuple[Config, nn.Module, dict]:
+    unpickle_weights_only()
     register_all_modules(init_default_scope=True)
     cfg = configs.read_config(args.config)
     configs.merge_options(cfg, args.cfg_options)

@@ -1,6 +1,8 @@
 """Training and evaluation, from parsed arguments to the last log line."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from urllib.error import URLError
@@ -14,7 +16,9 @@ from mmengine.runner import Runner
 
 from . import checkpoint, configs, deploying, preflight, processes
 from .errors import UserError
+from .files import NO_SPACE
 from .own_data import use_own_data
+from .safe_globals import unpickle_weights_only
 
 
 def train(args: argparse.Namespace) -> None:
@@ -37,12 +41,8 @@ def train(args: argparse.Namespace) -> None:
         del state  # as large as the model and its optimizer
     preflight.check_model(runner.model, cfg)
     preflight.warn_if_frozen_at_random(runner.model, cfg)
-    try:
+    with _explained_run(cfg):
         runner.train()
-    except URLError as error:
-        raise UserError(
-            f'pre-trained weights cannot be downloaded: {error.reason}'
-        ) from error
 
 
 def test(args: argparse.Namespace) -> None:
@@ -79,11 +79,13 @@ def test(args: argparse.Namespace) -> None:
         runner.test_evaluator.metrics.append(
             DumpDetResults(out_file_path=args.out)
         )
-    runner.test()
+    with _explained_run(cfg):
+        runner.test()
 
 
 def _prepare(args: argparse.Namespace, task: str) -> Config:
     """The config with everything that both tools' arguments say."""
+    unpickle_weights_only()
     setup_cache_size_limit_of_dynamo()
     register_all_modules(init_default_scope=False)
     cfg = configs.read_config(args.config)
@@ -92,6 +94,7 @@ def _prepare(args: argparse.Namespace, task: str) -> Config:
         use_own_data(cfg, args.data_root)
     configs.merge_options(cfg, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
+    configs.use_own_hooks(cfg)
     return cfg
 
 
@@ -126,6 +129,27 @@ def _build_runner(cfg: Config) -> Runner:
         if 'runner_type' in cfg:
             return RUNNERS.build(cfg)
         return Runner.from_cfg(cfg)
+
+
+@contextmanager
+def _explained_run(cfg: Config) -> Iterator[None]:
+    """Turn what may befall a run from outside into a UserError."""
+    try:
+        with checkpoint.explained_unpickling('pre-trained weights'):
+            yield
+    except URLError as error:
+        raise UserError(
+            f'pre-trained weights cannot be downloaded: {error.reason}'
+        ) from error
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        last = checkpoint.newest_checkpoint(cfg.work_dir)
+        rest = f'{last} is the last complete checkpoint, --resume goes on'
+        raise UserError(
+            f'{error.filename or cfg.work_dir} cannot be written: '
+            f'{error.strerror}; {rest if last else "no checkpoint was saved"}'
+        ) from error
 
 
 def _augment(cfg: Config) -> None:

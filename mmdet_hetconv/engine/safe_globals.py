@@ -9,6 +9,7 @@ of ``getattr``. With the true getattr a checkpoint could reach everything, so
 that the name stands for :func:`statistics_method` while loading.
 """
 
+import os
 import pickle
 from collections.abc import Callable
 
@@ -59,3 +60,14 @@ def allow_training_checkpoints() -> None:
     version = torch.__version__.split('.')[:2]
     if tuple(int(part) for part in version) >= (2, 6):
         torch.serialization.add_safe_globals(checkpoint_globals())
+
+
+def unpickle_weights_only() -> None:
+    """Make every torch.load() of this process one of weights only.
+
+    mmengine downloads by torch.hub, which unpickles anything, and torch
+    before 2.6 does so by default. For programs: a library that does it on
+    import would break its user's own files.
+    """
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'

@@ -1,0 +1,61 @@
+"""Files that are there in full or not at all."""
+
+import contextlib
+import errno
+import io
+import os
+from pathlib import Path
+
+import torch
+
+from .errors import UserError
+
+# What a system says when nothing more can be written: disk, quota, limit.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def part_of(path: Path) -> Path:
+    """The name of a file while it is being written, in the same folder."""
+    return path.with_name(f'.{path.name}.part')
+
+
+def write_whole(path: str | Path, data: bytes | memoryview) -> None:
+    """Write a file of which nobody, at no time, sees a part.
+
+    A former file of the name stays until the new one is on the disk.
+
+    Raises:
+        OSError: as open() and write(); nothing is left of the file then.
+    """
+    path = Path(path)
+    part = part_of(path)
+    try:
+        with open(part, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    # The new name, too, has to survive a power cut.
+    folder = os.open(path.parent, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # not every file system can
+        os.fsync(folder)
+    os.close(folder)
+
+
+def save_whole(content: dict, path: str | Path) -> None:
+    """torch.save() by :func:`write_whole`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    # torch.save() itself says "unexpected pos" where a disk is full.
+    with io.BytesIO() as buffer:
+        torch.save(content, buffer)
+        try:
+            write_whole(path, buffer.getbuffer())
+        except OSError as error:
+            raise UserError(
+                f'{path} cannot be written: {error.strerror}'
+            ) from error
