@@ -136,11 +136,12 @@ def train_step(
 
 
 def measure(runs: dict[str, Callable], rounds: int, args) -> dict:
-    """Milliseconds of every run, in turns."""
+    """Milliseconds of every run, in turns, each in its own warm caches."""
     for run in runs.values():
         run()
         run()
-    return times_in_turns(runs, rounds, args.device, clock_of(args))
+    clock = clock_of(args)
+    return times_in_turns(runs, rounds, args.device, clock, untimed=4)
 
 
 def compare(args, channels: int, size: int, p: int) -> dict | None:

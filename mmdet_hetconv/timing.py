@@ -10,6 +10,7 @@ def times_in_turns(
     rounds: int,
     device: str,
     clock: Callable[[], float],
+    untimed: int = 0,
 ) -> dict[str, list[float]]:
     """Milliseconds of every run, A B A B ..., so that drift hits all alike.
 
@@ -18,10 +19,14 @@ def times_in_turns(
         rounds: times that each is run.
         device: 'cpu', or one whose queue has to be waited for.
         clock: seconds.
+        untimed: runs before each timed one, so that a short function does
+            not pay for the caches that the one before it has emptied.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
+            for _ in range(untimed):
+                run()
             if device != 'cpu':
                 torch.cuda.synchronize()
             start = clock()

@@ -28,6 +28,9 @@ FLAGS = (
     '-fopenmp',
 )
 TIMEOUT_S = 300
+# Of hetconv_fused.
+ARGUMENTS = [ctypes.c_void_p] * 7 + [ctypes.c_int64, ctypes.c_int]
+ARGUMENTS += [ctypes.c_int64, ctypes.c_int]
 
 
 def cache_folder() -> Path:
@@ -83,7 +86,9 @@ def load_library() -> tuple[ctypes.CDLL | None, str | None]:
         if not target.exists():
             print_log(f'HetConv: compiling {SOURCE.name} (once)', 'current')
             _build(compiler, target)
-        return ctypes.CDLL(str(target)), None
+        library = ctypes.CDLL(str(target))
+        library.hetconv_fused.argtypes = ARGUMENTS
+        return library, None
     except (OSError, subprocess.SubprocessError) as error:
         message = getattr(error, 'stderr', None) or str(error)
         reason = f'{SOURCE.name} did not build: {message[:500]}'

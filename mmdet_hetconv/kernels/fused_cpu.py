@@ -84,9 +84,17 @@ def pack_panels(
     return torch.cat(packed), torch.tensor(panels, dtype=torch.int64)
 
 
-@torch.library.custom_op(
-    'mmdet_hetconv::fused_cpu', mutates_args=(), device_types='cpu'
+# Not torch.library.custom_op: its wrappers for autograd and aliasing take
+# longer than a small layer.
+torch.library.define(
+    'mmdet_hetconv::fused_cpu',
+    '(Tensor x, Tensor packed, Tensor panels, Tensor? bias, Tensor? residual,'
+    ' int filters, int[] kernel_size, int[] stride, int[] padding,'
+    ' int[] dilation, int p, bool relu) -> Tensor',
 )
+
+
+@torch.library.impl('mmdet_hetconv::fused_cpu', 'cpu')
 def fused_cpu(
     x: Tensor,
     packed: Tensor,
@@ -121,18 +129,18 @@ def fused_cpu(
         *(batch, height, width, channels, *y.shape[2:], filters),
         *(*kernel_size, *stride, *padding, *dilation, channels // p),
     )
-    pointers = [
-        ctypes.c_void_p(None if t is None else t.data_ptr())
-        for t in (x, packed, bias, residual, y)
-    ]
     failed = library.hetconv_fused(
-        *pointers,
+        x.data_ptr(),
+        packed.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        None if residual is None else residual.data_ptr(),
+        y.data_ptr(),
         (ctypes.c_int64 * len(shape))(*shape),
-        ctypes.c_void_p(panels.data_ptr()),
-        ctypes.c_int64(len(panels)),
-        ctypes.c_int(relu),
-        ctypes.c_int64(CACHE_BYTES),
-        ctypes.c_int(torch.get_num_threads()),
+        panels.data_ptr(),
+        len(panels),
+        relu,
+        CACHE_BYTES,
+        torch.get_num_threads(),
     )
     if failed:
         raise RuntimeError('mmdet_hetconv::fused_cpu: out of memory')
@@ -156,7 +164,7 @@ def _empty_output(
     )
 
 
-@fused_cpu.register_fake
+@torch.library.register_fake('mmdet_hetconv::fused_cpu')
 def _(
     x,
     packed,
@@ -215,7 +223,7 @@ class FusedCPU(Candidate):
         self, x: Tensor, residual: Tensor | None, relu: bool
     ) -> Tensor:
         w = self.weights
-        y = fused_cpu(
+        y = torch.ops.mmdet_hetconv.fused_cpu.default(
             w.permute_input(x),
             self.packed,
             self.panels,

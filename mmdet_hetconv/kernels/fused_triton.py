@@ -207,7 +207,7 @@ class FusedTriton(Candidate):
 
     def __init__(self, weights: ConvWeights, x: Tensor):
         super().__init__(weights, x)
-        self.centre, self.taps = pack_taps(*weights.branches())
+        self.centre, self.taps = pack_taps(*weights.merged(weights.p))
 
     def compute(
         self, x: Tensor, residual: Tensor | None, relu: bool

@@ -1,5 +1,7 @@
 """A convolution for inference whose kernel a plan chooses per input shape."""
 
+from contextlib import nullcontext
+
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -84,11 +86,14 @@ class PlannedConv2d(nn.Module):
         if x.dim() == 3:
             residual = None if residual is None else residual[None]
             return self(x[None], residual)[0]
+        # Entering a context costs as much as a small layer.
+        plain = nullcontext()
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
+            plain = torch.autocast(x.device.type, enabled=False)
         if residual is not None:
             residual = residual.to(x.dtype)
-        with torch.autocast(x.device.type, enabled=False):
+        with plain:
             return self._candidate(x, residual)(x, residual, self.relu)
 
     def _candidate(self, x: Tensor, residual: Tensor | None) -> Candidate:
@@ -98,8 +103,7 @@ class PlannedConv2d(nn.Module):
             kind = PackedDenseNCHW if self.p == 1 else TwoBranchNCHW
             prepared = self._prepared.get((kind.name, x.dtype, x.device))
             return prepared or kind(self.weights(x.dtype), x)
-        with torch.no_grad():
-            return self._planned(x, residual is not None)
+        return self._planned(x, residual is not None)
 
     def _planned(self, x: Tensor, residual: bool) -> Candidate:
         key = (
@@ -107,13 +111,17 @@ class PlannedConv2d(nn.Module):
             *(torch.get_num_threads(), id(self.plan), self.plan.edits),
         )
         if key not in self._chosen:
-            weights = self.weights(x.dtype)
-            kind, built = self.plan.choose(weights, x, residual, self.relu)
-            place = (kind.name, x.dtype, x.device)
-            if place not in self._prepared:
-                self._prepared[place] = built or kind(weights, x)
-            self._chosen[key] = self._prepared[place]
+            self._chosen[key] = self._choose(x, residual)
         return self._chosen[key]
+
+    @torch.no_grad()
+    def _choose(self, x: Tensor, residual: bool) -> Candidate:
+        weights = self.weights(x.dtype)
+        kind, built = self.plan.choose(weights, x, residual, self.relu)
+        place = (kind.name, x.dtype, x.device)
+        if place not in self._prepared:
+            self._prepared[place] = built or kind(weights, x)
+        return self._prepared[place]
 
     def extra_bytes(self) -> int:
         """Memory of prepared weights, beside the buffers."""

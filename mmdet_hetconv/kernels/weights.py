@@ -86,19 +86,22 @@ class ConvWeights:
         return weight, bias
 
     def branches(self) -> tuple[Tensor, Tensor]:
-        """Grouped kernels with an empty centre, and the 1 x 1 over all
-        channels that holds it.
+        """Grouped kernels and the 1 x 1 over all channels.
+
+        Each holds half of the own block's centre taps: with a zero in either,
+        an infinite input would give NaN there, 0 * inf.
 
         Shape:
             returns (N, M/p, Kh, Kw) and (N, M, 1, 1).
         """
-        centre, rest = split_centre(self.grouped)
+        kh, kw = self.kernel_size
+        grouped = self.grouped.clone()
+        half = grouped[:, :, kh // 2, kw // 2].mul_(0.5)[..., None, None]
         if self.p == 1:
-            return rest, centre
+            return grouped, half
         own = torch.zeros_like(self.foreign)
-        return rest, merge_to_dense(centre, own, self.p) + expand_foreign(
-            self.foreign, self.p
-        )
+        point = merge_to_dense(half, own, self.p)
+        return grouped, point + expand_foreign(self.foreign, self.p)
 
     def merged(self, p: int) -> tuple[Tensor, Tensor]:
         """The same function as a layer of fewer, larger blocks.

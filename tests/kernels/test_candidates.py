@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdet_hetconv.kernels import CANDIDATES, take_weights
-from mmdet_hetconv.kernels.fused_cpu import FusedCPU, fused_cpu, merge_blocks
+from mmdet_hetconv.kernels.fused_cpu import FusedCPU, merge_blocks
 from mmdet_hetconv.layers import HetConv2d
 
 from .cases import CASES, build, expected
@@ -69,9 +69,15 @@ def test_nan_and_inf_go_where_conv2d_sends_them(candidate, value):
     assert strange[:, 4, 5].any()
     assert not strange[:, 0].any()
     assert torch.isfinite(y[1]).all()
+    own = y[0, :16, 3:6, 4:7]
     if value != value:
         assert torch.isnan(y[0, :, 4, 5]).all()
-        assert torch.isnan(y[0, :16, 3:6, 4:7]).all()
+        assert torch.isnan(own).all()
+    else:
+        wanted = expected(layer, x, relu=True)[0, :16, 3:6, 4:7]
+        assert torch.isinf(wanted).any()
+        assert torch.equal(torch.isinf(own), torch.isinf(wanted))
+        assert not torch.isnan(own).any()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +118,7 @@ def test_fused_cpu_operator_contract():
     compute = ready(FusedCPU, layer, x)
     w = compute.weights
     torch.library.opcheck(
-        fused_cpu,
+        torch.ops.mmdet_hetconv.fused_cpu.default,
         (
             x.contiguous(memory_format=torch.channels_last),
             compute.packed,

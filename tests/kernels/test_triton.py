@@ -114,7 +114,7 @@ def test_nan_and_inf_spread_as_in_conv2d():
 def operands(relu: bool):
     layer = HetConv2d(16, 16, 3, 2, 1, p=2).requires_grad_(False).to(DEVICE)
     weights = take_weights(layer)
-    centre, taps = pack_taps(*weights.branches())
+    centre, taps = pack_taps(*weights.merged(weights.p))
     x = torch.randn(1, 16, 5, 6, device=DEVICE)
     tensors = [x, centre, taps, weights.bias]
     geometry = ([3, 3], [2, 2], [1, 1], [1, 1], 2, relu)

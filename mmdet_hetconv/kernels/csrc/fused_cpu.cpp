@@ -248,41 +248,49 @@ int hetconv_fused(const float* x, const float* weights, const float* bias,
   if (parts > panels) parts = panels;
 
   int failed = 0;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) \
+#pragma omp parallel num_threads(threads) \
     if (threads > 1) reduction(| : failed)
-  for (int64_t task = 0; task < groups * parts; ++task) {
+  {
     float* packed = scratch(rows * row_floats);
-    if (!packed) {
-      failed = 1;
-      continue;
-    }
-    const int64_t group = task / parts, part = task % parts;
-    const int64_t chunk = group % chunks;
-    const int64_t strip = group / chunks % strips;
-    const int64_t b = group / chunks / strips;
-    const int64_t top = chunk * s.Ho / chunks;
-    const int64_t tiles = (chunk + 1) * s.Ho / chunks - top;
-    const int64_t ox = strip * s.Wo / strips;
-    const int64_t pixels = (strip + 1) * s.Wo / strips - ox;
-    const float* image = x + b * s.H * s.W * s.M;
-    const int64_t left = ox * s.sw - s.pw;
-    if (shared)
-      pack(s, image, top * s.sh - s.ph, 1, (tiles - 1) * s.sh + s.kh, left,
-           columns, pitch, packed);
-    else
-      for (int64_t i = 0; i < tiles; ++i)
-        pack(s, image, (top + i) * s.sh - s.ph, s.dh, s.kh, left, columns,
-             pitch, packed + i * s.kh * row_floats);
-    const int64_t apart = (shared ? s.sh : s.kh) * row_floats;
-    for (int64_t q = panels * part / parts; q < panels * (part + 1) / parts;
-         ++q) {
-      float start[2 * WIDE] = {0};
-      if (bias) std::memcpy(start, bias + panel[q].first, panel[q].filters * 4);
-      const Kernel kernel = tables.pick(panel[q].width, pixels);
-      for (int64_t i = 0; i < tiles; ++i) {
-        const int64_t at = ((b * s.Ho + top + i) * s.Wo + ox) * s.N;
-        kernel(s, panel[q], packed + i * apart, columns, pitch, weights,
-               start, residual ? residual + at : nullptr, relu, y + at);
+    int64_t held = -1;  // the group that is packed
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < groups * parts; ++task) {
+      if (!packed) {
+        failed = 1;
+        continue;
+      }
+      const int64_t group = task / parts, part = task % parts;
+      const int64_t chunk = group % chunks;
+      const int64_t strip = group / chunks % strips;
+      const int64_t b = group / chunks / strips;
+      const int64_t top = chunk * s.Ho / chunks;
+      const int64_t tiles = (chunk + 1) * s.Ho / chunks - top;
+      const int64_t ox = strip * s.Wo / strips;
+      const int64_t pixels = (strip + 1) * s.Wo / strips - ox;
+      const float* image = x + b * s.H * s.W * s.M;
+      const int64_t left = ox * s.sw - s.pw;
+      if (held != group) {
+        if (shared)
+          pack(s, image, top * s.sh - s.ph, 1, (tiles - 1) * s.sh + s.kh, left,
+               columns, pitch, packed);
+        else
+          for (int64_t i = 0; i < tiles; ++i)
+            pack(s, image, (top + i) * s.sh - s.ph, s.dh, s.kh, left, columns,
+                 pitch, packed + i * s.kh * row_floats);
+        held = group;
+      }
+      const int64_t apart = (shared ? s.sh : s.kh) * row_floats;
+      for (int64_t q = panels * part / parts; q < panels * (part + 1) / parts;
+           ++q) {
+        float start[2 * WIDE] = {0};
+        if (bias)
+          std::memcpy(start, bias + panel[q].first, panel[q].filters * 4);
+        const Kernel kernel = tables.pick(panel[q].width, pixels);
+        for (int64_t i = 0; i < tiles; ++i) {
+          const int64_t at = ((b * s.Ho + top + i) * s.Wo + ox) * s.N;
+          kernel(s, panel[q], packed + i * apart, columns, pitch, weights,
+                 start, residual ? residual + at : nullptr, relu, y + at);
+        }
       }
     }
   }
