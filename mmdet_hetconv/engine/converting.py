@@ -4,19 +4,16 @@ import argparse
 import math
 import os
 import random
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import MMLogger
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from ..convert import Fit, calibrate, find_pairs, load_projected, rearrange
@@ -25,10 +22,13 @@ from ..version import __version__
 from . import checkpoint, configs, preflight
 from .datasets import join_root, leaf_datasets
 from .errors import UserError
+from .evaluating import evaluate
+from .files import save_whole
 from .folders import find_data
 from .images import check_images
 from .own_data import use_own_data
 from .processes import announce
+from .safe_globals import unpickle_weights_only
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # Images that tell how channels are to be permuted.
@@ -60,6 +60,7 @@ def convert(args: argparse.Namespace) -> None:
         UserError: a mistake in the command line, the configs, the checkpoint
             or the images. The output file is not touched then.
     """
+    unpickle_weights_only()
     register_all_modules(init_default_scope=True)
     out = _check_out(args.out)
     dense_cfg = configs.read_config(args.dense_config)
@@ -87,11 +88,11 @@ def convert(args: argparse.Namespace) -> None:
     started = time.monotonic()
     metrics = {}
     if evaluates:
-        metrics['dense'] = _evaluate(dense_cfg, dense)
+        metrics['dense'] = evaluate(dense_cfg, dense)
     try:
         _load_projected(dense, het, part)
         if evaluates:
-            metrics['projected'] = _evaluate(het_cfg, het)
+            metrics['projected'] = evaluate(het_cfg, het)
         fits, kept = _calibrate(dense, het, part, batches, args.permute)
     except ValueError as error:
         raise UserError(
@@ -99,7 +100,7 @@ def convert(args: argparse.Namespace) -> None:
             f'{args.het_config}: {error}'
         ) from error
     if evaluates and fits:
-        metrics['calibrated'] = _evaluate(het_cfg, het)
+        metrics['calibrated'] = evaluate(het_cfg, het)
     report = dict(
         method=args.method,
         images=len(batches or ()),
@@ -163,7 +164,10 @@ def _read_weights(path: str) -> dict:
     if checkpoint.is_local(path):
         return checkpoint.read_checkpoint(path)
     try:
-        return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+        with checkpoint.explained_unpickling(f'checkpoint {path}'):
+            return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except UserError:
+        raise
     except Exception as error:  # a download: anything may happen
         raise UserError(
             f'checkpoint {path} cannot be loaded: {error}'
@@ -316,25 +320,6 @@ def _has_annotations(cfg: Config) -> bool:
     return True
 
 
-def _evaluate(cfg: Config, model: nn.Module) -> dict[str, float]:
-    """The metrics of tools/test.py."""
-    with tempfile.TemporaryDirectory() as folder:
-        runner = Runner(
-            model,
-            folder,
-            test_dataloader=cfg.test_dataloader,
-            test_evaluator=cfg.test_evaluator,
-            test_cfg=cfg.get('test_cfg') or dict(type='TestLoop'),
-            default_scope='mmdet',
-            experiment_name=f'convert_{time.monotonic_ns()}',
-            log_level='WARNING',
-        )
-        metrics = {key: float(v) for key, v in runner.test().items()}
-    # The runner's logger, which only warns, would stay the current one.
-    MMLogger.get_instance(f'converting_{time.monotonic_ns()}')
-    return metrics
-
-
 def _write(
     out: Path, het: nn.Module, part: str, content: dict, cfg: Config, report
 ) -> None:
@@ -353,9 +338,4 @@ def _write(
     dense_meta = content.get('meta') or {}
     if 'dataset_meta' in dense_meta:
         meta['dataset_meta'] = dense_meta['dataset_meta']
-    temporary = out.with_name(f'.{out.name}.part')
-    try:
-        torch.save(dict(state_dict=state, meta=meta), temporary)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_whole(dict(state_dict=state, meta=meta), out)

@@ -35,6 +35,9 @@ def write_whole(path: str | Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        error.filename = str(path)  # write() and fsync() name none
+        raise
     finally:
         part.unlink(missing_ok=True)
     # The new name, too, has to survive a power cut.
