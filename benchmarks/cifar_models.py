@@ -28,7 +28,11 @@ MOBILENET += ((512, 1),) * 5 + ((1024, 2), (1024, 1))
 def conv3x3(
     conv_cfg: dict | None, in_channels: int, out_channels: int, stride: int = 1
 ) -> nn.Module:
-    """A 3 x 3 convolution that a batch norm follows."""
+    """A 3 x 3 convolution that a batch norm follows.
+
+    A HetConv's p is cut to what the channels allow: narrow networks, and the
+    first layers of MobileNet, have fewer than p.
+    """
     shape = dict(
         in_channels=in_channels,
         out_channels=out_channels,
@@ -39,7 +43,10 @@ def conv3x3(
     )
     if conv_cfg is None:
         return nn.Conv2d(**shape)
-    return MODELS.build(dict(conv_cfg, **shape))
+    cfg = dict(conv_cfg, **shape)
+    if 'p' in cfg:
+        cfg['p'] = math.gcd(cfg['p'], in_channels, out_channels)
+    return MODELS.build(cfg)
 
 
 def conv_bn_relu(*args) -> list[nn.Module]:
@@ -132,11 +139,7 @@ def depthwise_pair(in_channels: int, out_channels: int, stride: int):
 def mobilenet(
     conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1
 ) -> nn.Module:
-    """MobileNet (V1): each pair becomes one convolution of `conv_cfg`.
-
-    A HetConv's p is cut to what a layer's channels allow: the first layers
-    have fewer than p.
-    """
+    """MobileNet (V1): each pair becomes one convolution of `conv_cfg`."""
     channels = round(32 * width)
     layers = conv_bn_relu(None, 3, channels)
     for filters, stride in MOBILENET:
@@ -144,10 +147,7 @@ def mobilenet(
         if conv_cfg is None:
             layers += depthwise_pair(channels, filters, stride)
         else:
-            cfg = dict(conv_cfg)
-            if 'p' in cfg:
-                cfg['p'] = math.gcd(cfg['p'], channels, filters)
-            layers += conv_bn_relu(cfg, channels, filters, stride)
+            layers += conv_bn_relu(conv_cfg, channels, filters, stride)
         channels = filters
     return nn.Sequential(
         *layers,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -79,3 +80,11 @@ def train(
         if after_epoch is not None:
             seen = 100 * right.item() / len(loader.labels)
             after_epoch(math.ceil(step / len(loader)), seen)
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a state dict; the file appears when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix('.part')
+    torch.save(model.state_dict(), part)
+    part.replace(path)

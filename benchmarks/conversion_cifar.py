@@ -3,10 +3,11 @@
     python benchmarks/conversion_cifar.py --data DIR --width 0.25 \
         --epochs 8 --p 2 4 8 16 --fine-tune 0 1 5
 
-trains the dense network (or takes the one that an earlier run left in
---work-dir), converts it in five ways, fine-tunes each, and appends a row per
-result to benchmarks/results/conversion_cifar.csv. Results that are there
-already are not made again: a run that was stopped goes on where it was.
+trains the dense network, converts it in five ways, fine-tunes each, and
+appends a row per result to benchmarks/results/conversion_cifar.csv. Results
+that are there already are not made again: a run that was stopped goes on
+where it was. The dense network is kept in --work-dir. `cifar10.py --save DIR`
+trains the same one, so `--work-dir DIR` takes it from there.
 
     ... --layers 3=2 7=2 10=2 14=2 17=4 20=4 24=8 27=8 30=8 34=8 37=8 40=8
 
@@ -20,14 +21,13 @@ converts one layer at a time, the others being dense: which of them lose?
 import argparse
 import copy
 import time
-from pathlib import Path
 
 import cifar_models
 import torch
-from cifar10 import count
+from cifar10 import add_training_arguments, count, setting_of, weights_file
 from cifar_data import DeviceLoader, load_split
-from cifar_train import evaluate, train
-from record import RESULTS, append_row, read_rows
+from cifar_train import evaluate, save_weights, train
+from record import RESULTS, append_row, has_row
 from torch import nn
 
 from mmdet_hetconv.convert import (
@@ -97,14 +97,12 @@ class Experiment:
             network=args.network,
             width=args.width,
             dense_epochs=args.epochs,
+            batch_size=args.batch_size,
+            lr=args.lr,
+            amp=args.amp,
             calibration_images=args.calib,
             seed=args.seed,
         )
-        self.done = {
-            (row['way'], row['p'], row['tuned_epochs'])
-            for row in read_rows(args.out)
-            if all(row[k] == str(v) for k, v in self.setting.items())
-        }
 
     def build(self) -> nn.Module:
         """The dense network, untrained."""
@@ -116,7 +114,11 @@ class Experiment:
     def fit(self, model: nn.Module, epochs: int, rate: float) -> None:
         generator = torch.Generator().manual_seed(self.args.seed)
         loader = DeviceLoader(
-            *self.train_split, 128, True, self.device, generator
+            *self.train_split,
+            self.args.batch_size,
+            True,
+            self.device,
+            generator,
         )
         start = time.perf_counter()
         train(
@@ -124,6 +126,7 @@ class Experiment:
             loader,
             epochs,
             rate,
+            amp=self.args.amp,
             after_epoch=lambda epoch, seen: print(
                 f'  epoch {epoch}: {seen:.2f} % seen, '
                 f'{time.perf_counter() - start:.0f} s',
@@ -159,10 +162,11 @@ class Experiment:
         return {str(p): dict.fromkeys(names, p) for p in args.p}
 
     def is_done(self, way: str, p: str, tuned: int) -> bool:
-        return (way, p, str(tuned)) in self.done
+        result = dict(way=way, p=p, tuned_epochs=tuned)
+        return has_row(self.args.out, self.setting | result)
 
     def record(self, way, p, tuned, model, seconds) -> None:
-        accuracy = evaluate(model, self.test)
+        accuracy = evaluate(model, self.test, self.args.amp)
         macs = count(model)['macs']
         row = dict(
             self.setting,
@@ -179,15 +183,14 @@ class Experiment:
     def dense(self) -> nn.Module:
         """The dense network, trained once and kept."""
         args = self.args
-        name = f'{args.network}_{args.width:g}_{args.epochs}_{args.seed}.pth'
-        path = Path(args.work_dir) / name
+        setting = setting_of(args, 'dense', args.seed)
+        path = weights_file(args.work_dir, setting)
         model = self.build()
         if path.exists():
             model.load_state_dict(torch.load(path, weights_only=True))
         else:
-            self.fit(model, args.epochs, 0.1)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(model.state_dict(), path)
+            self.fit(model, args.epochs, args.lr)
+            save_weights(model, path)
         return model.eval()
 
     def tuned(self, way: str, p: str, model: nn.Module, seconds: float):
@@ -217,7 +220,7 @@ class Experiment:
                 for layer in het.modules():
                     if isinstance(layer, HetConv2d):
                         layer.reset_parameters()
-                self.fit(het, total, 0.1)
+                self.fit(het, total, args.lr)
                 self.record('scratch', p, total, het, 0.0)
 
 
@@ -226,9 +229,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--data', required=True, metavar='DIR')
-    parser.add_argument('--network', default='vgg16')
-    parser.add_argument('--width', type=float, default=1.0)
+    add_training_arguments(parser)
     parser.add_argument('--epochs', type=int, default=30)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--p', type=int, nargs='+', default=[2, 4, 8, 16])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from mmdet_hetconv.table import read_rows as read_rows
+
 RESULTS = Path(__file__).parent / 'results'
 
 
@@ -46,10 +48,9 @@ def append_row(path: str | Path, row: dict) -> None:
         writer.writerow(row)
 
 
-def read_rows(path: str | Path) -> list[dict[str, str]]:
-    """All rows of a CSV file, none if there is no file."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    with open(path, newline='') as file:
-        return list(csv.DictReader(file))
+def has_row(path: str | Path, setting: dict) -> bool:
+    """Whether a row with these values is in the file."""
+    return any(
+        all(row.get(key) == str(value) for key, value in setting.items())
+        for row in read_rows(path)
+    )

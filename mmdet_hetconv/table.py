@@ -1,6 +1,17 @@
-"""Plain text tables."""
+"""Tables: plain text, Markdown, and CSV files read."""
 
+import csv
 from collections.abc import Sequence
+from pathlib import Path
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """All rows of a CSV file, none if there is no file."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    with open(path, newline='') as file:
+        return list(csv.DictReader(file))
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
@@ -27,6 +38,20 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
 
     rule = ['-' * width for width in widths]
     return '\n'.join(map(line, [list(head), rule, *cells]))
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """The same as a Markdown table, the first column to the left.
+
+    Example:
+        >>> print(markdown_table(('part', 'MACs'), [('neck', '52.7 G')]))
+        | part | MACs |
+        |---|---:|
+        | neck | 52.7 G |
+    """
+    rule = '|---' + '|---:' * (len(head) - 1) + '|'
+    lines = [f'| {" | ".join(map(str, row))} |' for row in (head, *rows)]
+    return '\n'.join([lines[0], rule, *lines[1:]])
 
 
 def with_unit(number: float) -> str:

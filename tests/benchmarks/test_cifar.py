@@ -98,17 +98,79 @@ def test_augmented_images_are_shifted_and_flipped_originals(script):
     assert sorted(torch.cat([y for _, y in batches]).tolist()) == [*range(8)]
 
 
+def rows_of(path):
+    return list(csv.DictReader(path.open()))
+
+
 def test_the_table_goes_on_where_it_was(script, official, monkeypatch):
     out = official / 'rows.csv'
-    words = ('--data', official, '--width', 0.25, '--epochs', 1, '--out', out)
+    words = ('--data', official, '--width', 0.25, '--epochs', 2, '--out', out)
     module = script('cifar10')
     run(monkeypatch, module, *words, '--p', 4)
     run(monkeypatch, module, *words, '--p', 4, 1, '--conv', 'het', 'gwc4')
-    rows = list(csv.DictReader(out.open()))
+    rows = rows_of(out)
     assert [row['conv'] for row in rows] == ['het4', 'dense', 'gwc4']
     macs = [int(row['macs']) for row in rows]
     assert macs[0] < macs[1]
-    assert all(0 <= float(row['final']) <= 100 for row in rows)
+    for row in rows:
+        curve = row['curve_test'].split()
+        assert row['curve_epoch'] == '1 2' and row['final'] == curve[-1]
+        assert float(row['best']) == max(map(float, curve)) <= 100
+
+
+@pytest.mark.parametrize('amp', [[], ['--amp']])
+def test_a_conversion_trains_the_network_of_the_table(
+    script, official, monkeypatch, amp
+):
+    words = ('--data', official, '--width', 0.25, '--epochs', 1, *amp)
+    kept, own, out = (official / name for name in ('kept', 'own', 'rows.csv'))
+    dense = ('--conv', 'dense', '--save', kept)
+    run(monkeypatch, script('cifar10'), *words, *dense, '--out', out)
+    folder = ('--work-dir', own, '--out', official / 'conversion.csv')
+    none = ('--p', 2, '--ways', 'data-free', '--fine-tune', 0)
+    run(monkeypatch, script('conversion_cifar'), *words, *folder, *none)
+    names = [path.name for path in kept.iterdir()]
+    assert names == [path.name for path in own.iterdir()] and len(names) == 1
+    table, alone = (torch.load(at / names[0]) for at in (kept, own))
+    assert all(torch.equal(table[key], alone[key]) for key in table)
+    converted = rows_of(official / 'conversion.csv')
+    assert converted[0]['accuracy'] == rows_of(out)[0]['final']
+
+
+def test_overfitting_learns_the_same_part(script, official, monkeypatch):
+    module = script('overfitting')
+    images, labels = made_up(200)
+    split = torch.from_numpy(images), torch.from_numpy(labels)
+    part = module.take_share(split, 0.25, 3)
+    assert part[0].shape == (50, 3, 32, 32)
+    at = [
+        next(i for i, image in enumerate(split[0]) if image.equal(chosen))
+        for chosen in part[0]
+    ]
+    assert len(set(at)) == 50 and part[1].equal(split[1][at])
+    assert part[0].equal(module.take_share(split, 0.25, 3)[0])
+    assert not part[0].equal(module.take_share(split, 0.25, 4)[0])
+
+    out = official / 'rows.csv'
+    words = ('--data', official, '--width', 0.25, '--epochs', 1, '--out', out)
+    words += ('--batch-size', 25, '--seeds', 0, '--share')
+    run(monkeypatch, module, *words, 0.5)
+    run(monkeypatch, module, *words, 1, 0.5)
+    rows = rows_of(out)
+    found = [(row['share'], row['conv'], row['images']) for row in rows]
+    assert found == [
+        ('0.5', 'dense', '50'),
+        ('0.5', 'het4', '50'),
+        ('1.0', 'dense', '100'),
+        ('1.0', 'het4', '100'),
+    ]
+    # As many images seen: two passes over the half.
+    assert [row['curve_epoch'] for row in rows] == ['2', '2', '1', '1']
+    for row in rows:
+        gap = float(row['train']) - float(row['final'])
+        assert float(row['gap']) == pytest.approx(gap, abs=0.01)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, module, *words, 0)
 
 
 def test_macs_of_the_papers_table(script):
@@ -130,7 +192,7 @@ def test_conversion_rows(script, official, monkeypatch):
         *('--p', 4, '--fine-tune', 0, 1, '--scratch', '--out', out),
         *('--work-dir', official / 'work'),
     )
-    rows = list(csv.DictReader(out.open()))
+    rows = rows_of(out)
     found = {(row['way'], row['p'], row['tuned_epochs']) for row in rows}
     assert ('dense', '1', '0') in found and ('scratch', '4', '2') in found
     for way in module.WAYS:
@@ -143,4 +205,4 @@ def test_conversion_rows(script, official, monkeypatch):
         *('--p', 4, '--fine-tune', 0, '--out', out),
         *('--work-dir', official / 'work'),
     )
-    assert len(list(csv.DictReader(out.open()))) == count
+    assert len(rows_of(out)) == count
