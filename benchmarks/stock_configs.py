@@ -99,13 +99,19 @@ def losses(model: nn.Module, batch: dict) -> torch.Tensor:
     return model.parse_losses(parts)[0]
 
 
-def predict(model: nn.Module, batch: dict) -> InstanceData:
+def predict(model: nn.Module, batch: dict) -> DetDataSample:
+    """The first image's predictions, of whatever kind.
+
+    Raises:
+        AssertionError: there are none.
+    """
     model.eval()
     data = model.data_preprocessor(batch, False)
     with torch.no_grad():
-        return model.predict(data['inputs'], data['data_samples'])[
-            0
-        ].pred_instances
+        sample = model.predict(data['inputs'], data['data_samples'])[0]
+    if not any(key.startswith('pred_') for key in sample.keys()):
+        raise AssertionError(f'no prediction in {sample.keys()}')
+    return sample
 
 
 def features(model: nn.Module, batch: dict) -> list[torch.Tensor]:
@@ -234,6 +240,7 @@ def try_family(folder: Path, size: tuple[int, int]) -> dict:
             batch = random_batch(size)
             # Before training: some heads add keys while they train.
             state = copy.deepcopy(dense.state_dict())
+            predict(dense, batch)
             used = with_gradient(dense, batch)
         except Exception as error:  # whatever a stock config may need
             result['result'] = f'fails dense: {first_line(error)}'

@@ -16,6 +16,9 @@ from benchmarks.stock_configs import (
     without_checkpoints,
 )
 from mmdet_hetconv.analysis import build_detector
+from mmdet_hetconv.deploy import switch_to_deploy
+from mmdet_hetconv.deploy.onnx import RawOutputs
+from mmdet_hetconv.kernels import Plan
 from mmdet_hetconv.layers import GroupPointwiseConv2d
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -116,9 +119,20 @@ def test_layers_and_a_training_step(name):
         if value.requires_grad:
             assert value.grad is not None, parameter
             assert value.grad.isfinite().all(), parameter
-    found = predict(model, batch)
+    found = predict(model, batch).pred_instances
     assert found.bboxes.shape[1] == 4
     assert ((found.labels >= 0) & (found.labels < 80)).all()
+    check_deployed(model, model.data_preprocessor(batch, False)['inputs'])
+
+
+@torch.no_grad()
+def check_deployed(model, images):
+    """The inference form's raw outputs are the trained form's."""
+    before = RawOutputs(model)(images)
+    # Frozen: it times nothing and takes the first kernel that is usable.
+    after = RawOutputs(switch_to_deploy(model, Plan(frozen=True)))(images)
+    for a, b in zip(after, before, strict=True):
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max()
 
 
 def differences(a, b, path='') -> set[str]:
