@@ -1,7 +1,7 @@
 """Turn a trained model into its inference form."""
 
 from mmcv.cnn import ConvModule
-from torch import nn
+from torch import Tensor, nn
 
 from ..kernels import Plan, PlannedConv2d
 from ..layers import HetConv2d
@@ -65,11 +65,29 @@ class _Switch:
         for name, child in list(module._modules.items()):
             if child is not None:
                 setattr(module, name, self.visit(child))
-        if isinstance(module, ConvModule):
+        if type(module).__module__.startswith('mmcv.ops'):
+            _read_row_by_row(module)
+        elif isinstance(module, ConvModule):
             _fuse_activation(module)
         elif type(module) is nn.Sequential:
             _fuse_relus(module)
         return module
+
+
+def _read_row_by_row(module: nn.Module) -> None:
+    """Hand an operator of mmcv its inputs in the layout that it expects.
+
+    RoIAlign on the CPU takes any memory for channels first, and a plan may
+    leave feature maps with the channels last.
+    """
+    if _contiguous not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(_contiguous)
+
+
+def _contiguous(_, inputs: tuple) -> tuple:
+    return tuple(
+        x.contiguous() if isinstance(x, Tensor) else x for x in inputs
+    )
 
 
 def _is_plannable(module: nn.Module) -> bool:

@@ -103,6 +103,26 @@ def test_shared_layer_stays_shared_and_plan_is_one():
     assert model[0].plan is model[2].plan is plan
 
 
+def test_regions_are_read_from_maps_with_the_channels_last():
+    """mmcv's RoIAlign on the CPU takes any memory for channels first."""
+    extractor = MODELS.build(
+        dict(
+            type='mmdet.SingleRoIExtractor',
+            roi_layer=dict(type='RoIAlign', output_size=3),
+            out_channels=8,
+            featmap_strides=[4],
+        )
+    )
+    maps = torch.randn(1, 8, 10, 12)
+    regions = torch.tensor([[0.0, 3.0, 5.0, 30.0, 33.0]])
+    want = extractor([maps], regions)
+    last = maps.to(memory_format=torch.channels_last)
+    for _ in range(2):
+        switch_to_deploy(extractor)
+        torch.testing.assert_close(extractor([last], regions), want)
+    assert len(extractor.roi_layers[0]._forward_pre_hooks) == 1
+
+
 def test_single_layer_and_layers_without_a_form():
     assert isinstance(switch_to_deploy(HetConv2d(8, 8, 3, p=2)), PlannedConv2d)
     reflecting = HetConv2d(8, 8, 3, padding=1, padding_mode='reflect', p=2)
