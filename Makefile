@@ -5,7 +5,7 @@ PYTHON ?=
 DISK_GB ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-onedl lint clean docs docs-commands
 
 # The set-up builds mmcv's CPU ops only.
 export CUDA_VISIBLE_DEVICES :=
@@ -17,7 +17,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' \
 	    $(firstword $(MAKEFILE_LIST))
 	@echo 'PYTHON=/path/to/python chooses the interpreter (3.10 - 3.12).'
 
@@ -30,10 +30,22 @@ demo: setup ## draw data, train a small detector with HetConv, test it
 test: setup ## run the tests
 	@.venv/bin/python -m pytest -q
 
+test-onedl: ## run the tests with the onedl-* forks, in .venv-onedl
+	@PYTHON='$(PYTHON)' DISK_GB='$(DISK_GB)' tools/setup/setup.sh onedl
+	@.venv-onedl/bin/python -m pytest -q
+
+docs: setup ## build the documentation site in docs/_build/html
+	@.venv/bin/python -m pip --disable-pip-version-check install --quiet \
+	    --no-deps --requirement requirements/docs.txt
+	.venv/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+docs-commands: setup ## run the commands of the documentation on tiny data
+	@.venv/bin/python -m tests.docs.run_commands
+
 lint: setup ## check the style of the code
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 
 clean: ## remove .venv and what the demo made; the wheel of mmcv is kept
-	rm -rf .venv data/demo data/demo.unfinished work_dirs/demo \
+	rm -rf .venv .venv-onedl docs/_build data/demo data/demo.unfinished work_dirs/demo \
 	    .pytest_cache .ruff_cache .hypothesis

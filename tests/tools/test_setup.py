@@ -19,7 +19,7 @@ esac
 echo "$*" >>calls
 if [ -e fail ] && echo "$*" | grep -qe "$(cat fail)"; then exit 1; fi
 case "$*" in
-    *'-m venv'*) mkdir -p .venv/bin && cp python .venv/bin/python;;
+    *'-m venv'*) mkdir -p "$3/bin" && cp python "$3/bin/python";;
 esac
 """
 
@@ -46,11 +46,11 @@ def project(tmp_path):
     return folder
 
 
-def set_up(folder):
+def set_up(folder, *arguments):
     """Run it; its exit status and the steps that were begun."""
     (folder / 'calls').write_text('')
     result = subprocess.run(
-        ['bash', folder / 'tools/setup/setup.sh'],
+        ['bash', folder / 'tools/setup/setup.sh', *arguments],
         env={**os.environ, 'XDG_CACHE_HOME': str(folder / 'cache')},
         capture_output=True,
         text=True,
@@ -103,3 +103,16 @@ def test_lost_interpreter_makes_the_environment_anew(project):
     set_up(project)
     (project / '.venv/bin/python').unlink()
     assert set_up(project) == (0, list(STEPS))
+
+
+def test_forks_have_their_own_environment(project):
+    assert set_up(project) == (0, list(STEPS))
+    assert set_up(project, 'onedl') == (0, list(STEPS))
+    calls = (project / 'calls').read_text()
+    assert '--package onedl-mmcv' in calls
+    packages = (project / '.venv-onedl/packages').read_text().splitlines()
+    names = {line.split('==')[0] for line in packages if line[0] != '#'}
+    assert {'torch', 'numpy', 'onedl-mmengine', 'onedl-mmdetection'} <= names
+    assert not names & {'mmengine', 'mmdet', 'mmcv'}
+    assert set_up(project) == (0, [])
+    assert set_up(project, 'onedl') == (0, [])

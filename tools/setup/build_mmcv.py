@@ -7,6 +7,7 @@ single translation unit, which together with ``-g0`` makes it 3.5 minutes.
 Run by the Python the wheel is for, with torch and setuptools<81 installed:
 
     python tools/setup/build_mmcv.py 2.1.0 --out DIR
+    python tools/setup/build_mmcv.py 2.3.6 --package onedl-mmcv --out DIR
 
 The wheel lies in DIR when, and only when, the build has succeeded. An
 existing wheel for this Python and this torch is used as it is.
@@ -55,17 +56,17 @@ def build_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished)
 
 
-def unpack_sources(version: str, folder: Path) -> Path:
-    """Download the source package of mmcv and unpack it into ``folder``."""
+def unpack_sources(package: str, version: str, folder: Path) -> Path:
+    """Download the source package and unpack it into ``folder``."""
     subprocess.run([
         sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps',
-        '--no-binary', 'mmcv', '--no-build-isolation', '--dest',
-        str(folder), f'mmcv=={version}'
+        '--no-binary', package, '--no-build-isolation', '--dest',
+        str(folder), f'{package}=={version}'
     ], check=True)  # yapf: disable
-    archive = folder / f'mmcv-{version}.tar.gz'
-    with tarfile.open(archive) as tar:
+    name = f'{package.replace("-", "_")}-{version}'
+    with tarfile.open(folder / f'{name}.tar.gz') as tar:
         tar.extractall(folder, filter='data')
-    return folder / f'mmcv-{version}'
+    return folder / name
 
 
 def merge_translation_units(source: Path) -> int:
@@ -136,6 +137,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('version', help='version of mmcv, for example 2.1.0')
     parser.add_argument(
+        '--package',
+        default='mmcv',
+        help='name in the registry: mmcv, or its maintained fork onedl-mmcv',
+    )
+    parser.add_argument(
         '--out',
         type=Path,
         required=True,
@@ -145,7 +151,8 @@ def main():
     args = parser.parse_args()
 
     folder = wheel_folder(args.out)
-    kept = sorted(folder.glob(f'mmcv-{args.version}-*.whl'))
+    wheel_name = f'{args.package.replace("-", "_")}-{args.version}-*.whl'
+    kept = sorted(folder.glob(wheel_name))
     if not kept:
         print(
             'mmcv: building the CPU ops, about 4 minutes on 2 cores; '
@@ -154,12 +161,12 @@ def main():
         )
         # The same file system, so that the last step is an atomic rename.
         with build_folder(folder) as temporary:
-            source = unpack_sources(args.version, temporary)
+            source = unpack_sources(args.package, args.version, temporary)
             merge_translation_units(source)
             compile_wheel(source, temporary / 'wheel', folder / 'build.log')
-            (wheel,) = (temporary / 'wheel').glob('mmcv-*.whl')
+            (wheel,) = (temporary / 'wheel').glob(wheel_name)
             wheel.rename(folder / wheel.name)
-        kept = sorted(folder.glob(f'mmcv-{args.version}-*.whl'))
+        kept = sorted(folder.glob(wheel_name))
     print(f'mmcv: installing {kept[0].name}')
     subprocess.run([
         sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps',
