@@ -1,16 +1,13 @@
 """Train, evaluate and resume, through the tools themselves."""
 
 import json
-import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 
 from tests.engine import tiny
 
-from .entry import TOOLS, evaluate, train
+from .entry import evaluate, train
 
 # With all anchors and proposals sampled and no flips, a step has nothing
 # random in it: mmengine does not restore the state of random generators.
@@ -126,30 +123,3 @@ def test_degenerate_boxes_and_tta(tmp_path):
     name, *rest = argv(config, data, tmp_path / 'augmented')
     evaluate([name, str(work / 'epoch_2.pth'), '--tta', *rest])
     assert 'pascal_voc/mAP' in metrics_of(tmp_path / 'augmented')
-
-
-def test_two_processes(tmp_path):
-    """dist_train.sh on CPUs: mmengine alone only knows nccl."""
-    data = tiny.write_coco(tmp_path / 'coco')
-    config = tiny.write_config(tmp_path / 'tiny.py')
-    work = tmp_path / 'work'
-    name, *rest = argv(config, data, work, 'train_cfg.max_epochs=1')
-    done = subprocess.run(
-        [TOOLS / 'dist_train.sh', name, '2', *rest],
-        env={
-            **os.environ,
-            'CUDA_VISIBLE_DEVICES': '',
-            'OMP_NUM_THREADS': '1',
-            'PYTHON': sys.executable,
-            'PORT': '29617',
-        },
-        capture_output=True,
-        text=True,
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, output[-2000:]
-    # Six images, two a batch, two processes.
-    assert 'Epoch(train) [1][2/2]' in output
-    assert 'Epoch(val) [1][2/2]    coco/bbox_mAP' in output
-    assert output.count('COCO layout in') == 1
-    assert (work / 'epoch_1.pth').exists()
