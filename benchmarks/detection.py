@@ -1,0 +1,284 @@
+"""Does a detector keep its mAP? Dense, HetConv and its rivals, same schedule.
+
+    python benchmarks/detection.py --data-root DIR --detector faster_rcnn_r50 \
+        --epochs 60 --seeds 0 1 --convert 4
+
+trains every convolution of --conv from scratch on a data set in COCO or VOC
+layout and appends a row per run to benchmarks/results/detection.csv. With
+--convert the dense detector of each seed is also converted at these P, in
+three ways, and every result is trained on for a tenth of the schedule, and so
+is the dense one. For a processor core:
+
+    OMP_NUM_THREADS=1 python benchmarks/detection.py --data-root DIR \
+        --detector faster_rcnn_r18 --reduced --image 320 240 --workers 0
+
+Rows that are there are not made again, and a training that was stopped goes
+on from its last epoch. latency_ms is of backbone, neck and dense head of one
+image after switch_to_deploy (dense: folded norms, fastest kernel), all
+convolutions in turns; on one CPU thread it is processor time.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import torch
+from cifar10 import conv_configs
+from detection_configs import DETECTORS, Setting
+from detection_measures import latencies, metric_columns
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from record import RESULTS, append_row, has_row
+
+from mmdet_hetconv.analysis.config import (
+    build_detector,
+    count_config,
+    input_shape,
+)
+from mmdet_hetconv.engine import checkpoint, converting, running
+from mmdet_hetconv.engine.errors import one_sentence
+from mmdet_hetconv.engine.evaluating import evaluate
+
+RATES = dict(faster_rcnn_r18=1e-3, faster_rcnn_r50=5e-4, ssd300=3e-4)
+TUNED_SHARE = 0.1  # of the schedule, for a converted detector
+TUNING_RATE = 0.3  # of the peak learning rate
+# How a converted detector starts: options of tools/convert_checkpoint.py.
+WAYS = dict(
+    projected=dict(method='free', permute=False),
+    calibrated=dict(method='lstsq', permute=False),
+    permuted=dict(method='lstsq', permute=True),
+)
+
+
+class Experiment:
+    """One detector on one data set: trainings, conversions, rows."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.data = Path(args.data_root).resolve().name
+        self.convs = conv_configs(args.conv, args.p)
+        self.rate = args.lr or RATES[args.detector]
+        self.setting = Setting(
+            args.detector,
+            args.data_root,
+            args.where,
+            args.reduced,
+            args.image and tuple(args.image),
+            args.batch_size,
+            args.workers,
+        )
+        parts = (args.detector, self.data, args.where, *(args.image or ()))
+        name = '_'.join(map(str, (*parts, 'reduced' * args.reduced)))
+        name += f'_b{args.batch_size}_e{args.epochs}_lr{self.rate:g}'
+        self.work = Path(args.work_dir) / re.sub(r'\W', '_', name)
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    def config(self, key: str, seed: int, **kwargs) -> Config:
+        """Of the training from scratch, unless kwargs say otherwise."""
+        kwargs = dict(epochs=self.args.epochs, rate=self.rate) | kwargs
+        return self.setting.config(self.convs[key], seed=seed, **kwargs)
+
+    def write(self, name: str, cfg: Config) -> str:
+        """The config as a file, as the tools want it."""
+        path = self.work / f'{name}.py'
+        cfg.dump(path)
+        return str(path)
+
+    def train(self, name: str, cfg: Config) -> Path:
+        """The last checkpoint of a training, new, resumed or finished."""
+        folder = self.work / name
+        last = folder / f'epoch_{cfg.train_cfg.max_epochs}.pth'
+        if not checkpoint.is_complete(last):
+            words = argparse.Namespace(
+                config=self.write(name, cfg),
+                work_dir=str(folder),
+                data_root=None,
+                resume='auto',
+                amp=self.args.amp,
+                auto_scale_lr=False,
+                cfg_options=None,
+                launcher='none',
+            )
+            running.train(words)
+        return last
+
+    def latency(self, key: str) -> str:
+        """Of one convolution; all are timed when the first is asked for."""
+        path = self.work / 'latency.json'
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if key not in known:
+            configs = {key: self.config(key, 0) for key in self.convs}
+            known = latencies(configs, self.args.rounds)
+            path.write_text(json.dumps(known))
+        return f'{known[key]:.2f}'
+
+    def identity(self, key: str, start: str, seed: int, tuned: int) -> dict:
+        """The columns that tell one run from another."""
+        args = self.args
+        image = 'x'.join(map(str, args.image)) if args.image else 'config'
+        part = self.convs[key] or dict(p=1)
+        return dict(
+            detector=args.detector,
+            data=self.data,
+            network='reduced' if args.reduced else 'full size',
+            image=image,
+            where=args.where,
+            conv=key,
+            p=part.get('p', ''),
+            start=start,
+            seed=seed,
+            epochs=args.epochs,
+            tuned_epochs=tuned,
+            batch_size=args.batch_size,
+            lr=float(f'{self.rate * (TUNING_RATE if tuned else 1):g}'),
+        )
+
+    def record(self, row: dict, cfg: Config, path: Path) -> None:
+        """Evaluate a checkpoint and append its row."""
+        content = checkpoint.read_checkpoint(path)
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        model = build_detector(cfg.model).to(device)
+        checkpoint.check_fits(model, content, path)
+        metrics = evaluate(cfg, model)
+        shape = input_shape(cfg)
+        costs = count_config(cfg.model, shape)
+        scalars = content.get('message_hub', {}).get('log_scalars', {})
+        seconds = 0.0
+        if 'train/time' in scalars:  # of each iteration, kept on resuming
+            seconds = scalars['train/time'].data[0].sum()
+        row = row | dict(
+            macs=costs.total('macs'),
+            parameters=costs.total('parameters'),
+            **metric_columns(metrics),
+            latency_ms=self.latency(row['conv']),
+            train_seconds=f'{seconds:.0f}',
+        )
+        append_row(self.args.out, row)
+        print(row, flush=True)
+
+    def scratch(self, key: str, seed: int) -> None:
+        """One convolution, trained from scratch."""
+        row = self.identity(key, 'scratch', seed, 0)
+        if not has_row(self.args.out, row):
+            cfg = self.config(key, seed)
+            self.record(row, cfg, self.train(f'{key}_{seed}', cfg))
+
+    def tune(self, key: str, start: str, seed: int, path: Path) -> None:
+        """The tenth of the schedule that follows on a checkpoint."""
+        tuned = max(1, round(TUNED_SHARE * self.args.epochs))
+        row = self.identity(key, start, seed, tuned)
+        if not has_row(self.args.out, row):
+            cfg = self.config(
+                key, seed, epochs=tuned, rate=row['lr'], load_from=str(path)
+            )
+            name = f'{key}_{start}_{seed}'
+            self.record(row, cfg, self.train(name, cfg))
+
+    def convert(self, key: str, way: str, seed: int) -> Path:
+        """The dense detector's weights in heterogeneous form."""
+        out = self.work / f'{key}_{way}_{seed}.pth'
+        if not checkpoint.is_complete(out):
+            dense = self.config('dense', seed)
+            words = argparse.Namespace(
+                dense_config=self.write(f'dense_{seed}', dense),
+                checkpoint=str(self.train(f'dense_{seed}', dense)),
+                het_config=self.write(f'{key}_{seed}', self.config(key, seed)),
+                out=str(out),
+                calib=self.args.calib,
+                data_root=None,
+                eval=False,
+                seed=seed,
+                cfg_options=None,
+                **WAYS[way],
+            )
+            converting.convert(words)
+        return out
+
+    def converted(self, key: str, seed: int) -> None:
+        """All ways of conversion, before and after fine-tuning."""
+        for way in WAYS:
+            path = self.convert(key, way, seed)
+            row = self.identity(key, way, seed, 0)
+            if not has_row(self.args.out, row):
+                self.record(row, self.config(key, seed), path)
+            self.tune(key, way, seed, path)
+
+    def run(self) -> None:
+        for seed in self.args.seeds:
+            for key in self.convs:
+                self.scratch(key, seed)
+            for p in self.args.convert:
+                self.converted(f'het{p}', seed)
+            if self.args.convert:
+                dense = self.config('dense', seed)
+                path = self.train(f'dense_{seed}', dense)
+                self.tune('dense', 'dense', seed, path)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--data-root', required=True, metavar='DIR')
+    parser.add_argument(
+        '--detector', choices=DETECTORS, default='faster_rcnn_r18'
+    )
+    parser.add_argument(
+        '--conv', nargs='+', default=['dense', 'het', 'gwc4', 'dwc']
+    )
+    parser.add_argument('--p', type=int, nargs='+', default=[4, 8])
+    parser.add_argument(
+        '--where',
+        choices=['full', 'backbone'],
+        default='full',
+        help='convolutions to exchange: backbone, neck and dense head, or '
+        'those of the backbone',
+    )
+    parser.add_argument(
+        '--convert',
+        type=int,
+        nargs='*',
+        default=[],
+        metavar='P',
+        help='convert the dense detector too; needs dense and these P',
+    )
+    parser.add_argument('--calib', type=int, default=64, help='images')
+    parser.add_argument('--epochs', type=int, default=60)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--lr', type=float, help='peak of AdamW')
+    parser.add_argument(
+        '--image',
+        type=int,
+        nargs=2,
+        metavar=('W', 'H'),
+        help="images are made to fit into it; default: the config's size",
+    )
+    parser.add_argument(
+        '--reduced',
+        action='store_true',
+        help='half the channels, a quarter in neck and heads, fewer RoIs',
+    )
+    parser.add_argument('--amp', action='store_true')
+    parser.add_argument('--workers', type=int, default=4)
+    parser.add_argument('--rounds', type=int, default=15, help='of timing')
+    parser.add_argument('--work-dir', default='work_dirs/detection')
+    parser.add_argument('--out', default=RESULTS / 'detection.csv')
+    args = parser.parse_args()
+    known = conv_configs(args.conv, args.p)
+    missing = {f'het{p}' for p in args.convert}.difference(known)
+    if missing or (args.convert and 'dense' not in known):
+        parser.error('--convert needs --conv dense het and its P in --p')
+    return args
+
+
+def main() -> None:
+    register_all_modules(init_default_scope=True)
+    with one_sentence('detection.py'):
+        Experiment(parse_args()).run()
+
+
+if __name__ == '__main__':
+    main()

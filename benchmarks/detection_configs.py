@@ -1,0 +1,171 @@
+"""The detectors of detection.py: configs of the zoo, one schedule for all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmdet_hetconv.engine.configs import read_config
+from mmdet_hetconv.engine.datasets import leaf_datasets, type_name
+from mmdet_hetconv.engine.own_data import use_own_data
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+DETECTORS = dict(
+    faster_rcnn_r18='faster_rcnn_het_r18',
+    faster_rcnn_r50='faster_rcnn_het_r50',
+    ssd300='ssd300_het_vgg16',
+)
+WARM_UP = 50  # iterations
+# Faster R-CNN for a processor core: channels, and RoIs, which take most of
+# the time there. Anchors and levels are those for images of half the size.
+REDUCED_WIDTH = 64
+REDUCED = dict(
+    backbone=dict(base_channels=32),
+    neck=dict(out_channels=REDUCED_WIDTH),
+    rpn_head=dict(
+        in_channels=REDUCED_WIDTH,
+        feat_channels=REDUCED_WIDTH,
+        anchor_generator=dict(scales=[4]),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(
+            roi_layer=dict(sampling_ratio=1),
+            out_channels=REDUCED_WIDTH,
+            finest_scale=28,
+        ),
+        bbox_head=dict(in_channels=REDUCED_WIDTH, fc_out_channels=256),
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=128)),
+        rpn_proposal=dict(nms_pre=300, max_per_img=150),
+        rcnn=dict(sampler=dict(num=64)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of a comparison share.
+
+    Attributes:
+        detector: a key of DETECTORS.
+        data_root: a data set in COCO or VOC layout.
+        where: 'full' is backbone, neck and dense head; 'backbone' that alone.
+        reduced: the narrower network, with fewer RoIs.
+        image: greatest width and height; None is the config's.
+    """
+
+    detector: str
+    data_root: str
+    where: str
+    reduced: bool
+    image: tuple[int, int] | None
+    batch_size: int
+    workers: int
+
+    def config(
+        self,
+        conv_cfg: dict | None,
+        epochs: int,
+        rate: float,
+        seed: int,
+        load_from: str | None = None,
+    ) -> Config:
+        """The config of one training.
+
+        Args:
+            conv_cfg: of all convolutions that are exchanged; None is dense.
+            epochs: of the schedule, which warms up and decays to 0.
+            rate: the peak learning rate.
+            seed: of weights and order.
+            load_from: a checkpoint to start from; from scratch without one.
+        """
+        cfg = self._zoo_config()
+        _set_conv(cfg.model, conv_cfg)
+        use_own_data(cfg, self.data_root)
+        if self.image:
+            _set_image(cfg, self.image)
+        self._set_data(cfg)
+        _set_schedule(cfg, epochs, rate)
+        cfg.load_from = load_from
+        cfg.randomness = dict(seed=seed)
+        return cfg
+
+    def _zoo_config(self) -> Config:
+        """Of the zoo, without pre-trained weights."""
+        suffix = '_full' if self.where == 'full' else ''
+        name = f'{DETECTORS[self.detector]}{suffix}.py'
+        cfg = read_config(str(CONFIGS / name))
+        cfg.model.backbone.init_cfg = None
+        if self.detector != 'ssd300':
+            cfg.model.backbone.merge(dict(frozen_stages=-1, norm_eval=False))
+        if self.reduced:
+            if self.detector == 'ssd300':
+                raise SystemExit('--reduced: SSD300 has no narrower VGG')
+            widths = cfg.model.neck.in_channels
+            cfg.merge_from_dict(dict(model=REDUCED))
+            cfg.model.neck.in_channels = [n // 2 for n in widths]
+        return cfg
+
+    def _set_data(self, cfg: Config) -> None:
+        loader = cfg.train_dataloader
+        loader.batch_size = self.batch_size
+        if 'times' in loader.dataset:
+            loader.dataset.times = 1  # an epoch is an epoch
+        for name in ('train', 'val', 'test'):
+            loader = cfg[f'{name}_dataloader']
+            loader.num_workers = self.workers
+            loader.persistent_workers = self.workers > 0
+        cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
+        for _, leaf in leaf_datasets(cfg.test_dataloader.dataset, ''):
+            pack = leaf.pipeline[-1]
+            # CocoMetric's true boxes where there is no COCO file.
+            pack.meta_keys = (*pack.meta_keys, 'instances')
+        if cfg.test_evaluator.type == 'CocoMetric':
+            cfg.test_evaluator.classwise = True
+        else:
+            coco = dict(type='CocoMetric', metric='bbox', classwise=True)
+            cfg.test_evaluator = [cfg.test_evaluator, coco]
+
+
+def _set_conv(part, conv_cfg: dict | None) -> None:
+    """Another convolution in place of every HetConv of a model's config."""
+    if isinstance(part, list | tuple):
+        for value in part:
+            _set_conv(value, conv_cfg)
+    elif isinstance(part, dict):
+        old = part.get('conv_cfg')
+        if old is not None and old['type'] == 'HetConv':
+            part['conv_cfg'] = conv_cfg and dict(conv_cfg)
+        for value in part.values():
+            _set_conv(value, conv_cfg)
+
+
+def _set_image(cfg: Config, image: tuple[int, int]) -> None:
+    for name in ('train', 'test'):
+        dataset = cfg[f'{name}_dataloader'].dataset
+        for _, leaf in leaf_datasets(dataset, ''):
+            for step in leaf.pipeline:
+                if type_name(step) == 'Resize':
+                    step['scale'] = image
+
+
+def _set_schedule(cfg: Config, epochs: int, rate: float) -> None:
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs)
+    cfg.optim_wrapper = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='AdamW', lr=rate, weight_decay=0.05),
+        clip_grad=dict(max_norm=10),
+    )
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=WARM_UP),
+        dict(
+            type='CosineAnnealingLR',
+            T_max=epochs,
+            by_epoch=True,
+            convert_to_iter_based=True,
+        ),
+    ]
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
+    cfg.default_hooks.logger.interval = 25
