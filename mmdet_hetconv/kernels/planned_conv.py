@@ -11,6 +11,9 @@ from .eager import PackedDenseNCHW, TwoBranchNCHW
 from .plan import Plan, layout_of
 from .weights import ConvWeights, take_weights
 
+# Input shapes of which the plan's answer is remembered. A detector that sees
+# images of all sizes meets ever new ones.
+MOST_SHAPES = 1000
 WEIGHTS = ('grouped', 'foreign', 'bias', 'input_order', 'output_order')
 
 
@@ -111,6 +114,8 @@ class PlannedConv2d(nn.Module):
             *(torch.get_num_threads(), id(self.plan), self.plan.edits),
         )
         if key not in self._chosen:
+            if len(self._chosen) >= MOST_SHAPES:
+                self._chosen.clear()
             self._chosen[key] = self._choose(x, residual)
         return self._chosen[key]
 

@@ -221,3 +221,16 @@ def test_shapes_without_an_inference_form_are_refused():
     layer = HetConv2d(8, 8, 3, padding=1, padding_mode='reflect', p=2)
     with pytest.raises(ValueError, match='reflect'):
         take_weights(layer)
+
+
+def test_ever_new_sizes_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr('mmdet_hetconv.kernels.planned_conv.MOST_SHAPES', 10)
+    layer, _ = build('plain')
+    conv = PlannedConv2d(layer, Plan(frozen=True))
+    for size in range(3, 60):
+        x = torch.randn(1, layer.in_channels, size, size)
+        assert conv(x).shape == layer(x).shape
+        assert len(conv._chosen) <= 10
+    assert len(conv._prepared) == 1
+    (known,) = conv.plan.choices.values()
+    assert len(known) == 10  # buckets: 3, 4, 6, 8, 12, 16, 24, 32, 48, 64
