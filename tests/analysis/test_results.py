@@ -1,0 +1,223 @@
+"""The page of results, from CSV files of the test's own."""
+
+import csv
+import re
+from itertools import product
+from statistics import mean, stdev
+
+import pytest
+
+from mmdet_hetconv.analysis.results import write_results
+from mmdet_hetconv.engine.errors import UserError
+from mmdet_hetconv.table import share_saved, with_unit
+from tests.tools.entry import error_of, load_main
+
+MACHINE = dict(machine='a computer', torch='9.8.7', date='2031-01-02')
+MACS = dict(dense=31_111_000, het2=17_222_000, het4=10_333_000)
+MACS |= dict(gwc4=12_444_000, dwc=5_555_000)
+TRAINING = dict(network='vgg16', width='0.37', epochs='3', batch_size='77')
+TRAINING |= dict(lr='0.023', amp='True')
+
+
+def write(path, rows):
+    with path.open('w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0] | MACHINE)
+        writer.writeheader()
+        writer.writerows(row | MACHINE for row in rows)
+
+
+def cifar_rows():
+    for index, (seed, conv) in enumerate(product(('4', '6'), MACS)):
+        final = f'{71 + 1.37 * index:.2f}'
+        yield TRAINING | dict(
+            conv=conv,
+            seed=seed,
+            macs=MACS[conv],
+            parameters=MACS[conv] // 17,
+            best=f'{90 + 0.13 * index:.2f}',
+            final=final,
+            train=f'{80 + 0.31 * index:.2f}',
+            curve_epoch='1 2 3',
+            curve_test=f'51.00 62.00 {final}',
+            curve_train='41.00 52.00 63.00',
+        )
+
+
+def overfitting_rows():
+    settings = product(('1.0', '0.05'), ('4', '6'), ('dense', 'het4'))
+    for index, (share, seed, conv) in enumerate(settings):
+        yield TRAINING | dict(
+            conv=conv,
+            seed=seed,
+            share=share,
+            images=int(31_000 * float(share)),
+            macs=MACS[conv],
+            train=f'{83 + 0.77 * index:.2f}',
+            final=f'{63 + 0.29 * index:.2f}',
+            gap=f'{20 + 0.48 * index:.2f}',
+        )
+
+
+def conversion_rows():
+    setting = {k: v for k, v in TRAINING.items() if k != 'epochs'}
+    setting |= dict(dense_epochs='3', calibration_images='333', seed='4')
+    results = [('dense', '1', '0'), ('dense', '1', '2')]
+    results += product(('centre tap', 'calibrated'), ('2', '4'), ('0', '2'))
+    results.append(('calibrated', '3=2 7=4', '0'))
+    for index, (way, p, tuned) in enumerate(results):
+        accuracy = f'{66 - 1.71 * index:.2f}'
+        result = dict(way=way, p=p, tuned_epochs=tuned, accuracy=accuracy)
+        yield setting | result
+
+
+def detection_rows():
+    setting = dict(detector='ssd300', data='cells', network='reduced')
+    setting |= dict(image='96x64', where='full', epochs='21', batch_size='5')
+    runs = [(conv, 'scratch', '0') for conv in MACS]
+    runs += [('het4', 'calibrated', '0'), ('het4', 'calibrated', '2')]
+    for index, (seed, run) in enumerate(product(('4', '6'), runs)):
+        conv, start, tuned = run
+        yield setting | dict(
+            conv=conv,
+            start=start,
+            tuned_epochs=tuned,
+            seed=seed,
+            macs=MACS[conv] * 41,
+            parameters=MACS[conv] // 7,
+            mAP=f'{31 + 1.3 * index:.1f}',
+            mAP_50=f'{61 + 0.7 * index:.1f}',
+            latency_ms=f'{MACS[conv] / 1e6 + 0.01:.2f}',
+        )
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A folder with all that can be measured on CIFAR-10 and detectors."""
+    folder = tmp_path / 'rows'
+    folder.mkdir()
+    write(folder / 'cifar10.csv', list(cifar_rows()))
+    write(folder / 'overfitting.csv', list(overfitting_rows()))
+    write(folder / 'conversion_cifar.csv', list(conversion_rows()))
+    write(folder / 'detection.csv', list(detection_rows()))
+    points = [dict(convolution='dense', macs=313.7e6, accuracy='94.06')]
+    points.append(dict(convolution='het4', macs=105.9e6, accuracy='93.93'))
+    source = dict(network='vgg16', source='A paper, P=1')
+    write(folder / 'published.csv', [point | source for point in points])
+    return folder
+
+
+def edit(path, change):
+    """Rewrite a CSV file without the rows for which `change` is None."""
+    rows = list(csv.DictReader(path.open()))
+    rows = [row for row in map(change, rows) if row is not None]
+    with path.open('w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def decimals(text):
+    """Numbers with a decimal point, as they are written."""
+    return set(re.findall(r'(?<![\d.])[-+]?\d+\.\d+(?![\d.])', text))
+
+
+def derived(rows, by):
+    """What may be written of columns: means, spreads and differences."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in by), []).append(row)
+    texts = set()
+    for key in ('final', 'best', 'train', 'gap', 'accuracy', 'mAP', 'mAP_50'):
+        if key not in rows[0]:
+            continue
+        values = [[float(row[key]) for row in g] for g in groups.values()]
+        means = [mean(group) for group in values]
+        spreads = [stdev(group) for group in values if len(group) > 1]
+        for digits in (1, 2):
+            texts |= {f'{value:.{digits}f}' for value in means + spreads}
+            texts |= {f'{a - b:+.{digits}f}' for a in means for b in means}
+    return texts
+
+
+def test_every_number_comes_from_the_rows(results, tmp_path):
+    page = write_results(results, tmp_path / 'page')
+    text = page.read_text()
+    allowed = {'0.5', *(str(value) for value in TRAINING.values())}
+    allowed |= {row['latency_ms'] for row in detection_rows()}
+    allowed |= {'9.8', '8.7'}  # of torch's version
+    allowed |= derived(list(cifar_rows()), ['conv'])
+    allowed |= derived(list(overfitting_rows()), ['conv', 'share'])
+    allowed |= {row['share'] for row in overfitting_rows()}
+    conversions = list(conversion_rows())
+    allowed |= derived(conversions, ['way', 'p', 'tuned_epochs'])
+    keys = ['conv', 'start', 'tuned_epochs']
+    allowed |= derived(list(detection_rows()), keys)
+    for macs in MACS.values():
+        costs = (macs, macs // 17, macs * 41, macs // 7)
+        allowed |= {with_unit(cost).split()[0] for cost in costs}
+        allowed.add(share_saved(MACS['dense'], macs).split()[0])
+    assert len(decimals(text)) > 60
+    assert decimals(text) - allowed == set()
+
+
+def test_what_the_table_says(results, tmp_path):
+    text = write_results(results, tmp_path).read_text()
+    rows = list(cifar_rows())
+    het, dense = (
+        [float(row['final']) for row in rows if row['conv'] == conv]
+        for conv in ('het4', 'dense')
+    )
+    line = next(x for x in text.splitlines() if x.startswith('| het4 | 10.3'))
+    assert f'| {mean(het):.2f} ± {stdev(het):.2f} |' in line
+    assert f'| {mean(het) - mean(dense):+.2f} |' in line
+    assert line.endswith('| 4 6 |')
+    # Nearest in MACs, not in accuracy, is what a rival is compared with.
+    assert '| gwc4 | 12.444 M |' in text and '| het4 | 10.333 M |' in text
+    for name in ('cifar10', 'overfitting', 'conversion_cifar', 'detection'):
+        assert f'From `{name}.csv` (a computer' in text
+        assert f'python benchmarks/{name}.py --data' in text
+    assert '--width 0.37 --epochs 3 --batch-size 77 --lr 0.023 --amp' in text
+    assert '--conv dense dwc gwc4 het --p 2 4 --seeds 4 6' in text
+
+
+def test_the_aim_that_is_missed_is_named(results, tmp_path):
+    def lower(row):
+        return row | dict(final='70.00') if row['conv'] == 'het2' else row
+
+    edit(results / 'cifar10.csv', lower)
+    text = write_results(results, tmp_path).read_text()
+    assert re.search(r'More than 0.5 points below dense: het2 \(-\d', text)
+
+
+@pytest.mark.parametrize(
+    'name', ['cifar10', 'overfitting', 'conversion_cifar', 'detection']
+)
+def test_a_table_without_dense_is_refused(results, tmp_path, name):
+    def drop(row):
+        return None if 'dense' in (row.get('conv'), row.get('way')) else row
+
+    edit(results / f'{name}.csv', drop)
+    out = ('--results', results, '--out', tmp_path)
+    message = error_of(load_main('report'), *out)
+    assert f'{name}.csv' in message and 'no row of the dense' in message
+    assert not (tmp_path / 'README.md').exists()
+
+
+def test_what_is_not_measured_is_said(results, tmp_path):
+    for path in results.glob('*.csv'):
+        if path.name != 'overfitting.csv':
+            path.unlink()
+    text = write_results(results, tmp_path / 'page').read_text()
+    assert text.count('Not measured yet') == 5
+    assert not list((tmp_path / 'page').glob('*.png'))
+    with pytest.raises(UserError, match='nowhere is not a folder'):
+        write_results(tmp_path / 'nowhere', tmp_path)
+
+
+def test_every_picture_is_shown(results, tmp_path):
+    write_results(results, tmp_path)
+    shown = re.findall(
+        r'\]\((.*?\.png)\)', (tmp_path / 'README.md').read_text()
+    )
+    assert {path.name for path in tmp_path.glob('*.png')} == set(shown)
+    assert len(shown) == 3

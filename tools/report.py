@@ -1,0 +1,38 @@
+#!/usr/bin/env python
+"""Draw all measured results and write the page docs/results/README.md."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmdet_hetconv.analysis.results import write_results
+from mmdet_hetconv.engine.errors import one_sentence
+
+ROOT = Path(__file__).parents[1]
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='report.py', description=__doc__)
+    parser.add_argument(
+        '--results',
+        metavar='DIR',
+        default=ROOT / 'benchmarks/results',
+        help='folder of the CSV files that the scripts in benchmarks/ write',
+    )
+    parser.add_argument(
+        '--out',
+        metavar='DIR',
+        default=ROOT / 'docs/results',
+        help='folder for README.md and the pictures',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence('report.py'):
+        print(write_results(args.results, args.out))
+
+
+if __name__ == '__main__':
+    main()
