@@ -96,6 +96,7 @@ def run(
         save: file for the trained weights.
     """
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    torch.backends.cudnn.benchmark = True  # all batches have one shape
     torch.manual_seed(seed)
     model = cifar_models.build(args.network, conv_cfg, width=args.width)
     model.to(device, memory_format=torch.channels_last)
