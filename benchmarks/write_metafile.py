@@ -42,7 +42,8 @@ def measure(path: Path) -> dict:
     cfg = Config.fromfile(path)
     shape = input_shape(cfg)
     cost = count_config(cfg.model, shape)
-    data = {'Input Size': list(shape)}
+    # A string: `mim search` takes no numbers in a list.
+    data = {'Input Size': f'{shape[0]} x {shape[1]}'}
     data['MACs'] = cost.total('macs')
     data['MACs dense'] = cost.total('dense_macs')
     data['MACs executed'] = cost.total('executed_macs')
