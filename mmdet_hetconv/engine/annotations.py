@@ -13,6 +13,11 @@ from pathlib import Path
 
 from .errors import UserError
 
+# Larger coordinates are mistakes, and overflow as 32-bit numbers.
+_LARGEST = 1e9
+# OpenCV reads no larger image.
+MOST_PIXELS = 2**30
+
 
 @dataclass(frozen=True)
 class Annotations:
@@ -24,6 +29,8 @@ class Annotations:
         images: names of the image files, relative to their folder.
         boxes: how many boxes there are.
         has_masks: whether at least one box has a segmentation.
+        unusable: how many boxes nothing is learnt from, since they are
+            smaller than a pixel or outside of their image.
     """
 
     path: Path
@@ -31,6 +38,7 @@ class Annotations:
     images: tuple[str, ...]
     boxes: int
     has_masks: bool
+    unusable: int = 0
 
 
 def read_coco(path: str | Path) -> Annotations:
@@ -49,15 +57,20 @@ def read_coco(path: str | Path) -> Annotations:
         _entries(path, content, key)
         for key in ('images', 'annotations', 'categories')
     )
-    image_ids = _unique(path, 'images', images)
+    _unique(path, 'images', images)
     category_ids = _unique(path, 'categories', categories)
     _unique(path, 'annotations', boxes)
     for image in images:
         _check_image(path, image)
+    by_id = {image['id']: image for image in images}
+    unusable = 0
     for box in boxes:
-        _check_box(path, box, image_ids, category_ids)
-    classes = tuple(str(category.get('name')) for category in categories)
+        _check_box(path, box, by_id, category_ids)
+        unusable += not _is_usable(box, by_id[box['image_id']])
+    classes = tuple(category.get('name') for category in categories)
     for name in classes:
+        if not _is_text(name):
+            raise UserError(f'{path}: a category has the name {name!r:.80}')
         if classes.count(name) > 1:
             raise UserError(f'{path}: two categories have the name {name!r}')
     return Annotations(
@@ -66,13 +79,15 @@ def read_coco(path: str | Path) -> Annotations:
         tuple(image['file_name'] for image in images),
         len(boxes),
         any(box.get('segmentation') for box in boxes),
+        unusable,
     )
 
 
 def _load_json(path: Path) -> dict:
     text = _read(path)
     try:
-        content = json.loads(text)
+        # As it is opened by pycocotools: UTF-8, without a byte-order mark.
+        content = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise UserError(
             f'annotation file {path} is not valid JSON: {error}'
@@ -94,6 +109,10 @@ def _read(path: Path) -> bytes:
         raise UserError(
             f'annotation file {path} cannot be read: {error.strerror}'
         ) from error
+    except ValueError as error:  # of a name with a zero byte
+        raise UserError(
+            f'annotation file {str(path)!r} cannot be read: {error}'
+        ) from error
     if not text.strip():
         raise UserError(f'annotation file {path} is empty')
     return text
@@ -113,34 +132,43 @@ def _unique(path: Path, key: str, entries: list[dict]) -> set:
     ids = set()
     for entry in entries:
         number = entry['id']
-        if not isinstance(number, int | str) or number in ids:
-            raise UserError(
-                f'{path}: {key} holds the id {number!r:.80} twice'
-                if number in ids
-                else f'{path}: {key} holds the id {number!r:.80}'
-            )
+        if not isinstance(number, int | str):
+            raise UserError(f'{path}: {key} holds the id {number!r:.80}')
+        if number in ids:
+            raise UserError(f'{path}: {key} holds the id {number!r:.80} twice')
         ids.add(number)
     return ids
 
 
 def _check_image(path: Path, image: dict) -> None:
+    number = f'image {image["id"]!r:.80}'
     name = image.get('file_name')
-    if not isinstance(name, str) or not name:
-        raise UserError(f'{path}: image {image["id"]} has no file_name')
+    if not _is_text(name):
+        raise UserError(
+            f'{path}: {number} has no file_name'
+            if name is None
+            else f'{path}: {number} has file_name={name!r:.80}'
+        )
     for key in ('width', 'height'):
         if not _is_number(image.get(key)) or image[key] < 1:
             raise UserError(
-                f'{path}: image {image["id"]} has {key}={image.get(key)!r}'
+                f'{path}: {number} has {key}={image.get(key)!r:.80}'
             )
+    if image['width'] * image['height'] > MOST_PIXELS:
+        raise UserError(
+            f'{path}: {number} has {image["width"]} x {image["height"]} '
+            'pixels, more than OpenCV reads'
+        )
 
 
-def _check_box(path: Path, box: dict, images: set, categories: set) -> None:
+def _check_box(path: Path, box: dict, images: dict, categories: set) -> None:
+    number = f'annotation {box["id"]!r:.80}'
     # Compared as they are: a list cannot be in a set.
     for key, known in (('image_id', images), ('category_id', categories)):
         value = box.get(key)
         if not isinstance(value, int | str) or value not in known:
             raise UserError(
-                f'{path}: annotation {box["id"]} has {key}={value!r:.80}, '
+                f'{path}: {number} has {key}={value!r:.80}, '
                 'which the file does not know'
             )
     bbox = box.get('bbox')
@@ -150,20 +178,62 @@ def _check_box(path: Path, box: dict, images: set, categories: set) -> None:
         or not all(_is_number(value) for value in bbox)
     ):
         raise UserError(
-            f'{path}: annotation {box["id"]} has bbox={bbox!r:.80}, '
+            f'{path}: {number} has bbox={bbox!r:.80}, '
             'four finite numbers are needed'
+        )
+    if bbox[2] < 0 or bbox[3] < 0:
+        raise UserError(
+            f'{path}: {number} has bbox={bbox!r:.80}, of negative width or '
+            'height'
         )
     # mmdet and pycocotools read both of every annotation.
     for key in ('area', 'iscrowd'):
         if not _is_number(box.get(key)):
             raise UserError(
-                f'{path}: annotation {box["id"]} has '
+                f'{path}: {number} has '
                 f'{key}={box.get(key)!r:.80}, a number is needed'
             )
+    if not _is_mask(box.get('segmentation') or []):
+        raise UserError(
+            f'{path}: {number} has segmentation={box["segmentation"]!r:.80}, '
+            'polygons or run lengths are needed'
+        )
+
+
+def _is_mask(value) -> bool:
+    """Whether this is a list of polygons, or run lengths of a size."""
+    if isinstance(value, dict):
+        return (
+            isinstance(value.get('counts'), list | str)
+            and isinstance(value.get('size'), list)
+            and len(value['size']) == 2
+            and all(_is_number(number) for number in value['size'])
+        )
+    return isinstance(value, list) and all(
+        isinstance(polygon, list) and all(map(_is_number, polygon))
+        for polygon in value
+    )
+
+
+def _is_usable(box: dict, image: dict) -> bool:
+    """Whether CocoDataset keeps a box."""
+    x, y, width, height = box['bbox']
+    inside = min(x + width, image['width']) > max(x, 0) and min(
+        y + height, image['height']
+    ) > max(y, 0)
+    return inside and width >= 1 and height >= 1 and box['area'] > 0
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    # abs() of an int of any length, which math.isfinite() cannot take.
+    return isinstance(value, int | float) and abs(value) <= _LARGEST
+
+
+def _is_text(value) -> bool:
+    """Whether a name can be one of a file, and be printed."""
+    if not isinstance(value, str) or not value or '\0' in value:
+        return False
+    return not any('\ud800' <= letter <= '\udfff' for letter in value)
 
 
 def read_voc(
@@ -178,14 +248,18 @@ def read_voc(
     """
     list_file, xml_dir = Path(list_file), Path(xml_dir)
     try:
-        ids = _read(list_file).decode().splitlines()
+        text = _read(list_file).decode()
     except UnicodeDecodeError as error:
         raise UserError(f'image list {list_file} is not a text') from error
-    names = []
+    # As mmengine splits it: other ends of lines belong to a name.
+    ids = [line.rstrip('\r') for line in text.removesuffix('\n').split('\n')]
+    names, unusable = [], 0
     for number, image_id in enumerate(ids, 1):
         if not image_id.strip():
             raise UserError(f'image list {list_file}: line {number} is empty')
-        names.extend(_read_xml(xml_dir / f'{image_id}.xml'))
+        for name, is_usable in _read_xml(xml_dir / f'{image_id}.xml'):
+            names.append(name)
+            unusable += not is_usable
     if not names:
         raise UserError(f'image list {list_file}: no image has an object')
     return Annotations(
@@ -194,11 +268,15 @@ def read_voc(
         tuple(str(Path(image_dir) / f'{image_id}.jpg') for image_id in ids),
         len(names),
         False,
+        unusable,
     )
 
 
-def _read_xml(path: Path) -> Iterable[str]:
-    """The class names of the objects in one XML file, checked."""
+def _read_xml(path: Path) -> Iterable[tuple[str, bool]]:
+    """The class names of the objects in one XML file, checked.
+
+    With each, whether it is at least a pixel wide and high.
+    """
     try:
         root = ET.fromstring(_read(path))
     except (ET.ParseError, ValueError, LookupError) as error:
@@ -207,25 +285,68 @@ def _read_xml(path: Path) -> Iterable[str]:
         raise UserError(
             f'annotation file {path} is not valid XML: {error}'
         ) from error
+    size = None
     if root.find('size') is not None:
-        for key in ('width', 'height'):
-            text = root.findtext(f'size/{key}', '')
-            if not text.strip().isdecimal() or int(text) < 1:
-                raise UserError(f'{path}: size has {key}={text!r}')
+        size = tuple(_side(path, root, key) for key in ('width', 'height'))
+        if size[0] * size[1] > MOST_PIXELS:
+            raise UserError(
+                f'{path}: size has {size[0]} x {size[1]} pixels, more than '
+                'OpenCV reads'
+            )
     for thing in root.findall('object'):
         name = thing.findtext('name')
         if not name:
             raise UserError(f'{path}: an object has no name')
+        box = {}
         for key in ('xmin', 'ymin', 'xmax', 'ymax'):
             text = thing.findtext(f'bndbox/{key}', '')
-            if not _is_number(_to_float(text)):
-                raise UserError(f'{path}: object {name!r} has {key}={text!r}')
+            box[key] = _to_float(text)
+            if not _is_number(box[key]):
+                raise UserError(
+                    f'{path}: object {name!r:.80} has {key}={text!r:.80}'
+                )
+        _check_voc_box(path, name, box, size)
         difficult = thing.findtext('difficult', '0')
         if difficult not in ('0', '1'):
             raise UserError(
-                f'{path}: object {name!r} has difficult={difficult!r}'
+                f'{path}: object {name!r:.80} has difficult={difficult!r:.80}'
             )
-        yield name
+        yield (
+            name,
+            min(box['xmax'] - box['xmin'], box['ymax'] - box['ymin']) >= 1,
+        )
+
+
+def _side(path: Path, root: ET.Element, key: str) -> int:
+    text = root.findtext(f'size/{key}', '').strip()
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise UserError(f'{path}: size has {key}={text!r:.80}')
+    return int(text)
+
+
+def _check_voc_box(
+    path: Path, name: str, box: dict[str, float], size: tuple[int, int] | None
+) -> None:
+    """Refuse what XMLDataset keeps and no detector can learn from.
+
+    It clips a box outside of the image to one without area.
+    """
+    for low, high in (('xmin', 'xmax'), ('ymin', 'ymax')):
+        if box[high] < box[low]:
+            raise UserError(
+                f'{path}: object {name!r:.80} has {high}={box[high]:g} below '
+                f'{low}={box[low]:g}'
+            )
+    # VOC counts pixels from 1.
+    if (
+        min(box['xmax'], box['ymax']) < 1
+        or size
+        and (box['xmin'] > size[0] or box['ymin'] > size[1])
+    ):
+        raise UserError(
+            f'{path}: object {name!r:.80} is outside of the image, at '
+            f'{", ".join(f"{key}={value:g}" for key, value in box.items())}'
+        )
 
 
 def _to_float(text: str) -> float:

@@ -1,5 +1,6 @@
 """Data set folders: where a COCO or VOC layout keeps what."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,7 +156,8 @@ def _coco_split(root: Path, name: str, path: Path) -> Split:
     first = annotations.images[0]
     for pattern in _COCO_IMAGES:
         folder = pattern.format(name)
-        if (root / folder / first).is_file():
+        # Path.is_file() fails for a name that is too long.
+        if os.path.isfile(root / folder / first):
             images = f'{folder}/' if folder else ''
             return Split(annotations, str(path.relative_to(root)), images)
     tried = ', '.join(pattern.format(name) or '.' for pattern in _COCO_IMAGES)

@@ -1,14 +1,17 @@
 """Whether image files are there and complete, without decoding them."""
 
 import os
+import struct
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 from PIL import Image
 
+from .annotations import MOST_PIXELS
 from .errors import UserError
 
+_PNG = b'\x89PNG\r\n\x1a\n'
 # Bytes read from a file's end. Cameras and editors append a few after an
 # image's own end.
 _TAIL = 4096
@@ -24,7 +27,7 @@ def what_is_wrong(path: str) -> str | None:
     try:
         size = os.path.getsize(path)
         with open(path, 'rb') as file:
-            head = file.read(8)
+            head = file.read(24)
             file.seek(max(0, size - _TAIL))
             tail = file.read()
     except FileNotFoundError:
@@ -35,9 +38,15 @@ def what_is_wrong(path: str) -> str | None:
         return 'is empty'
     if head.startswith(b'\xff\xd8') and b'\xff\xd9' in tail:
         return None
-    if head == b'\x89PNG\r\n\x1a\n' and b'IEND\xaeB`\x82' in tail:
-        return None
+    if head.startswith(_PNG) and b'IEND\xaeB`\x82' in tail:
+        return _too_large(*struct.unpack('>II', head[16:24].ljust(8, b'\0')))
     return _decode(path)
+
+
+def _too_large(width: int, height: int) -> str | None:
+    if width * height <= MOST_PIXELS:
+        return None
+    return f'has {width} x {height} pixels, more than OpenCV reads'
 
 
 def _decode(path: str) -> str | None:
@@ -45,9 +54,14 @@ def _decode(path: str) -> str | None:
         return 'is not an image that OpenCV can read'
     try:
         with Image.open(path) as image:
+            fault = _too_large(*image.size)
+            if fault:
+                return fault
             image.load()
     except Image.UnidentifiedImageError:
         return None  # a format of OpenCV's that Pillow does not know
+    except Image.DecompressionBombError:
+        return None  # OpenCV reads larger images than Pillow
     except (OSError, SyntaxError, ValueError) as error:
         return f'is truncated or damaged: {error}'
     return None

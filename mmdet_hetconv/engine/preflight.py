@@ -113,6 +113,13 @@ def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
             cfg[loader].dataset, f'{loader}.dataset'
         ):
             found = _check_dataset(leaf, path, cfg)
+            if found and found.unusable and loader == 'train_dataloader':
+                announce(
+                    f'{found.path}: {found.unusable} of {found.boxes} boxes '
+                    'are not learnt from: they are smaller than a pixel or '
+                    'outside of their image',
+                    logging.WARNING,
+                )
             for image in found.images if found else ():
                 images.setdefault(_image_path(leaf, image), found.path)
     for role in roles:
