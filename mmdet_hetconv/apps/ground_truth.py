@@ -1,0 +1,75 @@
+"""COCO annotations by the names of images and classes."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from ..engine.annotations import read_coco
+from ..engine.errors import UserError
+
+
+class GroundTruth:
+    """An annotation file, asked by names.
+
+    Args:
+        path (str): COCO annotations.
+
+    Attributes:
+        content (dict): the file.
+
+    Raises:
+        UserError: what :func:`read_coco` finds.
+    """
+
+    def __init__(self, path: str):
+        self.path = Path(path).expanduser()
+        read_coco(self.path)
+        self.content = json.loads(self.path.read_bytes())
+        self._categories = {
+            category['name']: category['id']
+            for category in self.content['categories']
+        }
+        self._names = {value: key for key, value in self._categories.items()}
+        self._by_name: dict[str, int] = {}
+        self._by_last: dict[str, list[int]] = {}
+        for image in self.content['images']:
+            name = image['file_name']
+            self._by_name[name] = image['id']
+            last = PurePosixPath(name).name
+            self._by_last.setdefault(last, []).append(image['id'])
+        self._boxes: dict[int, list[dict]] = {}
+        for box in self.content['annotations']:
+            self._boxes.setdefault(box['image_id'], []).append(box)
+
+    def image_id(self, name: str) -> int | None:
+        """Of a file name relative to the folder of images.
+
+        The last part of the name is enough where only one image has it.
+        """
+        if name in self._by_name:
+            return self._by_name[name]
+        ids = self._by_last.get(PurePosixPath(name).name, [])
+        return ids[0] if len(ids) == 1 else None
+
+    def category_ids(self, classes: Iterable[str]) -> list[int]:
+        """The ids of classes.
+
+        Raises:
+            UserError: a class is not a category of the file.
+        """
+        classes = list(classes)
+        for name in classes:
+            if name not in self._categories:
+                raise UserError(
+                    f'the class {name!r} of the checkpoint is no category of '
+                    f'{self.path}'
+                )
+        return [self._categories[name] for name in classes]
+
+    def boxes(self, image_id: int) -> list[tuple[str, list[float]]]:
+        """Class names and x, y, width, height; crowds are left out."""
+        return [
+            (self._names[box['category_id']], box['bbox'])
+            for box in self._boxes.get(image_id, [])
+            if not box['iscrowd']
+        ]

@@ -1,0 +1,147 @@
+"""Detect in images, videos and camera pictures, and write what was found."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+from rich.progress import track
+
+from ..engine.errors import UserError
+from ..engine.files import write_whole
+from ..engine.preflight import check_writable
+from ..engine.processes import announce
+from .ground_truth import GroundTruth
+from .inferencer import HetInferencer
+from .results import coco_results, default_image_id
+from .sources import ImageFiles, Picture, Video, open_source
+
+OUT_DIR = 'work_dirs/infer'
+
+
+def infer(args: argparse.Namespace) -> None:
+    """What ``tools/infer.py`` does with its arguments.
+
+    Raises:
+        UserError: a mistake in the command line, the config, the checkpoint
+            or the input. Images that cannot be read are left out; all others
+            are written before they are named.
+    """
+    source = open_source(args.input)
+    if not args.out_dir and not args.json:
+        args.out_dir = OUT_DIR
+    _check_outputs(source, args)
+    truth = GroundTruth(args.ann_file) if args.ann_file else None
+    image_id = _image_ids(source, truth)
+    inferencer = HetInferencer(
+        args.config, args.checkpoint, args.deploy, args.cfg_options
+    )
+    ids = (
+        truth.category_ids(inferencer.classes)
+        if truth
+        else range(1, len(inferencer.classes) + 1)
+    )
+    pictures = source.pictures(
+        lambda items: track(items, 'Inference', total=len(source) or None)
+    )
+    results: list[dict] = []
+    count = 0
+    with ExitStack() as stack:
+        write = _writer(source, args.out_dir, stack)
+        try:
+            for batch in _batches(pictures, args.batch_size):
+                samples = inferencer.detect([p.pixels for p in batch])
+                for picture, sample in zip(batch, samples):
+                    count += 1
+                    if args.json:
+                        results += coco_results(
+                            sample, image_id(picture.name), ids
+                        )
+                    if args.out_dir:
+                        drawn = inferencer.draw(
+                            picture.pixels, sample, args.score_thr
+                        )
+                        write(picture, drawn)
+        except KeyboardInterrupt:
+            if not source.live:
+                raise
+    if args.json and count:
+        write_whole(args.json, json.dumps(results).encode())
+        announce(f'{args.json} written: {len(results)} detections')
+    if args.out_dir and count:
+        announce(f'{count} pictures drawn into {args.out_dir}')
+    if source.faults:
+        raise UserError('; '.join(source.faults))
+
+
+def _check_outputs(source: ImageFiles | Video, args) -> None:
+    """Raise UserError for what cannot be written, or would be overwritten."""
+    if args.out_dir:
+        check_writable(args.out_dir, '--out-dir')
+        if source.root and Path(args.out_dir).samefile(source.root):
+            raise UserError(
+                f'--out-dir {args.out_dir} is the folder of the input, which '
+                'would be overwritten'
+            )
+    if args.json:
+        out = Path(args.json)
+        if out.is_dir():
+            raise UserError(f'--json {out} is a folder, name a file')
+        check_writable(out.parent, '--json')
+
+
+def _image_ids(
+    source: ImageFiles | Video, truth: GroundTruth | None
+) -> Callable[[str], int | str]:
+    """From a picture's name to its id, all of them known.
+
+    Raises:
+        UserError: an image that the annotations do not name.
+    """
+    if truth is None:
+        return default_image_id
+    if isinstance(source, Video):
+        raise UserError('--ann-file is for images, not for a video')
+    for name in source.names:
+        if truth.image_id(name) is None:
+            raise UserError(f'{truth.path} has no image {name}')
+    return truth.image_id
+
+
+def _batches(
+    pictures: Iterable[Picture], size: int
+) -> Iterator[list[Picture]]:
+    pictures = iter(pictures)
+    while batch := list(islice(pictures, size)):
+        yield batch
+
+
+def _writer(
+    source: ImageFiles | Video, out_dir: str | None, stack: ExitStack
+) -> Callable[[Picture, np.ndarray], None]:
+    """Write a drawn picture under its own name, or as a video's next frame."""
+
+    def write_image(picture: Picture, drawn: np.ndarray) -> None:
+        mmcv.imwrite(drawn, str(Path(out_dir) / picture.name))
+
+    if isinstance(source, ImageFiles):
+        return write_image
+    path = Path(out_dir or '') / f'{source.name}.mp4'
+    videos: list[cv2.VideoWriter] = []
+
+    def write_frame(_, drawn: np.ndarray) -> None:
+        if not videos:
+            size = drawn.shape[1::-1]
+            code = cv2.VideoWriter_fourcc(*'mp4v')
+            videos.append(cv2.VideoWriter(str(path), code, source.fps, size))
+            stack.callback(videos[0].release)
+            if not videos[0].isOpened():
+                raise UserError(f'video {path} cannot be written')
+        videos[0].write(np.ascontiguousarray(drawn))
+
+    return write_frame

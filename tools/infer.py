@@ -1,0 +1,80 @@
+#!/usr/bin/env python
+"""Detect in an image, a folder of images, a video or a camera's pictures."""
+
+import argparse
+from collections.abc import Sequence
+
+from mmdet_hetconv.apps.infer import OUT_DIR, infer
+from mmdet_hetconv.engine.configs import OptionsAction
+from mmdet_hetconv.engine.errors import one_sentence
+
+
+def positive(text: str) -> int:
+    """A number above 0."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='infer.py', description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'input',
+        help='an image, a folder, a video, the number of a camera (0) or the '
+        "address of a stream; a camera's pictures end with Ctrl-C",
+    )
+    parser.add_argument(
+        '--out-dir',
+        metavar='DIR',
+        help='draw the detections into DIR: images under their own names, a '
+        f'video as NAME.mp4; {OUT_DIR} if there is no --json either',
+    )
+    parser.add_argument(
+        '--json',
+        metavar='FILE',
+        help='write all detections there, in the results format of COCO',
+    )
+    parser.add_argument(
+        '--ann-file',
+        metavar='FILE',
+        help='COCO annotations that give --json the ids of images and '
+        "categories; default: the number in an image's name (else the name; "
+        'of a video the frame, from 0), and classes counted from 1',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        metavar='SCORE',
+        help='the least score that is drawn; --json has all',
+    )
+    parser.add_argument(
+        '--batch-size', type=positive, default=1, help='images at once'
+    )
+    parser.add_argument(
+        '--deploy',
+        action='store_true',
+        help='detect with the inference form; the checkpoint may be one of '
+        'tools/deploy.py or a trained one',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        metavar='KEY=VALUE',
+        help='overwrite keys of the config',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence('infer.py'):
+        infer(args)
+
+
+if __name__ == '__main__':
+    main()
