@@ -1,8 +1,8 @@
-"""The paper's CIFAR-10 table: networks, P and rivals, one row per training.
+r"""The paper's CIFAR-10 table: networks, P and rivals, one row per training.
 
     python benchmarks/cifar10.py --data DIR --network vgg16 \
-        --conv het --p 1 2 4 8 16 32 64 --epochs 30 --seeds 0 1 2 --amp
-    python benchmarks/cifar10.py --data DIR --conv gwc4 dwc --epochs 30
+        --conv het gwc4 dwc --p 1 2 4 8 16 32 64 \
+        --epochs 30 --seeds 0 1 2 --amp
 
 DIR holds the official python batches, or mosaics (see cifar_data.py). P = 1
 is the standard convolution. Rows go to benchmarks/results/cifar10.csv when

@@ -1,4 +1,4 @@
-"""Dense to HetConv on CIFAR-10: accuracy by conversion, P and fine-tuning.
+r"""Dense to HetConv on CIFAR-10: accuracy by conversion, P and fine-tuning.
 
     python benchmarks/conversion_cifar.py --data DIR --width 0.25 \
         --epochs 8 --p 2 4 8 16 --fine-tune 0 1 5

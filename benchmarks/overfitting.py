@@ -1,4 +1,4 @@
-"""Is HetConv less prone to over-fitting? Dense against het on less data.
+r"""Is HetConv less prone to over-fitting? Dense against het on less data.
 
     python benchmarks/overfitting.py --data DIR --share 1 0.2 0.05 \
         --conv dense het --p 4 --epochs 30 --seeds 0 1 2 --amp
