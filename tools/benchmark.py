@@ -55,7 +55,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default='work_dirs/benchmark',
         help='write FILE.csv and FILE.png',
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.rounds < 2:
+        parser.error(f'--rounds {args.rounds}: a spread needs two at least')
+    if min(args.batch + (args.shape or [])) < 1:
+        parser.error('--batch and --shape take numbers above 0')
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:

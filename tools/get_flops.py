@@ -2,8 +2,6 @@
 
 import argparse
 
-from mmengine.config import Config, DictAction
-
 from mmdet_hetconv.analysis import (
     compare_parts,
     complexity_table,
@@ -11,6 +9,11 @@ from mmdet_hetconv.analysis import (
     input_shape,
     save_csv,
     save_json,
+)
+from mmdet_hetconv.engine.configs import (
+    OptionsAction,
+    merge_options,
+    read_config,
 )
 
 
@@ -35,7 +38,7 @@ def parse_args():
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         default={},
         help='settings that override the config, key=value',
     )
@@ -44,8 +47,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config)
+    merge_options(cfg, args.cfg_options)
     shape = tuple(args.shape or input_shape(cfg))
     if args.p:
         results = compare_parts(cfg.model, args.p, shape)

@@ -2,9 +2,12 @@
 
 import argparse
 
-from mmengine.config import Config, DictAction
-
 from mmdet_hetconv.analysis import count_config, input_shape, layer_table
+from mmdet_hetconv.engine.configs import (
+    OptionsAction,
+    merge_options,
+    read_config,
+)
 
 
 def parse_args():
@@ -20,7 +23,7 @@ def parse_args():
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         default={},
         help='settings that override the config, key=value',
     )
@@ -29,8 +32,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config)
+    merge_options(cfg, args.cfg_options)
     shape = tuple(args.shape or input_shape(cfg))
     print(layer_table(count_config(cfg.model, shape)))
 
