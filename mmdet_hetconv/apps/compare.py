@@ -1,0 +1,104 @@
+"""Two detectors on the same images: one page that shows where they differ."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.progress import track
+
+from ..engine.errors import UserError
+from ..engine.files import write_whole
+from ..engine.preflight import check_writable
+from ..engine.processes import announce
+from .coco_metrics import coco_metrics
+from .disagreement import as_boxes, disagreement
+from .ground_truth import GroundTruth
+from .page import THRESHOLDS, Compared, render_page
+from .results import coco_results
+from .side import Side, load_side, measure
+from .sources import ImageFiles, image_folder, read_image
+
+PAGE = 'index.html'
+
+
+def compare(args: argparse.Namespace) -> None:
+    """What ``tools/compare.py`` does with its arguments.
+
+    Raises:
+        UserError: a mistake in the command line, a config, a checkpoint or
+            the annotations. Images that cannot be read are left out; the page
+            is written before they are named.
+    """
+    source = image_folder(Path(args.images).expanduser())
+    check_writable(args.out, '--out')
+    truth = GroundTruth(args.ann_file) if args.ann_file else None
+    if truth and not any(truth.image_id(n) is not None for n in source.names):
+        raise UserError(f'{truth.path} names no image in {args.images}')
+    sides = [
+        load_side(name, *pair, args.deploy)
+        for name, pair in (('A', args.a), ('B', args.b))
+    ]
+    classes = _all_classes(sides)
+    images = _detect(sides, source, classes, truth)
+    if not images:
+        raise UserError('; '.join(source.faults))
+    measure(sides, read_image(source.root / images[0].name), args.rounds)
+    out = Path(args.out) / PAGE
+    page = render_page(args, sides, classes, images)
+    write_whole(out, page.encode())
+    announce(
+        f'{out} written: {len(images)} images, {len(page) / 2**20:.1f} MiB'
+    )
+    if source.faults:
+        raise UserError('; '.join(source.faults))
+
+
+def _all_classes(sides: Sequence[Side]) -> tuple[str, ...]:
+    """A's classes, and then those that only B has."""
+    a, b = (side.inferencer.classes for side in sides)
+    return a + tuple(name for name in b if name not in a)
+
+
+def _detect(
+    sides: Sequence[Side],
+    source: ImageFiles,
+    classes: tuple[str, ...],
+    truth: GroundTruth | None,
+) -> list[Compared]:
+    """Both detectors on every image; their metrics are set."""
+    relabel = [
+        torch.tensor([classes.index(c) for c in side.inferencer.classes])
+        for side in sides
+    ]
+    ids = truth.category_ids(classes) if truth else []
+    images: list[Compared] = []
+    annotated: list[int] = []
+    results: tuple[list, list] = ([], [])
+    for picture in source.pictures(
+        lambda names: track(names, 'Detecting', total=len(source))
+    ):
+        image_id = truth.image_id(picture.name) if truth else None
+        found = []
+        for side, labels, mine in zip(sides, relabel, results):
+            (sample,) = side.inferencer.detect([picture.pixels])
+            sample.pred_instances.labels = labels[sample.pred_instances.labels]
+            if image_id is not None:
+                mine += coco_results(sample, image_id, ids)
+            found.append(as_boxes(sample))
+        if image_id is not None:
+            annotated.append(image_id)
+        height, width = picture.pixels.shape[:2]
+        images.append(
+            Compared(
+                picture.name,
+                (width, height),
+                None if image_id is None else truth.boxes(image_id),
+                found,
+                [disagreement(*found, score) for score in THRESHOLDS],
+            )
+        )
+    if annotated:
+        for side, mine in zip(sides, results):
+            side.metrics = coco_metrics(truth.content, annotated, mine)
+    return images
