@@ -92,9 +92,10 @@ def point_stand_in(
     """The point-wise weight that stands in best for a Kh x Kw kernel.
 
     For a stationary feature map x whose values rows dy and columns dx apart
-    have E[x_t x_0] = r**(|dy| + |dx|) E[x_0^2], the v that minimises
-    E[(sum_t w_t x_t - v x_0)^2] is v = sum_t w_t r**(|dy_t| + |dx_t|).
-    correlation=0 gives the centre tap, correlation=1 the sum of all taps.
+    have ``E[x_t x_0] = r**(|dy| + |dx|) E[x_0^2]``, the v that minimises
+    ``E[(sum_t w_t x_t - v x_0)^2]`` is
+    ``v = sum_t w_t r**(|dy_t| + |dx_t|)``. correlation=0 gives the centre tap,
+    correlation=1 the sum of all taps.
 
     The prior is the separable Markov model of images: on feature maps of
     trained networks, diagonal neighbours correlate about as the product of
