@@ -20,7 +20,7 @@ from mmdet.structures import DetDataSample
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..deploy import switch_to_deploy
+from ..deploy import hand_back_freed_memory, switch_to_deploy
 from ..deploy.onnx import RawOutputs
 from ..deploy.switch import planned_convs
 from ..kernels import Plan
@@ -225,6 +225,7 @@ def _start_peak(device: str) -> float:
     if device != 'cpu':
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 2**20
+    hand_back_freed_memory()
     try:
         Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM
     except OSError:
