@@ -14,6 +14,7 @@ from torch import nn
 from ..engine import checkpoint, configs, deploying, preflight
 from ..engine.datasets import class_counts, class_names, leaf_datasets
 from ..engine.errors import UserError
+from ..engine.own_data import palette
 from ..engine.processes import announce
 
 
@@ -155,9 +156,9 @@ def _set_classes(cfg: Config, content: dict, weights: str) -> dict:
 
 
 def _palette(trained: dict, dataset: dict, count: int):
-    """A colour for each class; mmdet draws 'random' ones."""
+    """A colour for each class."""
     for metainfo in (trained, dataset.get('metainfo') or {}):
-        palette = metainfo.get('palette')
-        if isinstance(palette, list | tuple) and len(palette) >= count:
-            return palette
-    return 'random'
+        known = metainfo.get('palette')
+        if isinstance(known, list | tuple) and len(known) >= count:
+            return known
+    return palette(count)

@@ -32,7 +32,7 @@ def use_own_data(cfg: Config, root: str) -> None:
             'the config trains masks (LoadAnnotations with_mask=True), but '
             f'the annotations in {data.root} have no segmentation'
         )
-    metainfo = dict(classes=data.classes, palette=_palette(len(data.classes)))
+    metainfo = dict(classes=data.classes, palette=palette(len(data.classes)))
     for name, splits in (
         ('train', data.train),
         ('val', (data.val,)),
@@ -177,7 +177,7 @@ def _with_annotations(pipeline: list) -> list:
     return [*steps, load, pack]
 
 
-def _palette(count: int) -> list[tuple[int, int, int]]:
+def palette(count: int) -> list[tuple[int, int, int]]:
     """Evenly spaced hues, to draw one class each."""
     return [
         tuple(round(255 * part) for part in colorsys.hsv_to_rgb(h, 0.8, 0.9))
