@@ -4,7 +4,8 @@ Between a convolution and those that read its output, through batch norms,
 activations and pooling only, the channels may stand in any order: filters,
 norm parameters and the readers' channels permuted alike compute the same
 function. Which channels share a block of a HetConv layer can so be chosen at
-no cost at run time.
+no cost at run time. A HetConv layer of the 'permuted' arrangement keeps the
+order itself where it cannot be folded, and permutes while it runs.
 """
 
 import itertools
@@ -276,7 +277,8 @@ def rearrange(
     """Permute a dense network's channels for the blocks of `het`, in place.
 
     The dense network computes the same function afterwards. Its layers lose
-    less when they become those of `het`.
+    less when they become those of `het`. Layers of `het` in the 'permuted'
+    arrangement get the orders that cannot be folded into neighbours.
 
     Args:
         batches: some images; the first batch also tells where channels may
@@ -284,14 +286,14 @@ def rearrange(
 
     Returns:
         dict: by layer, the share of the energy (see permute.py) that stays
-        before and after. Layers between axes that cannot be permuted, and
-        those in the 'shifted' arrangement, are not among them.
+        before and after. 'blocked' layers between axes that cannot be
+        permuted, and 'shifted' ones, are not among them.
     """
     dense.eval()
     pairs = {
         name: layer
         for name, layer in find_pairs(dense, het).items()
-        if layer.arrangement == 'blocked'
+        if layer.arrangement != 'shifted'
     }
     axes = find_axes(dense, batches[0], forward)
     modules = dict(dense.named_modules())
@@ -307,36 +309,53 @@ def rearrange(
     }
     writes = {name: i for i in free for name in axes[i].writers}
     reads = {name: i for i in free for name in axes[i].readers}
-    fixed = itertools.count(len(axes))  # numbers for axes that stay
-    losses = {
-        name: Loss(
+    numbers = itertools.count(len(axes))  # for axes of one layer alone
+    losses, stored = {}, {}
+    for name, covariance in covariances.items():
+        layer = pairs[name]
+        own = layer.arrangement == 'permuted'
+        if not (own or name in reads or name in writes):
+            continue
+        channels = reads[name] if name in reads else next(numbers)
+        filters = writes[name] if name in writes else next(numbers)
+        if own:
+            stored[name] = channels, filters
+            free.setdefault(channels, layer.in_channels)
+            free.setdefault(filters, layer.out_channels)
+        losses[name] = Loss(
             lost_energy(modules[name].weight, covariance),
-            reads[name] if name in reads else next(fixed),
-            writes[name] if name in writes else next(fixed),
-            pairs[name].p,
+            channels,
+            filters,
+            layer.p,
         )
-        for name, covariance in covariances.items()
-        if name in reads or name in writes
-    }
     blocks = choose_blocks(list(losses.values()), free)
     orders = {i: blocks[i].argsort(stable=True) for i in free}
+    folded = {i: order for i, order in orders.items() if i < len(axes)}
     truth = _fingerprint(dense, batches[0], forward)
     with torch.no_grad():
-        for i, order in orders.items():
+        for i, order in folded.items():
             axes[i].permute(modules, order)
         if not _alike(truth, _fingerprint(dense, batches[0], forward)):
-            for i, order in orders.items():
+            for i, order in folded.items():
                 axes[i].permute(modules, order.argsort())
             raise RuntimeError(
                 'the permuted network computes another function; convert '
                 'it without a permutation'
             )
-    report = {}
-    for name, loss in losses.items():
-        total = max(loss.energy.sum().item(), 1e-30)
-        plain = {
-            loss.filters: in_order(loss.energy.shape[0], loss.p),
-            loss.channels: in_order(loss.energy.shape[1], loss.p),
-        }
-        report[name] = loss.kept(plain) / total, loss.kept(blocks) / total
-    return report
+        for name, (channels, filters) in stored.items():
+            if channels not in folded:
+                pairs[name].input_order.copy_(orders[channels])
+            if filters not in folded:
+                pairs[name].output_order.copy_(orders[filters].argsort())
+    return {name: _shares(loss, blocks) for name, loss in losses.items()}
+
+
+def _shares(loss: Loss, blocks: dict[int, Tensor]) -> tuple[float, float]:
+    """The share of the energy that stays as it was, and with new blocks."""
+    filters, channels = loss.energy.shape
+    total = max(loss.energy.sum().item(), 1e-30)
+    plain = {
+        loss.filters: in_order(filters, loss.p),
+        loss.channels: in_order(channels, loss.p),
+    }
+    return loss.kept(plain) / total, loss.kept(blocks) / total

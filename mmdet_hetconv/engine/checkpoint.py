@@ -12,7 +12,7 @@ import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-from ..layers import HetConv2d
+from ..layers import HetConv2d, residue_order
 from .errors import UserError
 from .processes import announce
 
@@ -223,11 +223,18 @@ def _other_heterogeneity(
         p = layer.in_channels // own
         if p != layer.p:
             return f'{name} has p={p} in the checkpoint and p={layer.p} here'
-        shifted = f'{name}.input_order' in state
-        if shifted != (layer.arrangement == 'shifted'):
+        theirs = _arrangement(state.get(f'{name}.input_order'), p)
+        if layer.arrangement not in ('permuted', theirs):
             return (
-                f'{name} has arrangement='
-                f'{"shifted" if shifted else "blocked"!r} in the checkpoint '
-                f'and {layer.arrangement!r} here'
+                f'{name} has arrangement={theirs!r} in the checkpoint and '
+                f'{layer.arrangement!r} here'
             )
     return None
+
+
+def _arrangement(input_order: Tensor | None, p: int) -> str:
+    """Whose order of the channels this is."""
+    if input_order is None:
+        return 'blocked'
+    order = residue_order(len(input_order), p)
+    return 'shifted' if torch.equal(input_order.cpu(), order) else 'permuted'

@@ -18,7 +18,7 @@ from torch.nn.modules.utils import _pair
 from . import functional
 from .loading import report_projected
 
-ARRANGEMENTS = ('blocked', 'shifted')
+ARRANGEMENTS = ('blocked', 'shifted', 'permuted')
 
 
 def check_part(p: int, arrangement: str) -> None:
@@ -112,8 +112,10 @@ class HetConv2d(nn.Module):
             channels. 1 is the standard convolution. Defaults to 4.
         arrangement (str): which channels those are. 'blocked': channel block
             b for filter block b. 'shifted': the paper's lattice,
-            (channel - filter) mod p == 0. One is the other on permuted
-            channels; 'blocked' needs no permutation and is faster.
+            (channel - filter) mod p == 0. 'permuted': any, as the weights
+            that are loaded have it; at first as 'blocked'. They are one
+            another on permuted channels; 'blocked' needs no permutation and
+            is faster.
 
     Attributes:
         grouped (nn.Conv2d): the Kh x Kw kernels, groups=p, and the bias.
@@ -218,6 +220,11 @@ class HetConv2d(nn.Module):
         if arrangement == 'shifted':
             order = functional.residue_order(in_channels, p)
             place = functional.residue_order(out_channels, p).argsort()
+        elif arrangement == 'permuted':
+            order, place = (
+                torch.arange(in_channels),
+                torch.arange(out_channels),
+            )
         else:
             order = place = None
         # x[:, input_order] has blocked channels; so has the output before
@@ -346,12 +353,22 @@ class HetConv2d(nn.Module):
 
     def _check_order(self, name, state_dict, prefix, error_msgs) -> None:
         """Refuse weights of another arrangement: they are another function."""
+        if prefix + 'grouped.weight' not in state_dict:
+            return
         mine, theirs = getattr(self, name), state_dict.get(prefix + name)
-        holds_weights = prefix + 'grouped.weight' in state_dict
+        if self.arrangement == 'permuted':
+            identity = torch.arange(len(mine))
+            if theirs is None:  # weights of the 'blocked' arrangement
+                state_dict[prefix + name] = identity
+            elif not torch.equal(theirs.cpu().sort().values, identity):
+                error_msgs.append(
+                    f'{prefix}{name}: no permutation of {len(mine)} channels'
+                )
+            return
         same = (mine is None) == (theirs is None)
         if same and mine is not None:
             same = torch.equal(mine, theirs.to(mine.device))
-        if holds_weights and not same:
+        if not same:
             error_msgs.append(
                 f"{prefix}{name}: the checkpoint's channel arrangement is "
                 f"not this layer's, arrangement={self.arrangement!r}"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_hetconv.convert import rearrange
+from mmdet_hetconv.convert import calibrate, rearrange
 from mmdet_hetconv.convert.folding import find_axes
 from mmdet_hetconv.layers import HetConv2d
 
@@ -156,3 +156,44 @@ def test_shifted_layers_are_left(dense):
     assert rearrange(dense, het, images(), call) == {}
     for name, value in dense.state_dict().items():
         assert torch.equal(before[name], value), name
+
+
+def residual(**kwargs) -> nn.Module:
+    """Two convolutions around a sum: no axis of theirs can be folded."""
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 1)
+            layer = HetConv2d if kwargs else nn.Conv2d
+            self.conv = layer(8, 8, 3, padding=1, **kwargs)
+
+        def forward(self, x):
+            x = self.stem(x).relu()
+            return x + self.conv(x)
+
+    return Residual()
+
+
+def test_a_permuted_layer_stores_what_cannot_be_folded():
+    torch.manual_seed(0)
+    batches = [torch.rand(2, 3, 12, 12) for _ in range(6)]
+    dense, het = residual(), residual(p=4, arrangement='permuted')
+    planted = HetConv2d(8, 8, 3, padding=1, p=4)
+    rows, columns = torch.randperm(8), torch.randperm(8)
+    with torch.no_grad():
+        dense.conv.weight.copy_(planted.dense_weight()[rows][:, columns])
+    before = copy.deepcopy(dense.state_dict())
+    assert rearrange(dense, residual(p=4), batches, call) == {}
+    share, permuted = rearrange(dense, het, batches, call)['conv']
+    assert share < 0.9
+    assert permuted == pytest.approx(1)
+    for name, value in dense.state_dict().items():
+        assert torch.equal(before[name], value), name
+    calibrate(dense, het, batches, call)
+    torch.testing.assert_close(
+        het(batches[0]), dense(batches[0]), rtol=1e-4, atol=1e-4
+    )
+    again = residual(p=4, arrangement='permuted')
+    again.load_state_dict(het.state_dict())
+    assert torch.equal(again(batches[0]), het(batches[0]))

@@ -164,6 +164,7 @@ def test_weights_that_do_not_fit():
     for other, text in (
         (HetConv2d(8, 8, 3, p=2), '0 has p=2 in the checkpoint and p=4 here'),
         (HetConv2d(8, 8, 3, p=4, arrangement='shifted'), "'shifted' in the"),
+        (HetConv2d(8, 8, 3, p=4, arrangement='permuted'), "'permuted' in the"),
         (HetConv2d(16, 16, 3, p=4), 'size mismatch for 0.grouped.weight'),
         (nn.Conv2d(8, 8, 5), 'dense weight of shape'),
         (nn.ReLU(), '0.grouped.weight is missing'),

@@ -236,7 +236,7 @@ def test_traces():
         (dict(p=8), r'out_channels=4 is not a multiple of p=8'),
         (dict(kernel_size=4), r'kernel_size=\(4, 4\) has no centre'),
         (dict(groups=2), r'groups=2'),
-        (dict(arrangement='x'), r"\('blocked', 'shifted'\), got 'x'"),
+        (dict(arrangement='x'), r"'permuted'\), got 'x'"),
         (dict(padding='full'), r"got 'full'"),
         (dict(padding='same', stride=2), r'needs stride 1'),
     ],
@@ -358,6 +358,33 @@ def test_blocked_weights_do_not_load_into_a_shifted_layer():
     layer = HetConv2d(8, 8, 3, arrangement='shifted')
     with pytest.raises(RuntimeError, match="arrangement='shifted'"):
         layer.load_state_dict(HetConv2d(8, 8, 3).state_dict(), strict=False)
+
+
+def test_a_permuted_layer_takes_any_arrangement():
+    x = torch.randn(2, 8, 6, 6)
+    for arrangement in ('blocked', 'shifted', 'permuted'):
+        source = HetConv2d(8, 12, 3, arrangement=arrangement)
+        if arrangement == 'permuted':
+            source.input_order.copy_(torch.randperm(8))
+            source.output_order.copy_(torch.randperm(12))
+        layer = HetConv2d(8, 12, 3, arrangement='permuted')
+        layer.load_state_dict(source.state_dict())
+        assert torch.equal(layer(x), source(x))
+        dense = nn.functional.conv2d(
+            x, layer.dense_weight(), layer.dense_bias()
+        )
+        torch.testing.assert_close(layer(x), dense)
+        planned = layer.eval().switch_to_deploy()
+        with torch.no_grad():
+            torch.testing.assert_close(planned(x), dense)
+
+
+def test_an_order_that_is_no_permutation_is_refused():
+    layer = HetConv2d(8, 8, 3, arrangement='permuted')
+    state = layer.state_dict()
+    state['input_order'] = torch.tensor([0, 1, 2, 3, 4, 5, 6, 6])
+    with pytest.raises(RuntimeError, match='no permutation of 8 channels'):
+        layer.load_state_dict(state)
 
 
 def test_conv_module_contract():
