@@ -41,7 +41,6 @@ def world(tmp_path_factory):
         cfg.model.roi_head.bbox_head.num_classes = 2
         torch.manual_seed(number)
         model = build_detector(cfg.model)
-        model.init_weights()
         # Random detectors are of one mind about every region otherwise.
         torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight, std=1.0)
         meta = dict(dataset_meta=dict(classes=tiny.CLASSES))
