@@ -3,11 +3,13 @@
 import logging
 import re
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
@@ -43,6 +45,11 @@ def check_config(cfg: Config, roles: tuple[str, ...]) -> None:
     Raises:
         UserError: names the key or file and the value.
     """
+    for path, part in _walk(cfg.model, 'model'):
+        kind = (part.get('conv_cfg') or {}).get('type')
+        if isinstance(kind, str) and MODELS.get(kind) is None:
+            # mmcv would say "Cannot find None in registry".
+            raise UserError(f'{path}.conv_cfg.type={kind} is not registered')
     for path, conv_cfg in _het_conv_cfgs(cfg.model):
         try:
             check_part(
@@ -229,13 +236,16 @@ def _check_evaluator(evaluator, path: str) -> None:
 def explained_build(cfg: Config) -> Iterator[None]:
     """Turn what builders say about a config's values into a UserError.
 
-    That is an error with a text, an unknown type among them, and an argument
-    that a component lacks or does not have. Anything else is a fault.
+    That is an error with a text, an unknown type among them, a failed
+    assertion, and an argument that a component lacks or does not have.
+    Anything else is a fault.
     """
     try:
         yield
     except (ValueError, KeyError, AssertionError, TypeError) as error:
         text = str(error.args[0]) if error.args else ''
+        if isinstance(error, AssertionError) and not text:
+            text = str(traceback.extract_tb(error.__traceback__)[-1].line)
         if isinstance(error, TypeError):
             known = _WRONG_ARGUMENT.search(text)
         else:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config
@@ -51,7 +52,10 @@ def use_gloo_on_cpu(cfg: Config) -> None:
         }
     )
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
+        seconds = cfg.env_cfg.dist_cfg.get('timeout')
+        torch.distributed.init_process_group(
+            'gloo', timeout=seconds and timedelta(seconds=seconds)
+        )
 
 
 def announce(message: str, level: int = logging.INFO) -> None:

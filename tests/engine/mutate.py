@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from copy import deepcopy
 
 # What is put in place of a value.
 STRANGE = (
@@ -71,11 +72,11 @@ def mutate_json(data: bytes, draw: random.Random) -> bytes:
             del node[key]
         elif kind == 1:
             other, at = draw.choice(places)
-            node[key] = json.loads(json.dumps(other[at]))
+            node[key] = deepcopy(other[at])
         elif kind == 2 and isinstance(node, list):
-            node.append(json.loads(json.dumps(node[key])))
+            node.append(deepcopy(node[key]))
         else:
-            node[key] = draw.choice(STRANGE)
+            node[key] = deepcopy(draw.choice(STRANGE))
     return json.dumps(content).encode()
 
 

@@ -82,7 +82,7 @@ def test_unknown_and_remote_data_sets_are_not_looked_at(tmp_path):
         preflight.check_config(cfg, ('train', 'val'))
 
 
-def test_unused_voc_classes_are_announced(tmp_path, announced):
+def test_unused_voc_classes_and_boxes_are_announced(tmp_path, announced):
     root = tiny.write_voc(tmp_path / 'voc')
     dataset = dict(
         type='VOCDataset',
@@ -101,9 +101,11 @@ def test_unused_voc_classes_are_announced(tmp_path, announced):
         )
     )
     preflight.check_config(cfg, ('train',))
-    ((text, level),) = announced
-    assert "'disc' are not used" in text
-    assert level == logging.WARNING
+    (classes, boxes) = announced
+    assert "'disc' are not used" in classes[0]
+    # The first image has a box that is a single point.
+    assert 'train.txt: 1 of 13 boxes are not learnt from' in boxes[0]
+    assert classes[1] == boxes[1] == logging.WARNING
 
 
 @pytest.mark.parametrize(

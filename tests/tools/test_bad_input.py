@@ -5,14 +5,17 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from importlib.util import find_spec
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.engine import tiny
 
@@ -91,6 +94,12 @@ def png(data):
     return cv2.imencode('.png', image)[1].tobytes()
 
 
+def large(data):
+    """A PNG whose header promises 4.9 billion pixels."""
+    side = struct.pack('>I', 70000)
+    return data[:16] + side + side + data[24:]
+
+
 P = 'model.backbone.conv_cfg.p'
 CLASSES = 'train_dataloader.dataset.metainfo.classes'
 TRAIN = {
@@ -111,6 +120,14 @@ TRAIN = {
     'arrangement': (
         lambda w: w.set('model.backbone.conv_cfg.arrangement=blokced'),
         "model.backbone.conv_cfg: .*'blokced'",
+    ),
+    'p list': (
+        lambda w: w.set(f'{P}=[4,8]'),
+        r'model.backbone.conv_cfg: .*p=\[4, 8\]',
+    ),
+    'arrangement that is a number': (
+        lambda w: w.set('model.backbone.conv_cfg.arrangement=4'),
+        'model.backbone.conv_cfg: .*got 4',
     ),
     'argument of HetConv': (
         lambda w: w.set('model.backbone.conv_cfg.part=4'),
@@ -170,6 +187,22 @@ TRAIN = {
             "    type='Pretrained', checkpoint='http://127.0.0.1:9/a.pth')\n"
         ),
         'pre-trained weights cannot be downloaded: .*refused',
+    ),
+    'unknown key of the model': (
+        lambda w: w.set('model.backbone.dept=18'),
+        "unexpected keyword argument 'dept'",
+    ),
+    'number of stages': (
+        lambda w: w.set('model.backbone.num_stages=9'),
+        'tiny.py cannot be built: assert .*num_stages',
+    ),
+    'conv_cfg of an unknown type': (
+        lambda w: w.set('model.backbone.conv_cfg.type=HedConv'),
+        r'model\.backbone\.conv_cfg\.type=HedConv is not registered',
+    ),
+    'config in another encoding': (
+        lambda w: w.replace(w.config, b'\xff\xfe# \xe9'),
+        'tiny.py cannot be read: ',
     ),
     # Classes
     'num_classes': (
@@ -243,6 +276,82 @@ TRAIN = {
         ),
         r'annotation 1 has bbox=\[1, 2, 3, nan\]',
     ),
+    'box of infinity': (
+        lambda w: w.edit(
+            lambda c: c['annotations'][0].update(bbox=[1, 2, float('inf'), 3])
+        ),
+        r'annotation 1 has bbox=\[1, 2, inf, 3\]',
+    ),
+    'box that overflows': (
+        lambda w: w.edit(
+            lambda c: c['annotations'][0].update(bbox=[0, 0, 1e39, 9])
+        ),
+        r'annotation 1 has bbox=\[0, 0, 1e\+39, 9\]',
+    ),
+    'box of negative width': (
+        lambda w: w.edit(
+            lambda c: c['annotations'][0].update(bbox=[9, 9, -3, 3])
+        ),
+        r'annotation 1 has bbox=\[9, 9, -3, 3\], of negative width',
+    ),
+    'box of texts': (
+        lambda w: w.edit(
+            lambda c: c['annotations'][0].update(bbox=['1', '2', '3', '4'])
+        ),
+        'annotation 1 has bbox=.*four finite numbers',
+    ),
+    'id that is a list': (
+        lambda w: w.edit(lambda c: c['images'][0].update(id=[1])),
+        r'images holds the id \[1\]',
+    ),
+    'image twice': (
+        lambda w: w.edit(lambda c: c['images'][1].update(id=1)),
+        'images holds the id 1 twice',
+    ),
+    'category twice': (
+        lambda w: w.edit(lambda c: c['categories'][1].update(id=3)),
+        'categories holds the id 3 twice',
+    ),
+    'category name twice': (
+        lambda w: w.edit(lambda c: c['categories'][1].update(name='disc')),
+        "two categories have the name 'disc'",
+    ),
+    'category without a name': (
+        lambda w: w.edit(lambda c: c['categories'][0].pop('name')),
+        'a category has the name None',
+    ),
+    'image name of a zero byte': (
+        lambda w: w.edit(lambda c: c['images'][0].update(file_name='a\0b')),
+        r"image 1 has file_name='a\\x00b'",
+    ),
+    'image name that is too long': (
+        lambda w: w.edit(
+            lambda c: c['images'][0].update(file_name='a' * 5000)
+        ),
+        'instances_train2017.json names the image a',
+    ),
+    'image of more pixels than OpenCV reads': (
+        lambda w: w.edit(
+            lambda c: c['images'][0].update(width=10**5, height=10**5)
+        ),
+        'image 1 has 100000 x 100000 pixels',
+    ),
+    'mask that is a text': (
+        lambda w: w.edit(
+            lambda c: c['annotations'][0].update(segmentation='round')
+        ),
+        "annotation 1 has segmentation='round'",
+    ),
+    'UTF-16': (
+        lambda w: w.replace(
+            w.json, lambda data: data.decode().encode('utf-16')
+        ),
+        'instances_train2017.json is not valid JSON',
+    ),
+    'byte-order mark': (
+        lambda w: w.replace(w.json, lambda data: b'\xef\xbb\xbf' + data),
+        'instances_train2017.json is not valid JSON: Unexpected UTF-8 BOM',
+    ),
     'no area': (
         lambda w: w.edit(lambda c: c['annotations'][0].pop('area')),
         'annotation 1 has area=None',
@@ -274,6 +383,35 @@ TRAIN = {
     'XML with xmax=wide': (
         lambda w: w.in_xml('<xmax>24</xmax>', '<xmax>wide</xmax>'),
         "train_1.xml: object 'disc' has xmax='wide'",
+    ),
+    'XML with xmax below xmin': (
+        lambda w: w.in_xml('<xmax>24</xmax>', '<xmax>4</xmax>'),
+        "train_1.xml: object 'disc' has xmax=4 below xmin=6",
+    ),
+    'XML with a box outside of the image': (
+        lambda w: w.in_xml(
+            '<xmin>6</xmin><ymin>12</ymin><xmax>24</xmax>',
+            '<xmin>65</xmin><ymin>12</ymin><xmax>80</xmax>',
+        ),
+        "train_1.xml: object 'disc' is outside of the image, at xmin=65",
+    ),
+    'XML with xmax=nan': (
+        lambda w: w.in_xml('<xmax>24</xmax>', '<xmax>nan</xmax>'),
+        "train_1.xml: object 'disc' has xmax='nan'",
+    ),
+    'XML in an unknown encoding': (
+        lambda w: w.replace(
+            w.xml,
+            lambda data: b'<?xml version="1.0" encoding="x-9"?>' + data,
+            w.voc,
+        ),
+        'train_1.xml is not valid XML: ',
+    ),
+    'image list in another encoding': (
+        lambda w: w.replace(
+            w.voc / 'ImageSets' / 'Main' / 'train.txt', b'\xff\xfe', w.voc
+        ),
+        'train.txt is not a text',
     ),
     'XML without width': (
         lambda w: w.in_xml('<width>64</width>', ''),
@@ -311,6 +449,14 @@ TRAIN = {
     'empty image': (
         lambda w: w.replace(w.image, b''),
         'image .*train_2.jpg is empty',
+    ),
+    'image of too many pixels': (
+        lambda w: w.replace(w.image, lambda data: large(png(data))),
+        'image .*train_2.jpg has 70000 x 70000 pixels, more than OpenCV',
+    ),
+    'folder for an image': (
+        lambda w: (w.image.unlink(), w.image.mkdir(), w.argv())[-1],
+        'image .*train_2.jpg cannot be read: Is a directory',
     ),
     'text for an image': (
         lambda w: w.replace(w.image, b'not an image'),
@@ -521,6 +667,47 @@ def test_pretrained_by_torchvision_without_torchvision(world):
     message = error_of(train, *argv)
     assert re.search(r'model\.backbone\.init_cfg\.checkpoint=', message)
     assert 'needs the package torchvision' in message
+
+
+def odd_images(world):
+    """Images as cameras and scanners make them; each can be trained on."""
+    paths = sorted(world.image.parent.glob('train_*.jpg'))
+    image = cv2.imread(str(paths[0]))
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    deep = image.astype(np.uint16) * 257
+    alpha = np.dstack([image, grey])
+    png = [cv2.imencode('.png', kind)[1] for kind in (deep, grey, alpha)]
+    for path, data in zip(paths, png):
+        path.write_bytes(data.tobytes())
+    upright = Image.fromarray(image[..., ::-1])
+    upright.convert('CMYK').save(paths[3], 'JPEG')
+    tags = Image.Exif()
+    tags[0x112] = 6  # to be turned by 90 degrees
+    upright.rotate(90, expand=True).save(paths[4], 'JPEG', exif=tags)
+    upright.convert('P').save(paths[5], 'PNG')
+
+
+def test_odd_images_and_boxes(world, capsys):
+    """They are learnt from, or left out with a warning, and the loss stays
+    finite."""
+    odd_images(world)
+    content = json.loads(world.json.read_text())
+    boxes = content['annotations']
+    boxes[0].update(bbox=[-5, -5, 20, 20], area=400)  # partly outside
+    boxes[1].update(bbox=[70, 60, 9, 9])  # outside
+    boxes[2].update(bbox=[9, 9, 0, 0])
+    boxes[3].update(area=0)
+    boxes[4].update(bbox=[0, 0, 1000, 1000], area=10**6)
+    world.json.write_text(json.dumps(content))
+    train([str(word) for word in world.argv('train_cfg.max_epochs=1')])
+    output = capsys.readouterr()
+    assert '3 of 12 boxes are not learnt from' in output.out + output.err
+    (path,) = world.work.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    losses = [line['loss'] for line in lines if 'loss' in line]
+    assert len(losses) == 3 and all(0 < loss < 100 for loss in losses)
+    image = mmcv.imread(sorted(world.image.parent.glob('*_4.jpg'))[0])
+    assert image.shape == (48, 64, 3)  # turned upright
 
 
 def test_command_line(capsys):
