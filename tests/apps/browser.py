@@ -3,7 +3,6 @@
 W3C WebDriver: https://www.w3.org/TR/webdriver2/
 """
 
-import base64
 import json
 import re
 import shutil
@@ -77,7 +76,7 @@ class Browser:
         """The result of a function body in JavaScript."""
         return self._post('/execute/sync', dict(script=script, args=args))
 
-    def wait(self, script: str, *args, seconds: float = 20):
+    def wait(self, script: str, *args, seconds: float = 60):
         """The first result of a script that is true."""
         end = time.monotonic() + seconds
         while True:
@@ -96,9 +95,6 @@ class Browser:
 
     def resize(self, width: int, height: int) -> None:
         self._post('/window/rect', dict(width=width, height=height))
-
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self._call('GET', '/screenshot')))
 
     def complaints(self) -> list[str]:
         """What the console has shown, from warnings on."""
@@ -132,7 +128,7 @@ class Browser:
             self._base + path, data, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=180) as answer:
                 return json.load(answer)['value']
         except urllib.error.HTTPError as error:
             raise RuntimeError(error.read().decode()) from error

@@ -131,9 +131,9 @@ def expected(image, at):
     ]
 
 
-def test_in_a_browser(page, browser, tmp_path):
+def test_in_a_browser(page, browser):
     data = data_of(page)
-    browser.resize(1400, 4000)  # pictures far away are not drawn
+    browser.resize(1400, 3500)  # pictures far away are not drawn
     browser.open(page.as_uri())
     browser.wait(
         'return [...document.images].length === 11 && '
@@ -186,8 +186,6 @@ def test_in_a_browser(page, browser, tmp_path):
         'inset(0px 0px 0px 40%)',
     ]
 
-    browser.screenshot(tmp_path / 'page.png')
-    assert (tmp_path / 'page.png').stat().st_size > 10_000
     assert browser.complaints() == []
     schemes = {a.split(':')[0] for a in browser.requests()}
     assert schemes <= {'file', 'blob', 'data', 'chrome'}
