@@ -214,6 +214,7 @@ def plot(rows: list[dict], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 5))
+    axes.set_prop_cycle(color=plt.colormaps['tab20'].colors)
     for layer in dict.fromkeys(row['layer'] for row in rows):
         mine = [row for row in rows if row['layer'] == layer]
         axes.plot(
