@@ -8,24 +8,23 @@ from mmdet_hetconv.version import __version__
 
 project = 'mmdet_hetconv'
 author = 'The mmdet_hetconv contributors'
+copyright = author
 release = version = __version__
 
 extensions = [
     'myst_parser',
     'sphinx.ext.autodoc',
     'sphinx.ext.napoleon',
-    'sphinx.ext.mathjax',
     'sphinx.ext.viewcode',
     'sphinx_copybutton',
 ]
 exclude_patterns = ['_build']
-suppress_warnings = ['toc.empty_glob']  # results/ is written by a tool
 html_theme = 'furo'
 html_title = f'mmdet_hetconv {release}'
 
 # Headings of included pages are link targets, as on the repository's pages.
 myst_heading_anchors = 3
-myst_enable_extensions = ['colon_fence', 'dollarmath']
+myst_enable_extensions = ['colon_fence']
 
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
