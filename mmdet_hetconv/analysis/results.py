@@ -54,7 +54,7 @@ def accuracy_section(folder: Path, out: Path) -> Iterator[str]:
         )
         yield (
             f'Hollow: published (`published.csv`: {"; ".join(sources)}), with '
-            'a longer schedule and the full width.\n'
+            'the schedule of the paper and the full width.\n'
         )
     for values, found in groups.items():
         yield f'### {setting(CLASSIFIER, values)}\n'
