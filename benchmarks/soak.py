@@ -6,7 +6,7 @@ A FCOS detector with HetConv, a few channels wide, trains with a batch of two
 images of random sizes; then its inference form detects in images of random
 sizes, one by one. Every row of the CSV file is a moment: the memory of the
 process, its open files, and what the plan and its layers remember. A shape is
-that of a layer's input, so that an image counts once for each of 37 layers.
+that of a layer's input, so that an image counts once for each of 31 layers.
 """
 
 import argparse

@@ -55,7 +55,7 @@ def start(main, argv, log, prepare=None, env=None):
         os._exit(status)  # nothing of pytest's own
 
 
-def finish(pid, seconds=120):
+def finish(pid, seconds=600):
     """The exit status of a child, minus the signal that ended it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

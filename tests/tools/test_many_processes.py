@@ -122,7 +122,7 @@ class World:
         sys.path.insert(0, str(self.path))
 
     def together(self, script, argv, **env):
-        """Run a tool in two processes; status, output and seconds."""
+        """Run a tool in two processes; status and output."""
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
@@ -135,7 +135,6 @@ class World:
             'PORT': str(port),
             **env,
         }
-        start = time.monotonic()
         done = subprocess.run(
             [TOOLS / script, *map(str, argv)],
             env=env,
@@ -143,9 +142,9 @@ class World:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=600,
         )
-        return done.returncode, done.stdout, time.monotonic() - start
+        return done.returncode, done.stdout
 
 
 @pytest.fixture(scope='module')
@@ -162,13 +161,13 @@ def trainings(world):
     double = 'train_dataloader.batch_size=4'
     world.alone(train, [world.config, *world.argv('one', start, double)])
     argv = [world.config, 2, *world.argv('two', start)]
-    status, output, seconds = world.together('dist_train.sh', argv, BREAK='1')
+    status, output = world.together('dist_train.sh', argv, BREAK='1')
     losses = [
         json.loads((world.path / name).read_text())
         for name in ('one/rank_0.json', 'two/rank_0.json', 'two/rank_1.json')
     ]
     return SimpleNamespace(
-        status=status, output=output, seconds=seconds, losses=losses
+        status=status, output=output, end=time.time(), losses=losses
     )
 
 
@@ -227,10 +226,11 @@ def test_messages_come_once(world, trainings):
     assert sum('dense weights projected' in line for line in messages) == 1
 
 
-def test_a_process_that_dies_ends_the_other(trainings):
+def test_a_process_that_dies_ends_the_other(world, trainings):
     assert trainings.status != 0
     assert 'RuntimeError: process 1 is out of order' in trainings.output
-    assert trainings.seconds < 60, 'with imports and training'
+    alive = (world.path / 'two' / 'rank_1.json').stat().st_mtime
+    assert trainings.end - alive < 60
 
 
 def call_true(world, predictions):
@@ -269,7 +269,7 @@ def test_evaluation(world, trainings):
     world.alone(evaluate, [world.config, checkpoint, *argv('first')])
     call_true(world, predictions('first'))
     world.alone(evaluate, [world.config, checkpoint, *argv('alone')])
-    status, output, _ = world.together(
+    status, output = world.together(
         'dist_test.sh', [world.config, checkpoint, 2, *argv('both')]
     )
     assert status == 0, output[-3000:]
