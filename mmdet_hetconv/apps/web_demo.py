@@ -156,7 +156,9 @@ def launch(page, host: str, port: int, max_mb: float) -> str:
             ),
         )
     except OSError as error:
-        raise UserError(f'--host {host} --port {port}: {error}') from error
+        # Gradio's advice, which follows, is to call something else.
+        reason = str(error).split('. ')[0]
+        raise UserError(f'--host {host} --port {port}: {reason}') from error
     return address
 
 
