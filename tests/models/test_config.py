@@ -55,6 +55,13 @@ def test_set_part_without_hetconv():
         set_part(dict(type='FasterRCNN', backbone=dict(type='ResNet')), 2)
 
 
+def test_switch_config_leaves_one_dimensional_convolutions():
+    model_cfg = stock('point_rend/point-rend_r50-caffe_fpn_ms-1x_coco')
+    switched = switch_config(model_cfg, HET)
+    assert switched.backbone.conv_cfg == HET
+    assert 'conv_cfg' not in switched.roi_head.point_head
+
+
 def test_switch_config_switches_a_whole_stock_detector():
     model_cfg = stock('faster_rcnn/faster-rcnn_r50_fpn_1x_coco')
     switched = switch_config(model_cfg, HET)
