@@ -348,7 +348,7 @@ def detection_section(folder: Path, out: Path) -> Iterator[str]:
 
 def detection_command(found: Sequence[Row]) -> str:
     row = found[0]
-    words = flags(row, ('detector', 'where', 'epochs', 'batch_size'))
+    words = flags(row, ('detector', 'where', 'epochs', 'batch_size', 'lr'))
     words += ' --reduced' * (row.get('network') == 'reduced')
     if 'x' in row.get('image', ''):
         words += f' --image {row["image"].replace("x", " ")}'
