@@ -98,18 +98,24 @@ def _check_outputs(source: ImageFiles | Video, args) -> None:
 def _image_ids(
     source: ImageFiles | Video, truth: GroundTruth | None
 ) -> Callable[[str], int | str]:
-    """From a picture's name to its id, all of them known.
+    """From a picture's name to its id; images without one are left out.
 
     Raises:
-        UserError: an image that the annotations do not name.
+        UserError: no image has one.
     """
     if truth is None:
         return default_image_id
     if isinstance(source, Video):
         raise UserError('--ann-file is for images, not for a video')
-    for name in source.names:
-        if truth.image_id(name) is None:
-            raise UserError(f'{truth.path} has no image {name}')
+    names = [n for n in source.names if truth.image_id(n) is not None]
+    if not names:
+        raise UserError(f'{truth.path} names no image in {source.root}')
+    if len(names) < len(source):
+        announce(
+            f'{len(source) - len(names)} images that {truth.path} does not '
+            'name are left out'
+        )
+    source.names = names
     return truth.image_id
 
 

@@ -76,6 +76,7 @@ def folder(world, tmp_path):
     """Two images, one more in a folder, three that are broken."""
     path = tmp_path / 'folder'
     shutil.copytree(world.images, path)
+    shutil.copy(path / 'val_0.jpg', path / 'of_no_file.jpg')
     (path / 'deep').mkdir()
     (path / 'val_2.jpg').rename(path / 'deep' / 'val_2.jpg')
     whole = (path / 'val_0.jpg').read_bytes()
@@ -229,7 +230,7 @@ BAD = {
         lambda w, p: (
             *(w.path / 'coco' / 'train2017', '--ann-file', w.ann_file),
         ),
-        'has no image train_0.jpg',
+        'names no image in',
     ),
     'annotated video': (
         lambda w, p: (video(p / 'c.mp4'), '--ann-file', w.ann_file),
