@@ -28,6 +28,7 @@ myst_enable_extensions = ['colon_fence']
 
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
+autodoc_inherit_docstrings = False
 autodoc_member_order = 'bysource'
 autodoc_default_options = {'members': True, 'show-inheritance': True}
 napoleon_google_docstring = True
