@@ -19,7 +19,7 @@ from mmdet_hetconv.engine.errors import UserError
 from . import tiny
 from .mutate import mutate_bytes, mutate_json, mutate_xml
 
-FILES = int(os.environ.get('FILES', 300))
+FILES = int(os.environ.get('FILES', 200))
 
 
 def check_boxes(dataset):

@@ -33,7 +33,7 @@ pytestmark = forks.cannot_fork
 CONFIG = """
 model['train_cfg']['rpn'] = dict(sampler=dict(num=4096))
 model['train_cfg']['rcnn'] = dict(sampler=dict(num=64))
-train_cfg['max_epochs'] = 3
+train_cfg.update(max_epochs=3, val_interval=9)
 default_hooks['checkpoint'] = dict(max_keep_ckpts=2)
 """
 # For each checkpoint: itself, its folder, the note of its name, the folder.
