@@ -61,14 +61,15 @@ def _set_part(cfg: dict, p: int) -> bool:
 def takes_conv_cfg(component: type) -> bool:
     """Whether a class has the argument, itself or through its **kwargs.
 
-    One with a default of its own, Conv1d in MaskPointHead, needs that kind.
+    One with another default, Conv1d in MaskPointHead, needs that kind.
     """
     for cls in component.__mro__:
         if '__init__' not in vars(cls):
             continue
         parameters = inspect.signature(cls.__init__).parameters
         if 'conv_cfg' in parameters:
-            return parameters['conv_cfg'].default is None
+            default = parameters['conv_cfg'].default
+            return default is None or default['type'] == 'HetConv'
         if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
             return False
     return False
