@@ -111,7 +111,7 @@ def test_forks_have_their_own_environment(project):
     calls = (project / 'calls').read_text()
     assert '--package onedl-mmcv' in calls
     packages = (project / '.venv-onedl/packages').read_text().splitlines()
-    names = {line.split('==')[0] for line in packages if line[0] != '#'}
+    names = {line.split('==')[0] for line in packages if line[:1] != '#'}
     assert {'torch', 'numpy', 'onedl-mmengine', 'onedl-mmdetection'} <= names
     assert not names & {'mmengine', 'mmdet', 'mmcv'}
     assert set_up(project) == (0, [])
