@@ -33,7 +33,7 @@ from mmdet_hetconv.table import format_table
 HET = dict(type='HetConv', p=4)
 MODEL = ConfigDict(
     type='FCOS',
-    data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
+    data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=1),
     backbone=dict(
         type='ResNet',
         depth=18,
