@@ -109,8 +109,9 @@ def predict(model: nn.Module, batch: dict) -> DetDataSample:
     data = model.data_preprocessor(batch, False)
     with torch.no_grad():
         sample = model.predict(data['inputs'], data['data_samples'])[0]
-    if not any(key.startswith('pred_') for key in sample.keys()):
-        raise AssertionError(f'no prediction in {sample.keys()}')
+    found = list(sample.keys())
+    if not any(key.startswith('pred_') for key in found):
+        raise AssertionError(f'no prediction in {found}')
     return sample
 
 

@@ -17,6 +17,7 @@ from mmdet_hetconv.analysis.latency import (
     write_csv,
 )
 from mmdet_hetconv.deploy import keep_freed_memory
+from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
 from mmdet_hetconv.engine.errors import one_sentence
 from mmdet_hetconv.table import format_table
@@ -28,13 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--batch', type=int, nargs='+', default=[1], help='images at once'
     )
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs=2,
-        metavar=('H', 'W'),
-        help="height and width of the image; default: the test pipeline's",
-    )
+    add_shape(parser)
     parser.add_argument(
         '--rounds', type=int, default=15, help='runs of each form, in turns'
     )

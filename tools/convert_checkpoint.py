@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.configs import OptionsAction
+from mmdet_hetconv.engine.arguments import add_cfg_options
 from mmdet_hetconv.engine.converting import convert
 from mmdet_hetconv.engine.errors import one_sentence
 
@@ -67,13 +67,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, default=0, help='of the choice of images'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='overwrite keys of both configs',
-    )
+    add_cfg_options(parser, 'overwrite keys of both configs')
     args = parser.parse_args(argv)
     if args.permute and args.method == 'free':
         parser.error('--permute needs images: --method lstsq')

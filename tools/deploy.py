@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.configs import OptionsAction
+from mmdet_hetconv.engine.arguments import add_cfg_options
 from mmdet_hetconv.engine.deploying import deploy
 from mmdet_hetconv.engine.errors import one_sentence
 
@@ -24,13 +24,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='choose the kernels for images of this size on this machine, '
         'store the choices and print them',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='overwrite keys of the config',
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

@@ -4,7 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.configs import OptionsAction
+from mmdet_hetconv.engine.arguments import add_cfg_options
 from mmdet_hetconv.engine.deploying import export
 from mmdet_hetconv.engine.errors import one_sentence
 
@@ -25,13 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar=('HEIGHT', 'WIDTH'),
         help="image to trace with; the config's test size by default",
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='overwrite keys of the config',
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

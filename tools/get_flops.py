@@ -10,23 +10,14 @@ from mmdet_hetconv.analysis import (
     save_csv,
     save_json,
 )
-from mmdet_hetconv.engine.configs import (
-    OptionsAction,
-    merge_options,
-    read_config,
-)
+from mmdet_hetconv.engine.arguments import add_cfg_options, add_shape
+from mmdet_hetconv.engine.configs import merge_options, read_config
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of a detector')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs=2,
-        metavar=('H', 'W'),
-        help="height and width of the image; default: the test pipeline's",
-    )
+    add_shape(parser)
     parser.add_argument(
         '--p',
         type=int,
@@ -35,13 +26,7 @@ def parse_args():
     )
     parser.add_argument('--csv', help='write the table to this file')
     parser.add_argument('--json', help='write the table to this file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        default={},
-        help='settings that override the config, key=value',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

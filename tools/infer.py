@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmdet_hetconv.apps.infer import OUT_DIR, infer
-from mmdet_hetconv.engine.configs import OptionsAction
+from mmdet_hetconv.engine.arguments import add_cfg_options
 from mmdet_hetconv.engine.errors import one_sentence
 
 
@@ -60,13 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='detect with the inference form; the checkpoint may be one of '
         'tools/deploy.py or a trained one',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='overwrite keys of the config',
-    )
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

@@ -3,30 +3,15 @@
 import argparse
 
 from mmdet_hetconv.analysis import count_config, input_shape, layer_table
-from mmdet_hetconv.engine.configs import (
-    OptionsAction,
-    merge_options,
-    read_config,
-)
+from mmdet_hetconv.engine.arguments import add_cfg_options, add_shape
+from mmdet_hetconv.engine.configs import merge_options, read_config
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of a detector')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs=2,
-        metavar=('H', 'W'),
-        help="height and width of the image; default: the test pipeline's",
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        default={},
-        help='settings that override the config, key=value',
-    )
+    add_shape(parser)
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -5,7 +5,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.configs import OptionsAction
+from mmdet_hetconv.engine.arguments import add_cfg_options, add_launcher
 from mmdet_hetconv.engine.errors import one_sentence
 from mmdet_hetconv.engine.running import test
 
@@ -59,22 +59,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='what computes backbone, neck and head; onnxruntime takes '
         'single-stage detectors, and exports them first',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='overwrite keys of the config; after --data-root',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='who started the processes of a distributed run',
-    )
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help='by torchrun'
-    )
+    add_cfg_options(parser, 'overwrite keys of the config; after --data-root')
+    add_launcher(parser)
     args = parser.parse_args(argv)
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out {args.out} has to end in .pkl or .pickle')

@@ -5,7 +5,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.configs import OptionsAction
+from mmdet_hetconv.engine.arguments import add_cfg_options, add_launcher
 from mmdet_hetconv.engine.errors import one_sentence
 from mmdet_hetconv.engine.running import train
 
@@ -40,23 +40,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate with the total batch size',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help='overwrite keys of the config, e.g. train_cfg.max_epochs=3 or '
+    add_cfg_options(
+        parser,
+        'overwrite keys of the config, e.g. train_cfg.max_epochs=3 or '
         'a list, key="[a,b]"; after --data-root',
     )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='who started the processes of a distributed run',
-    )
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help='by torchrun'
-    )
+    add_launcher(parser)
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

@@ -1,9 +1,8 @@
 """From a command line to mmengine's Config."""
 
-import argparse
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 
 from .datasets import type_name
@@ -15,18 +14,6 @@ _OWN_HOOKS = {
     'logger': ('LoggerHook', 'FirstLoggerHook'),
 }
 _INTERVAL = {'checkpoint': 1, 'logger': 10}  # mmengine's
-
-
-class OptionsAction(DictAction):
-    """``--cfg-options KEY=VALUE ...``, as in every tool of mmdet."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        for pair in values:
-            if '=' not in pair:
-                raise argparse.ArgumentError(
-                    self, f'{pair!r} is not of the form KEY=VALUE'
-                )
-        super().__call__(parser, namespace, values, option_string)
 
 
 def read_config(path: str) -> Config:
