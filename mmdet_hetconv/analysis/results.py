@@ -266,7 +266,8 @@ def conversion_tables(
             if way == 'dense' and tuned != '0'
         }
         for tuned, accuracy in kept.items():
-            yield f'Dense after {tuned} more epochs: {accuracy} %.\n'
+            more = setting(['epochs'], [tuned])
+            yield f'Dense, trained on for {more}: {accuracy} %.\n'
 
 
 def cost_section(folder: Path, out: Path) -> Iterator[str]:

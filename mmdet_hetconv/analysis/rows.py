@@ -68,7 +68,8 @@ def setting(keys: Sequence[str], values: Sequence[str]) -> str:
         if key in ('network', 'detector', 'data'):
             words.append(value)
         elif key.endswith('epochs'):
-            words.append(f'{value} {key.replace("_", " ")}')
+            unit = key.replace('_', ' ').removesuffix('s' * (value == '1'))
+            words.append(f'{value} {unit}')
         elif value == 'True':
             words.append(key)
         elif value and value != 'False':
