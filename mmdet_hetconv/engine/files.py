@@ -53,12 +53,13 @@ def save_whole(content: dict, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    # torch.save() itself says "unexpected pos" where a disk is full.
-    with io.BytesIO() as buffer:
-        torch.save(content, buffer)
-        try:
-            write_whole(path, buffer.getbuffer())
-        except OSError as error:
-            raise UserError(
-                f'{path} cannot be written: {error.strerror}'
-            ) from error
+    # torch.save() itself says "unexpected pos" where a disk is full. The
+    # buffer is not closed: an error's traceback may still hold a view of it.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    try:
+        write_whole(path, buffer.getbuffer())
+    except OSError as error:
+        raise UserError(
+            f'{path} cannot be written: {error.strerror}'
+        ) from error

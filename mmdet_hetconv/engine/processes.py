@@ -58,6 +58,15 @@ def use_gloo_on_cpu(cfg: Config) -> None:
         )
 
 
+def leave_group() -> None:
+    """Leave the process group, if there is one, at the end of the work.
+
+    Its threads abort a process that ends while they run.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def announce(message: str, level: int = logging.INFO) -> None:
     """Log once for all processes, also before there is a process group."""
     if is_first_process():

@@ -43,6 +43,7 @@ def train(args: argparse.Namespace) -> None:
     preflight.warn_if_frozen_at_random(runner.model, cfg)
     with _explained_run(cfg):
         runner.train()
+    processes.leave_group()
 
 
 def test(args: argparse.Namespace) -> None:
@@ -81,6 +82,7 @@ def test(args: argparse.Namespace) -> None:
         )
     with _explained_run(cfg):
         runner.test()
+    processes.leave_group()
 
 
 def _prepare(args: argparse.Namespace, task: str) -> Config:

@@ -6,6 +6,7 @@ That takes half a second each with all of mmdet in memory: it is set aside.
 import gc
 
 import pytest
+from mmengine.registry import init_default_scope
 
 
 @pytest.fixture(scope='package', autouse=True)
@@ -16,3 +17,9 @@ def frozen_garbage():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def scope_of_mmdet(frozen_garbage):
+    """Where names in configs are looked up; runners of tests change it."""
+    init_default_scope('mmdet')

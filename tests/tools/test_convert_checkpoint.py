@@ -1,5 +1,8 @@
 """A dense checkpoint becomes a heterogeneous one, through the tool."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -210,13 +213,13 @@ class TestBadInput:
     def test_a_write_that_fails(self, folder, out, monkeypatch):
         """A full disk, half-way."""
 
-        def save(content, path):
-            path.write_bytes(b'half')
-            raise OSError('No space left on device')
+        def fsync(handle):
+            raise OSError(errno.ENOSPC, 'No space left on device')
 
-        monkeypatch.setattr(torch, 'save', save)
-        with pytest.raises(OSError, match='No space left'):
-            convert(argv(folder, out, '--method', 'free'))
+        monkeypatch.setattr(os, 'fsync', fsync)
+        message = error_of(convert, *argv(folder, out, '--method', 'free'))
+        assert f'{out} cannot be written: No space left on device' in message
+        assert not list(out.parent.iterdir())
 
     def test_contradicting_arguments(self, folder, out, capsys):
         for words in (['--method', 'free', '--permute'], ['--calib', '0']):
