@@ -86,7 +86,7 @@ class ConvWeights:
         return weight, bias
 
     def branches(self) -> tuple[Tensor, Tensor]:
-        """Grouped kernels and the 1 x 1 over all channels.
+        """Grouped kernels and the 1 x 1 over all channels, of p > 1.
 
         Each holds half of the own block's centre taps: with a zero in either,
         an infinite input would give NaN there, 0 * inf.
@@ -97,8 +97,6 @@ class ConvWeights:
         kh, kw = self.kernel_size
         grouped = self.grouped.clone()
         half = grouped[:, :, kh // 2, kw // 2].mul_(0.5)[..., None, None]
-        if self.p == 1:
-            return grouped, half
         own = torch.zeros_like(self.foreign)
         point = merge_to_dense(half, own, self.p)
         return grouped, point + expand_foreign(self.foreign, self.p)
