@@ -49,6 +49,9 @@ WAYS = dict(
     calibrated=dict(method='lstsq', permute=False),
     permuted=dict(method='lstsq', permute=True),
 )
+CALIBRATED = [
+    way for way, options in WAYS.items() if options['method'] == 'lstsq'
+]
 
 
 class Experiment:
@@ -114,7 +117,11 @@ class Experiment:
         return f'{known[key]:.2f}'
 
     def identity(self, key: str, start: str, seed: int, tuned: int) -> dict:
-        """The columns that tell one run from another."""
+        """The columns that tell one run from another.
+
+        lr is the peak of the schedule from scratch, tuned_lr that of the
+        epochs that follow.
+        """
         args = self.args
         image = 'x'.join(map(str, args.image)) if args.image else 'config'
         part = self.convs[key] or dict(p=1)
@@ -129,9 +136,12 @@ class Experiment:
             start=start,
             seed=seed,
             epochs=args.epochs,
-            tuned_epochs=tuned,
             batch_size=args.batch_size,
-            lr=float(f'{self.rate * (TUNING_RATE if tuned else 1):g}'),
+            lr=self.rate,
+            amp=args.amp,
+            calib=args.calib if start in CALIBRATED else '',
+            tuned_epochs=tuned,
+            tuned_lr=float(f'{self.rate * TUNING_RATE:g}') if tuned else '',
         )
 
     def record(self, row: dict, cfg: Config, path: Path) -> None:
@@ -170,7 +180,11 @@ class Experiment:
         row = self.identity(key, start, seed, tuned)
         if not has_row(self.args.out, row):
             cfg = self.config(
-                key, seed, epochs=tuned, rate=row['lr'], load_from=str(path)
+                key,
+                seed,
+                epochs=tuned,
+                rate=row['tuned_lr'],
+                load_from=str(path),
             )
             name = f'{key}_{start}_{seed}'
             self.record(row, cfg, self.train(name, cfg))

@@ -73,6 +73,7 @@ def conversion_rows():
 def detection_rows():
     setting = dict(detector='ssd300', data='cells', network='reduced')
     setting |= dict(image='96x64', where='full', epochs='21', batch_size='5')
+    setting |= dict(lr='0.0007', amp='False')
     runs = [(conv, 'scratch', '0') for conv in MACS]
     runs += [('het4', 'calibrated', '0'), ('het4', 'calibrated', '2')]
     for index, (seed, run) in enumerate(product(('4', '6'), runs)):
@@ -144,7 +145,7 @@ def test_every_number_comes_from_the_rows(results, tmp_path):
     text = page.read_text()
     allowed = {'0.5', *(str(value) for value in TRAINING.values())}
     allowed |= {row['latency_ms'] for row in detection_rows()}
-    allowed |= {'9.8', '8.7'}  # of torch's version
+    allowed |= {'0.0007', '9.8', '8.7'}  # of torch's version
     allowed |= derived(list(cifar_rows()), ['conv'])
     allowed |= derived(list(overfitting_rows()), ['conv', 'share'])
     allowed |= {row['share'] for row in overfitting_rows()}
@@ -180,6 +181,32 @@ def test_what_the_table_says(results, tmp_path):
     assert '--conv dense dwc gwc4 het --p 2 4 --seeds 4 6' in text
 
 
+def test_a_difference_is_between_equal_seeds(results, tmp_path):
+    def keep(row):
+        lonely = row['conv'] == 'het2' and row['seed'] == '4'
+        return None if lonely else row
+
+    edit(results / 'cifar10.csv', keep)
+    text = write_results(results, tmp_path).read_text()
+    values = {
+        row['conv']: float(row['final'])
+        for row in cifar_rows()
+        if row['seed'] == '6'
+    }
+    line = next(x for x in text.splitlines() if x.startswith('| het2 | 17.2'))
+    assert f'| {values["het2"] - values["dense"]:+.2f} |' in line
+    assert line.endswith('| 6 |')
+
+
+def test_learning_rates_are_not_mixed(results, tmp_path):
+    path = results / 'detection.csv'
+    rows = list(csv.DictReader(path.open()))
+    write(path, rows + [row | dict(lr='0.0009') for row in rows])
+    text = write_results(results, tmp_path).read_text()
+    assert '--batch-size 5 --lr 0.0007' in text
+    assert '--batch-size 5 --lr 0.0009' in text
+
+
 def test_the_aim_that_is_missed_is_named(results, tmp_path):
     def lower(row):
         return row | dict(final='70.00') if row['conv'] == 'het2' else row
@@ -208,7 +235,7 @@ def test_what_is_not_measured_is_said(results, tmp_path):
         if path.name != 'overfitting.csv':
             path.unlink()
     text = write_results(results, tmp_path / 'page').read_text()
-    assert text.count('Not measured yet') == 5
+    assert text.count('Not measured yet') == 6
     assert not list((tmp_path / 'page').glob('*.png'))
     with pytest.raises(UserError, match='nowhere is not a folder'):
         write_results(tmp_path / 'nowhere', tmp_path)

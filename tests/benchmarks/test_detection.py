@@ -98,9 +98,11 @@ def test_rows_of_trainings_and_conversions(run):
         assert 0 <= float(row['mAP']) <= float(row['mAP_50']) <= 100
         assert 'circle=' in row['mAP_by_class']
         assert float(row['latency_ms']) > 0
-        assert float(row['lr']) == (
-            3e-4 if row['tuned_epochs'] > '0' else 1e-3
-        )
+        assert float(row['lr']) == 1e-3
+        tuned = row['tuned_epochs'] > '0'
+        assert row['tuned_lr'] == ('0.0003' if tuned else '')
+        fitted = row['start'] in ('calibrated', 'permuted')
+        assert row['calib'] == ('4' if fitted else '')
 
 
 def test_a_killed_training_goes_on_from_its_last_epoch(

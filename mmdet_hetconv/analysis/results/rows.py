@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from ..engine.errors import UserError
+from ...engine.errors import UserError
 
 Row = dict[str, str]
+CLASSIFIER = ('network', 'width', 'epochs', 'batch_size', 'lr', 'amp')
 
 
 def number(text: str) -> float:
@@ -133,5 +134,9 @@ def seeds_of(rows: Sequence[Row]) -> str:
 
 
 def against(rows: Sequence[Row], dense: Sequence[Row], key: str) -> float:
-    """Difference of the means."""
-    return mean(column(rows, key)) - mean(column(dense, key))
+    """Mean of the differences of equal seeds; NaN where none is equal."""
+    reference = {row['seed']: number(row[key]) for row in dense}
+    pairs = [row for row in rows if row['seed'] in reference]
+    if not pairs:
+        return float('nan')
+    return mean(number(row[key]) - reference[row['seed']] for row in pairs)

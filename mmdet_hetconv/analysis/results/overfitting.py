@@ -1,0 +1,66 @@
+"""The gap between training and test set, by share of the training set."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ...table import markdown_table
+from .rows import (
+    CLASSIFIER,
+    Row,
+    against,
+    by_macs,
+    check_dense,
+    column,
+    conv_options,
+    flags,
+    grouped,
+    mean_and_spread,
+    number,
+    options,
+    origin,
+    seeds_of,
+    setting,
+)
+
+
+def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
+    for values, found in grouped(rows, CLASSIFIER).items():
+        title = setting(CLASSIFIER, values)
+        body = []
+        shares = sorted({row['share'] for row in found}, key=number)
+        for share in reversed(shares):
+            part = [row for row in found if row['share'] == share]
+            convs = by_macs(part)
+            dense = check_dense(convs, f'{path}, {title}, share {share}')
+            for conv, mine in convs.items():
+                less = against(mine, dense, 'gap')
+                body.append(
+                    (
+                        conv,
+                        f'{100 * number(share):g} %',
+                        mine[0]['images'],
+                        mean_and_spread(column(mine, 'train')),
+                        mean_and_spread(column(mine, 'final')),
+                        mean_and_spread(column(mine, 'gap')),
+                        '' if conv == 'dense' else f'{less:+.2f}',
+                        seeds_of(mine),
+                    )
+                )
+        yield f'### {title}\n'
+        head = ('convolution', 'share', 'images', 'train %', 'test %')
+        head += ('gap', 'gap against dense', 'seeds')
+        yield markdown_table(head, body) + '\n'
+        command = flags(found[0], CLASSIFIER)
+        yield origin(
+            path,
+            found,
+            f'python benchmarks/overfitting.py --data DIR {command} \\\n    '
+            f'{conv_options(found)} '
+            f'{options(share=[row["share"] for row in found])} '
+            f'--seeds {seeds_of(found)}',
+        )
+    yield (
+        'All see equally many images, `epochs` times the whole training '
+        'set: a small share is passed over more often. Train: on the images '
+        'learnt, not augmented; gap: train less test.\n'
+    )
