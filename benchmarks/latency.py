@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from mmdet_hetconv.kernels import Plan, PlannedConv2d
 from mmdet_hetconv.kernels.candidate import LAYOUTS
 from mmdet_hetconv.layers import HetConv2d
+from mmdet_hetconv.machine import machine
 from mmdet_hetconv.table import format_table
 from mmdet_hetconv.timing import times_in_turns
 
@@ -252,10 +253,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(*row.values(), file=sys.stderr, flush=True)
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    where = dict(dtype=args.dtype) | machine(args.device)
     with open(out.with_suffix('.csv'), 'w', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, (*COLUMNS, *where), lineterminator='\n')
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(row | where for row in rows)
     plot(rows, out.with_suffix('.png'))
     print(format_table(COLUMNS, [list(row.values()) for row in rows]))
     target = [

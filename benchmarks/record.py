@@ -1,29 +1,12 @@
 """Rows of measurements in CSV files, with the machine and the versions."""
 
 import csv
-import platform
-from datetime import date
 from pathlib import Path
 
-import torch
-
+from mmdet_hetconv.machine import machine
 from mmdet_hetconv.table import read_rows as read_rows
 
 RESULTS = Path(__file__).parent / 'results'
-
-
-def machine() -> dict[str, str]:
-    """What every row says about where it was measured."""
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-    else:
-        name = f'CPU {platform.machine()}, {torch.get_num_threads()} threads'
-    return dict(
-        machine=name,
-        torch=torch.__version__,
-        python=platform.python_version(),
-        date=date.today().isoformat(),
-    )
 
 
 def append_row(path: str | Path, row: dict) -> None:

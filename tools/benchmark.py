@@ -19,7 +19,7 @@ from mmdet_hetconv.analysis.latency import (
 from mmdet_hetconv.deploy import keep_freed_memory
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
-from mmdet_hetconv.engine.errors import one_sentence
+from mmdet_hetconv.errors import one_sentence
 from mmdet_hetconv.table import format_table
 
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 clock=clock,
             )
         ]
-    write_csv(timings, Path(f'{args.out}.csv'))
+    write_csv(timings, Path(f'{args.out}.csv'), args.device)
     plot(timings, Path(f'{args.out}.png'))
     print(format_table(HEAD, [astuple(timing) for timing in timings]))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmdet_hetconv.analysis.results import write_results
-from mmdet_hetconv.engine.errors import one_sentence
+from mmdet_hetconv.errors import one_sentence
 
 ROOT = Path(__file__).parents[1]
 

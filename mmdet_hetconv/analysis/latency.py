@@ -25,6 +25,7 @@ from ..deploy.onnx import RawOutputs
 from ..deploy.switch import planned_convs
 from ..kernels import Plan
 from ..layers import HetConv2d
+from ..machine import machine
 from ..timing import times_in_turns
 from .complexity import count_complexity
 from .config import build_detector, input_shape
@@ -38,6 +39,8 @@ class Timing:
 
     Attributes:
         form: 'dense', 'het', 'dense deployed' or 'het deployed'.
+        image: height and width, '800x1344'.
+        whole: with decoding, NMS and RoI head.
         ms, p10, p90: milliseconds of a batch, the median first.
         images_per_s: by the median.
         gmacs: of one image, backbone, neck and dense head.
@@ -50,6 +53,8 @@ class Timing:
 
     config: str
     form: str
+    image: str
+    whole: bool
     batch: int
     ms: float
     p10: float
@@ -160,6 +165,8 @@ def benchmark_config(
             Timing(
                 Path(cfg.filename or 'config').stem,
                 form,
+                f'{shape[0]}x{shape[1]}',
+                whole,
                 batch,
                 round(ms, 2),
                 round(deciles[0], 2),
@@ -254,13 +261,14 @@ def _weights_mb(model: nn.Module) -> float:
     return size / 2**20
 
 
-def write_csv(timings: Sequence[Timing], path: Path) -> None:
-    """One row per detector, form and batch."""
+def write_csv(timings: Sequence[Timing], path: Path, device: str) -> None:
+    """One row per detector, form and batch, and where it was measured."""
+    where = machine(device)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'w', newline='') as file:
-        writer = csv.DictWriter(file, HEAD)
+        writer = csv.DictWriter(file, (*HEAD, *where), lineterminator='\n')
         writer.writeheader()
-        writer.writerows(asdict(timing) for timing in timings)
+        writer.writerows(asdict(timing) | where for timing in timings)
 
 
 def plot(timings: Sequence[Timing], path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from ..engine.errors import UserError
 from ..engine.files import write_whole
 from ..engine.preflight import check_writable
 from ..engine.processes import announce
+from ..errors import UserError
 from .coco_metrics import coco_metrics
 from .disagreement import as_boxes, disagreement
 from .ground_truth import GroundTruth

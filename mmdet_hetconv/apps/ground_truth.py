@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ..engine.annotations import read_coco
-from ..engine.errors import UserError
+from ..errors import UserError
 
 
 class GroundTruth:

@@ -13,9 +13,9 @@ from torch import nn
 
 from ..engine import checkpoint, configs, deploying, preflight
 from ..engine.datasets import class_counts, class_names, leaf_datasets
-from ..engine.errors import UserError
 from ..engine.own_data import palette
 from ..engine.processes import announce
+from ..errors import UserError
 
 
 class HetInferencer(DetInferencer):

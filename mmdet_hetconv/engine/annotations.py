@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import UserError
+from ..errors import UserError
 
 # Larger coordinates are mistakes, and overflow as 32-bit numbers.
 _LARGEST = 1e9

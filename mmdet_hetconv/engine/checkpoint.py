@@ -12,8 +12,8 @@ import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..layers import HetConv2d, residue_order
-from .errors import UserError
 from .processes import announce
 
 # What Runner.resume() of mmengine reads.

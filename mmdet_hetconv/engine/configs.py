@@ -5,8 +5,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from ..errors import UserError
 from .datasets import type_name
-from .errors import UserError
 
 # mmengine's hooks that write files, and ours in their places.
 _OWN_HOOKS = {

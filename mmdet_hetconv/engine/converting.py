@@ -17,11 +17,11 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from ..convert import Fit, calibrate, find_pairs, load_projected, rearrange
+from ..errors import UserError
 from ..table import format_table
 from ..version import __version__
 from . import checkpoint, configs, preflight
 from .datasets import join_root, leaf_datasets
-from .errors import UserError
 from .evaluating import evaluate
 from .files import save_whole
 from .folders import find_data

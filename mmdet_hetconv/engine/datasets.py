@@ -6,7 +6,7 @@ from pathlib import Path
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 
-from .errors import UserError
+from ..errors import UserError
 
 # What holds other classes than the data set's, or none.
 _CLASSLESS = ('backbone', 'neck', 'rpn_head', 'semantic_head')

@@ -15,10 +15,10 @@ from ..analysis.config import input_shape
 from ..deploy import switch_to_deploy
 from ..deploy.onnx import check_single_stage, export_onnx, run_by_onnxruntime
 from ..deploy.switch import planned_convs
+from ..errors import UserError
 from ..kernels import Plan
 from ..version import __version__
 from . import checkpoint, configs, preflight
-from .errors import UserError
 from .files import save_whole
 from .processes import announce
 from .safe_globals import unpickle_weights_only

@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import UserError
 from .annotations import Annotations, read_coco, read_voc
-from .errors import UserError
 
 # Where the annotation file of a split may be, COCO layout.
 _COCO_FILES = (

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 from PIL import Image
 
+from ..errors import UserError
 from .annotations import MOST_PIXELS
-from .errors import UserError
 
 _PNG = b'\x89PNG\r\n\x1a\n'
 # Bytes read from a file's end. Cameras and editors append a few after an

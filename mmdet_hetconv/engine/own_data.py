@@ -5,8 +5,8 @@ import colorsys
 from mmdet.datasets import VOCDataset
 from mmengine.config import Config, ConfigDict
 
+from ..errors import UserError
 from .datasets import class_counts, leaf_datasets, type_name
-from .errors import UserError
 from .folders import DataFolder, Split, find_data
 from .processes import announce
 

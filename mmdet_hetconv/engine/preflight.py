@@ -13,6 +13,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
+from ..errors import UserError
 from ..layers import HetConv2d
 from ..layers.hetconv import check_part
 from .annotations import Annotations, read_coco, read_voc
@@ -25,7 +26,6 @@ from .datasets import (
     loaders,
     type_name,
 )
-from .errors import UserError
 from .images import check_images
 from .processes import announce, is_first_process
 

@@ -14,8 +14,8 @@ from mmdet.utils import register_all_modules, setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from ..errors import UserError
 from . import checkpoint, configs, deploying, preflight, processes
-from .errors import UserError
 from .files import NO_SPACE
 from .own_data import use_own_data
 from .safe_globals import unpickle_weights_only

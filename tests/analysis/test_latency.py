@@ -39,10 +39,14 @@ def test_four_forms_and_their_files(tmp_path):
     assert abs(share - want) < 0.01
     assert het.weights_mb < dense.weights_mb
 
-    latency.write_csv(timings, tmp_path / 'out' / 'a.csv')
+    latency.write_csv(timings, tmp_path / 'out' / 'a.csv', 'cpu')
     with open(tmp_path / 'out' / 'a.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     assert [row['form'] for row in rows] == [t.form for t in timings]
     assert float(rows[1]['ms']) == het.ms
+    assert {(row['image'], row['whole']) for row in rows} == {
+        ('64x96', 'False')
+    }
+    assert all(row['machine'].startswith('CPU') for row in rows)
     latency.plot(timings, tmp_path / 'out' / 'a.png')
     assert (tmp_path / 'out' / 'a.png').read_bytes()[:4] == b'\x89PNG'

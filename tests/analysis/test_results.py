@@ -8,7 +8,7 @@ from statistics import mean, stdev
 import pytest
 
 from mmdet_hetconv.analysis.results import write_results
-from mmdet_hetconv.engine.errors import UserError
+from mmdet_hetconv.errors import UserError
 from mmdet_hetconv.table import share_saved, with_unit
 from tests.tools.entry import error_of, load_main
 
@@ -91,6 +91,36 @@ def detection_rows():
         )
 
 
+def detector_times():
+    for form, ms in (('dense deployed', '51.25'), ('het deployed', '22.75')):
+        gain = f'{51.25 / float(ms):.3f}'
+        yield dict(
+            config='a_config',
+            form=form,
+            image='96x160',
+            whole='True',
+            batch='2',
+            ms=ms,
+            p10='20.125',
+            p90='60.125',
+            gmacs='3.375',
+            gain=gain,
+            efficiency='0.875',
+        )
+
+
+def layer_times():
+    for p, gain in (('2', '1.625'), ('4', '2.375'), ('4', '2.125')):
+        yield {
+            'layer': '128@50',
+            'batch': '3',
+            'p': p,
+            'time gain': gain,
+            'efficiency': '0.75',
+            'dtype': 'float16',
+        }
+
+
 @pytest.fixture
 def results(tmp_path):
     """A folder with all that can be measured on CIFAR-10 and detectors."""
@@ -100,6 +130,8 @@ def results(tmp_path):
     write(folder / 'overfitting.csv', list(overfitting_rows()))
     write(folder / 'conversion_cifar.csv', list(conversion_rows()))
     write(folder / 'detection.csv', list(detection_rows()))
+    write(folder / 'a_config_cpu.csv', list(detector_times()))
+    write(folder / 'latency_gpu.csv', list(layer_times()))
     points = [dict(convolution='dense', macs=313.7e6, accuracy='94.06')]
     points.append(dict(convolution='het4', macs=105.9e6, accuracy='93.93'))
     source = dict(network='vgg16', source='A paper, P=1')
@@ -153,6 +185,11 @@ def test_every_number_comes_from_the_rows(results, tmp_path):
     allowed |= derived(conversions, ['way', 'p', 'tuned_epochs'])
     keys = ['conv', 'start', 'tuned_epochs']
     allowed |= derived(list(detection_rows()), keys)
+    for row in (*detector_times(), *layer_times()):
+        allowed |= {value for value in row.values() if '.' in value}
+        if 'time gain' in row:
+            allowed.add(f'{float(row["time gain"]):.2f}')
+    allowed.add(f'{mean((2.375, 2.125)):.2f}')  # the median of two
     for macs in MACS.values():
         costs = (macs, macs // 17, macs * 41, macs // 7)
         allowed |= {with_unit(cost).split()[0] for cost in costs}
@@ -196,6 +233,17 @@ def test_a_difference_is_between_equal_seeds(results, tmp_path):
     line = next(x for x in text.splitlines() if x.startswith('| het2 | 17.2'))
     assert f'| {values["het2"] - values["dense"]:+.2f} |' in line
     assert line.endswith('| 6 |')
+
+
+def test_times_name_the_command_that_takes_them(results, tmp_path):
+    text = write_results(results, tmp_path).read_text()
+    assert '| a_config | het deployed | 96x160 | 2 | 22.75 |' in text
+    assert (
+        'tools/benchmark.py configs/a_config.py --shape 96 160 --whole '
+        '--device cuda --batch 2 \\\n    --out benchmarks/results/a_config_cpu'
+    ) in text
+    assert '| P=4 | 2 | 2.12 | 2.25 | 2.38 | 0.75 |' in text
+    assert 'latency.py --device cuda --dtype float16 --batch 3' in text
 
 
 def test_learning_rates_are_not_mixed(results, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mmdet_hetconv.apps.forms import DEPLOYED, HET, Forms, read_upload
-from mmdet_hetconv.engine.errors import UserError
+from mmdet_hetconv.errors import UserError
 from mmdet_hetconv.layers import HetConv2d
 
 

@@ -15,7 +15,7 @@ from mmdet_hetconv.engine.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
 )
-from mmdet_hetconv.engine.errors import UserError
+from mmdet_hetconv.errors import UserError
 from mmdet_hetconv.layers import HetConv2d
 
 

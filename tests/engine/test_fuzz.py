@@ -14,7 +14,7 @@ import pytest
 from mmdet.datasets import CocoDataset, XMLDataset
 
 from mmdet_hetconv.engine.annotations import read_coco, read_voc
-from mmdet_hetconv.engine.errors import UserError
+from mmdet_hetconv.errors import UserError
 
 from . import tiny
 from .mutate import mutate_bytes, mutate_json, mutate_xml

@@ -13,8 +13,8 @@ from mmengine.config import Config
 
 from mmdet_hetconv.engine.configs import merge_options
 from mmdet_hetconv.engine.datasets import class_counts, leaf_datasets
-from mmdet_hetconv.engine.errors import UserError
 from mmdet_hetconv.engine.own_data import use_own_data
+from mmdet_hetconv.errors import UserError
 
 from . import tiny
 

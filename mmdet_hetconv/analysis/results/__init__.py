@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...engine.errors import UserError
+from ...errors import UserError
 from ...table import read_rows
 from . import accuracy, conversion, cost, detection, latency, overfitting
 from .rows import Row

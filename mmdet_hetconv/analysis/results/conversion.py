@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...engine.errors import UserError
+from ...errors import UserError
 from ...table import markdown_table
 from .rows import Row, flags, grouped, number, options, origin, setting
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from ...engine.errors import UserError
+from ...errors import UserError
 from ...table import markdown_table
 from .rows import Row, column, grouped, origin
 
@@ -19,18 +19,28 @@ def detectors(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
             raise UserError(
                 f'{path}: {config} has no row of the dense detector'
             )
-    head = ('config', 'form', 'images', 'ms', 'p10', 'p90', 'G MACs')
-    head += ('time gain', 'efficiency')
-    keys = ('config', 'form', 'batch', 'ms', 'p10', 'p90', 'gmacs')
+    head = ('config', 'form', 'image', 'images', 'ms', 'p10', 'p90')
+    head += ('G MACs', 'time gain', 'efficiency')
+    keys = ('config', 'form', 'image', 'batch', 'ms', 'p10', 'p90', 'gmacs')
     keys += ('gain', 'efficiency')
     body = [[row[key] for key in keys] for row in rows]
     yield markdown_table(head, body) + '\n'
+    row = rows[0]
+    whole = row['whole'] == 'True'
+    yield 'All of the detector.\n' if whole else 'Without RoI head and NMS.\n'
     yield origin(
         path,
         rows,
-        f'python tools/benchmark.py configs/{rows[0]["config"]}.py '
-        f'--batch {rows[0]["batch"]} --out benchmarks/results/{path.stem}',
+        f'python tools/benchmark.py configs/{row["config"]}.py '
+        f'--shape {row["image"].replace("x", " ")}{" --whole" * whole}'
+        f'{device_of(row)} --batch {row["batch"]} \\\n'
+        f'    --out benchmarks/results/{path.stem}',
     )
+
+
+def device_of(row: Row) -> str:
+    """The option of a command that a row's machine tells."""
+    return '' if row['machine'].startswith('CPU') else ' --device cuda'
 
 
 def layers(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
@@ -51,5 +61,11 @@ def layers(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
     head = ('layers, against the best dense', 'layers', 'least gain')
     head += ('median gain', 'largest gain', 'median efficiency')
     yield markdown_table(head, body) + '\n'
-    name = f'benchmarks/results/{path.stem}'
-    yield origin(path, rows, f'python benchmarks/latency.py --out {name}')
+    row = rows[0]
+    yield origin(
+        path,
+        rows,
+        f'python benchmarks/latency.py{device_of(row)} --dtype {row["dtype"]} '
+        f'--batch {row["batch"]} \\\n'
+        f'    --out benchmarks/results/{path.stem}',
+    )
