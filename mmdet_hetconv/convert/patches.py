@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..layers import HetConv2d
+from ..layers.functional import output_size
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,6 @@ class Patches:
             returns (p, S, (T - 1) M/p).
         """
         return self.around.unflatten(1, (p, -1)).flatten(2).transpose(0, 1)
-
-
-def output_size(layer: HetConv2d, x: Tensor) -> tuple[int, int]:
-    """Height and width of the layer's output for an input (B, M, H, W)."""
-    return tuple(
-        (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-        for size, pad, dilation, kernel, stride in zip(
-            x.shape[-2:],
-            layer.padding,
-            layer.dilation,
-            layer.kernel_size,
-            layer.stride,
-        )
-    )
 
 
 def sample_positions(
@@ -72,7 +59,10 @@ def take_patches(layer: HetConv2d, x: Tensor, positions: Tensor) -> Patches:
     Shape:
         x: (B, M, H, W); positions: (S,).
     """
-    height, width = output_size(layer, x)
+    height, width = output_size(
+        *(x.shape[-2:], layer.kernel_size),
+        *(layer.stride, layer.padding, layer.dilation),
+    )
     positions = positions.to(x.device)
     image = positions // (height * width)
     row = positions // width % height * layer.stride[0]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..layers.functional import output_size
 from .weights import ConvWeights
 
 LAYOUTS = {'nchw': torch.contiguous_format, 'nhwc': torch.channels_last}
@@ -57,3 +58,21 @@ def finish(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
     if residual is not None:
         y += residual
     return y.relu_() if relu else y
+
+
+def empty_output(
+    x: Tensor,
+    filters: int,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> Tensor:
+    """The output of a convolution of x, not filled, channels last."""
+    size = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
+    return torch.empty(
+        (x.shape[0], filters, *size),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .candidate import Candidate
+from .candidate import Candidate, empty_output
 from .compile_cpu import load_library
 from .weights import ConvWeights
 
@@ -121,7 +121,7 @@ def fused_cpu(
     x = x.contiguous(memory_format=torch.channels_last)
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
-    y = _empty_output(x, filters, kernel_size, stride, padding, dilation)
+    y = empty_output(x, filters, kernel_size, stride, padding, dilation)
     if not y.numel():
         return y
     batch, channels, height, width = x.shape
@@ -147,23 +147,6 @@ def fused_cpu(
     return y
 
 
-def _empty_output(
-    x, filters, kernel_size, stride, padding, dilation
-) -> Tensor:
-    size = [
-        (n + 2 * a - d * (k - 1) - 1) // s + 1
-        for n, k, s, a, d in zip(
-            x.shape[2:], kernel_size, stride, padding, dilation
-        )
-    ]
-    return torch.empty(
-        (x.shape[0], filters, *size),
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=torch.channels_last,
-    )
-
-
 @torch.library.register_fake('mmdet_hetconv::fused_cpu')
 def _(
     x,
@@ -179,7 +162,7 @@ def _(
     p,
     relu,
 ):
-    return _empty_output(x, filters, kernel_size, stride, padding, dilation)
+    return empty_output(x, filters, kernel_size, stride, padding, dilation)
 
 
 @register_flop_formula(torch.ops.mmdet_hetconv.fused_cpu)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .candidate import Candidate
+from .candidate import Candidate, empty_output
 from .weights import ConvWeights
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -77,28 +77,15 @@ def fused(
     x = x.contiguous(memory_format=torch.channels_last)
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
-    y = _empty_output(x, centre, kernel_size, stride, padding, dilation)
+    y = empty_output(
+        x, centre.shape[1], kernel_size, stride, padding, dilation
+    )
     if y.numel():
         launch(
             *(x, centre, taps, bias, residual, y),
             *(kernel_size, stride, padding, dilation, p, relu),
         )
     return y
-
-
-def _empty_output(x, centre, kernel_size, stride, padding, dilation) -> Tensor:
-    size = [
-        (n + 2 * a - d * (k - 1) - 1) // s + 1
-        for n, k, s, a, d in zip(
-            x.shape[2:], kernel_size, stride, padding, dilation
-        )
-    ]
-    return torch.empty(
-        (x.shape[0], centre.shape[1], *size),
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=torch.channels_last,
-    )
 
 
 @fused.register_fake
@@ -115,7 +102,9 @@ def _(
     p,
     relu,
 ):
-    return _empty_output(x, centre, kernel_size, stride, padding, dilation)
+    return empty_output(
+        x, centre.shape[1], kernel_size, stride, padding, dilation
+    )
 
 
 def _setup_context(ctx, inputs, output) -> None:

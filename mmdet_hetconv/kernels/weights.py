@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import HetConv2d, expand_foreign, merge_to_dense, take_own
+from ..layers.functional import output_size
 
 
 def split_centre(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,15 +120,8 @@ class ConvWeights:
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the output for an input of this size."""
-        return tuple(
-            (n + 2 * a - d * (k - 1) - 1) // s + 1
-            for n, a, d, k, s in zip(
-                size,
-                self.padding,
-                self.dilation,
-                self.kernel_size,
-                self.stride,
-            )
+        return output_size(
+            size, self.kernel_size, self.stride, self.padding, self.dilation
         )
 
     def permute_input(self, x: Tensor) -> Tensor:

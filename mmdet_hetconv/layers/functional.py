@@ -19,6 +19,8 @@ Kh x Kw kernel on channel m iff (m - n) mod p == 0, is the blocked one on
 permuted channels and filters, see :func:`residue_order`.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -154,3 +156,20 @@ def taps_per_filter(
     """
     own = in_channels // p
     return kernel_size[0] * kernel_size[1] * own + in_channels - own
+
+
+def output_size(
+    size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[int, int]:
+    """Height and width of a convolution's output, as nn.Conv2d states it.
+
+    All arguments are (height, width) pairs, `size` that of the input.
+    """
+    return tuple(
+        (n + 2 * a - d * (k - 1) - 1) // s + 1
+        for n, k, s, a, d in zip(size, kernel_size, stride, padding, dilation)
+    )

@@ -11,7 +11,6 @@ from mmdet_hetconv.convert.least_squares import (
     write_weights,
 )
 from mmdet_hetconv.convert.patches import (
-    output_size,
     sample_positions,
     take_outputs,
     take_patches,
@@ -35,7 +34,7 @@ def layer_of(p=4, channels=8, filters=12, **kwargs):
 
 def equations(layer, x, target):
     result = NormalEquations(layer)
-    height, width = output_size(layer, x)
+    height, width = target.shape[-2:]
     positions = torch.arange(len(x) * height * width)
     patches = take_patches(layer, x, positions)
     target = take_outputs(target, positions)

@@ -37,36 +37,55 @@ def check_boxes(dataset):
             )
 
 
+def is_accepted(number, read, load, named, longest):
+    """Whether a file is read; if not, a sentence has to name it.
+
+    Args:
+        number: of the file.
+        read: the reader that is tested.
+        load: mmdet's data set, from the classes that were found.
+        named: names of which the sentence has to hold one.
+        longest: the most characters of the sentence.
+    """
+    try:
+        found = read()
+    except UserError as error:
+        assert any(name in str(error) for name in named), number
+        assert len(str(error)) < longest, number
+        return False
+    except Exception as error:
+        raise AssertionError(f'file {number}') from error
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            dataset = load(found.classes)
+        check_boxes(dataset)
+    except Exception as error:
+        raise AssertionError(f'file {number} was accepted') from error
+    return True
+
+
 def test_coco(tmp_path):
     root = tiny.write_coco(tmp_path, masks=True)
     path = root / 'annotations' / 'instances_val2017.json'
     original = path.read_bytes()
+
+    def load(classes):
+        return CocoDataset(
+            ann_file=str(path),
+            data_prefix=dict(img=''),
+            metainfo=dict(classes=classes),
+            pipeline=[],
+            serialize_data=False,
+        )
+
     accepted = 0
     for number in range(FILES):
         draw = random.Random(number)
         mutate = draw.choice((mutate_bytes, mutate_json, mutate_json))
         path.write_bytes(mutate(original, draw))
-        try:
-            found = read_coco(path)
-        except UserError as error:
-            assert path.name in str(error), number
-            assert len(str(error)) < 1000, number
-            continue
-        except Exception as error:
-            raise AssertionError(f'file {number}') from error
-        accepted += 1
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                dataset = CocoDataset(
-                    ann_file=str(path),
-                    data_prefix=dict(img=''),
-                    metainfo=dict(classes=found.classes),
-                    pipeline=[],
-                    serialize_data=False,
-                )
-            check_boxes(dataset)
-        except Exception as error:
-            raise AssertionError(f'file {number} was accepted') from error
+        accepted += is_accepted(
+            number, lambda: read_coco(path), load, [path.name], 1000
+        )
     assert 0.02 * FILES < accepted < 0.7 * FILES
 
 
@@ -76,6 +95,17 @@ def test_voc(tmp_path):
     lines = root / 'ImageSets' / 'Main' / 'val.txt'
     xml = folder / 'val_1.xml'
     texts = {path: path.read_bytes() for path in (lines, xml)}
+
+    def load(classes):
+        return XMLDataset(
+            data_root=str(root),
+            ann_file=str(lines),
+            data_prefix=dict(sub_data_root=''),
+            metainfo=dict(classes=classes),
+            pipeline=[],
+            serialize_data=False,
+        )
+
     accepted = 0
     for number in range(FILES):
         draw = random.Random(number)
@@ -85,29 +115,15 @@ def test_voc(tmp_path):
             path = xml
             mutate = draw.choice((mutate_bytes, mutate_xml, mutate_xml))
         path.write_bytes(mutate(texts[path], draw))
-        try:
-            found = read_voc(lines, folder, 'JPEGImages')
-        except UserError as error:
-            # A list with a wrong name in it: the file of that name.
-            named = (path.name,) if path == xml else (path.name, '.xml')
-            assert any(name in str(error) for name in named), number
-            assert len(str(error)) < 10_000, number
-        except Exception as error:
-            raise AssertionError(f'file {number}') from error
-        else:
-            accepted += 1
-            try:
-                dataset = XMLDataset(
-                    data_root=str(root),
-                    ann_file=str(lines),
-                    data_prefix=dict(sub_data_root=''),
-                    metainfo=dict(classes=found.classes),
-                    pipeline=[],
-                    serialize_data=False,
-                )
-                check_boxes(dataset)
-            except Exception as error:
-                raise AssertionError(f'file {number} was accepted') from error
+        # A list with a wrong name in it: the file of that name.
+        named = (path.name,) if path == xml else (path.name, '.xml')
+        accepted += is_accepted(
+            number,
+            lambda: read_voc(lines, folder, 'JPEGImages'),
+            load,
+            named,
+            10_000,
+        )
         path.write_bytes(texts[path])
     assert 0.02 * FILES < accepted < 0.7 * FILES
 
