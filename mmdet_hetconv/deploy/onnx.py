@@ -5,6 +5,7 @@ two-stage detector the neck's maps too, named feature.LEVEL. Decoding and NMS
 stay in Python: OnnxBackbone and OnnxHead put a graph back into its detector.
 """
 
+import math
 from pathlib import Path
 
 import torch
@@ -124,6 +125,32 @@ def open_session(path: str | Path, threads: int | None = None):
     return onnxruntime.InferenceSession(
         str(path), options, providers=['CPUExecutionProvider']
     )
+
+
+@torch.no_grad()
+def graph_error(
+    detector: nn.Module, size: tuple[int, int], path: str | Path
+) -> float:
+    """How far a graph's outputs in onnxruntime are from the detector's.
+
+    Args:
+        detector (nn.Module): what was exported, in inference mode.
+        size (tuple[int, int]): height and width of the random image, best
+            others than those of export_onnx().
+        path (str | Path): the graph.
+
+    Returns:
+        float: the largest difference of any output, over the largest value
+        of that output. NaN counts as infinite.
+    """
+    images = torch.randn(1, 3, *size)
+    wanted = RawOutputs(detector)(images)
+    found = open_session(path).run(None, {'images': images.numpy()})
+    errors = []
+    for want, got in zip(wanted, found, strict=True):
+        difference = (torch.from_numpy(got) - want).abs().max()
+        errors.append((difference / want.abs().max().clamp(min=1e-12)).item())
+    return max(math.inf if math.isnan(error) else error for error in errors)
 
 
 class OnnxBackbone(nn.Module):

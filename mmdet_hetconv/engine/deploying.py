@@ -13,7 +13,12 @@ from torch import nn
 
 from ..analysis.config import input_shape
 from ..deploy import switch_to_deploy
-from ..deploy.onnx import check_single_stage, export_onnx, run_by_onnxruntime
+from ..deploy.onnx import (
+    check_single_stage,
+    export_onnx,
+    graph_error,
+    run_by_onnxruntime,
+)
 from ..deploy.switch import planned_convs
 from ..errors import UserError
 from ..kernels import Plan
@@ -25,6 +30,9 @@ from .safe_globals import unpickle_weights_only
 
 # Where a deployed checkpoint keeps its plan; marks it as one.
 PLAN = 'hetconv_plan'
+# A graph is checked on an image that is larger by OTHER pixels.
+OTHER = 64
+MOST_ERROR = 1e-3  # relative, of float32 summed in another order
 
 
 def deploy(args: argparse.Namespace) -> None:
@@ -54,20 +62,44 @@ def deploy(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     """What ``tools/export_onnx.py`` does with its arguments.
 
+    The graph is compared with torch on an image of another size, where
+    onnxruntime is installed, and appears under its name afterwards.
+
     Raises:
         UserError: as :func:`deploy`; a detector without a dense head; a
-            package for ONNX is not installed.
+            package for ONNX is not installed; the graph's outputs differ.
     """
     _check_packages('onnx', 'onnxscript')
     out = _check_out(args.out)
     cfg, model, content = _build(args)
     model = switch_deployed(model, content, args.checkpoint)
+    part = out.with_name(f'{out.name}.part')
     try:
         size = args.size or input_shape(cfg)
-        names = export_onnx(model, size, out)
+        names = export_onnx(model, size, part)
+        told = _check_graph(model, size, part, out)
+        part.replace(out)
     except ValueError as error:
         raise UserError(f'{args.config}: {error}') from error
-    announce(f'{out} written, outputs: {", ".join(names)}')
+    finally:
+        part.unlink(missing_ok=True)
+    announce(f'{out} written, {told}, outputs: {", ".join(names)}')
+
+
+def _check_graph(
+    model: nn.Module, size: tuple[int, int], path: Path, out: Path
+) -> str:
+    """What is known of a graph, in words."""
+    if find_spec('onnxruntime') is None:
+        return 'not checked (onnxruntime is not installed)'
+    height, width = (side + OTHER for side in size)
+    error = graph_error(model, (height, width), path)
+    if error > MOST_ERROR:
+        raise UserError(
+            f'{out}: not written, its outputs in onnxruntime differ from '
+            f"torch's by {error:.1g} on an image of {height} x {width}"
+        )
+    return f'equal to torch to {error:.1g} on an image of {height} x {width}'
 
 
 def switch_deployed(model: nn.Module, content: dict, path: str) -> nn.Module:

@@ -1,6 +1,8 @@
 """Deployed checkpoints and ONNX graphs, through the tools."""
 
+import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from mmengine.registry import init_default_scope
 from mmdet_hetconv.deploy.onnx import (
     RawOutputs,
     check_single_stage,
+    export_onnx,
     open_session,
 )
 from tests.engine import tiny
@@ -167,3 +170,35 @@ def test_export_names_the_package_it_lacks(folder, tmp_path, monkeypatch):
 def test_export_refuses_what_it_cannot_write(folder, tmp_path):
     argv = [folder / 'config.py', folder / 'trained.pth', '--out', tmp_path]
     assert 'cannot be written' in error_of(load_main('export_onnx'), *argv)
+
+
+def export(folder, out):
+    argv = [folder / 'config.py', folder / 'trained.pth', '--out', out]
+    size = ('--size', 64, 96, '--cfg-options', 'model.bbox_head.num_classes=2')
+    return [str(word) for word in (*argv, *size)]
+
+
+def test_export_compares_the_graph_with_torch(folder, tmp_path, capsys):
+    out = tmp_path / 'model.onnx'
+    load_main('export_onnx')(export(folder, out))
+    told = re.search(
+        r'equal to torch to (\S+) on an image of 128 x 160',
+        capsys.readouterr().out,
+    )
+    assert 0 < float(told[1]) < 1e-4
+    assert [path.name for path in tmp_path.iterdir()] == ['model.onnx']
+
+
+def test_a_wrong_graph_is_not_written(folder, tmp_path, monkeypatch):
+    def spoil(detector, size, path):
+        other = copy.deepcopy(detector)
+        for value in other.bbox_head.retina_cls.state_dict().values():
+            value.mul_(1.01)
+        return export_onnx(other, size, path)
+
+    monkeypatch.setattr('mmdet_hetconv.engine.deploying.export_onnx', spoil)
+    message = error_of(
+        load_main('export_onnx'), *export(folder, tmp_path / 'model.onnx')
+    )
+    assert 'differ from torch' in message and 'model.onnx' in message
+    assert not list(tmp_path.iterdir())
