@@ -42,6 +42,7 @@ GRID = (
     *('256@100', '256@25', '256@13', '256@7'),  # levels of an FPN, with 256@50
 )
 PARTS = (2, 4, 8, 16, 32, 64)
+NEAR = 1.2  # times the least median of a few rounds: may be the best
 COLUMNS = (
     *('layer', 'batch', 'p', 'MACs gain', 'dense by', 'dense ms', 'het by'),
     *('het ms', 'p10', 'p90', 'time gain', 'efficiency', 'by minima'),
@@ -145,6 +146,13 @@ def measure(runs: dict[str, Callable], rounds: int, args) -> dict:
     return times_in_turns(runs, rounds, args.device, clock, untimed=4)
 
 
+def contenders(times: dict[str, list[float]]) -> list[str]:
+    """The run with the least median, and those near to it."""
+    medians = {name: median(values) for name, values in times.items()}
+    best = min(medians.values())
+    return [name for name, ms in medians.items() if ms <= NEAR * best]
+
+
 def compare(args, channels: int, size: int, p: int) -> dict | None:
     """One row of the table; None where p does not fit."""
     if channels % p:
@@ -173,13 +181,17 @@ def compare(args, channels: int, size: int, p: int) -> dict | None:
             ]  # fmt: skip
         kept = planned.extra_bytes()
     with torch.set_grad_enabled(args.train):
-        # The best of each kind first, then those two in turns.
-        names = []
+        # All of them first; the best of each kind, and what may be as good,
+        # then in turns.
+        kept_runs = {}
         for runs in steps:
             first = measure(runs, max(3, args.rounds // 4), args)
-            names.append(min(first, key=lambda n: min(first[n])))
-        best = {n: runs[n] for n, runs in zip(names, steps)}
-        times = measure(best, args.rounds, args)
+            kept_runs |= {n: runs[n] for n in contenders(first)}
+        times = measure(kept_runs, args.rounds, args)
+    names = [
+        min(runs.keys() & times, key=lambda n: median(times[n]))
+        for runs in steps
+    ]
     a, b = (median(times[name]) for name in names)
     deciles = quantiles(times[names[1]], n=10)
     pixels = args.batch * size * size
