@@ -72,6 +72,15 @@ def test_a_training_checkpoint_is_read(home, tmp_path):
     assert found['message_hub']['runtime_info'] == dict(best=0.5, small=0.5)
 
 
+def test_it_is_read_after_others_took_their_classes_back(tmp_path):
+    """onedl-mmengine does so whenever it loads a checkpoint."""
+    torch.save(content(), tmp_path / 'a.pth')
+    with torch.serialization.safe_globals([HistoryBuffer, np.ndarray]):
+        pass
+    history = read_checkpoint(tmp_path / 'a.pth')['message_hub']
+    assert history['log_scalars']['train/loss'].current() == 0.25
+
+
 class Call:
     """Unpickling it calls a function."""
 

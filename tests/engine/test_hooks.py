@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmdet_hetconv.engine import files
-from mmdet_hetconv.engine.checkpoint import is_complete
+from mmdet_hetconv.engine.checkpoint import is_complete, read_checkpoint
 from mmdet_hetconv.engine.configs import use_own_hooks
 from mmdet_hetconv.engine.hooks import FirstLoggerHook
 
@@ -112,8 +112,7 @@ def test_as_mmengine(hook, tmp_path):
             ).read_text().replace(stock.name, ours.name)
             continue
         mine, theirs = (
-            torch.load(folder / name, weights_only=True)
-            for folder in (ours, stock)
+            read_checkpoint(folder / name) for folder in (ours, stock)
         )
         assert list(mine) == list(theirs)
         for key, value in theirs['state_dict'].items():

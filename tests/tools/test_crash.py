@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from mmdet_hetconv.engine import files
-from mmdet_hetconv.engine.checkpoint import is_complete
+from mmdet_hetconv.engine.checkpoint import is_complete, read_checkpoint
 from tests.engine import tiny
 
 from . import forks
@@ -104,7 +104,7 @@ def check_finished(world, work):
     assert not list(work.glob('.*'))
     assert (work / 'last_checkpoint').read_text() == str(work / 'epoch_3.pth')
     ours, whole = (
-        torch.load(folder / 'epoch_3.pth', weights_only=True)
+        read_checkpoint(folder / 'epoch_3.pth')
         for folder in (work, world.path / 'whole')
     )
     assert ours['meta']['iter'] == whole['meta']['iter'] == 9

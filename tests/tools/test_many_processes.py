@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mmdet_hetconv.engine.checkpoint import read_checkpoint
 from tests.engine import tiny
 
 from . import forks
@@ -172,7 +173,7 @@ def trainings(world):
 
 
 def weights(path):
-    content = torch.load(path, weights_only=True)
+    content = read_checkpoint(path)
     return content.get('state_dict', content)
 
 
