@@ -20,7 +20,7 @@ from mmdet.structures import DetDataSample
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..deploy import hand_back_freed_memory, switch_to_deploy
+from ..deploy import switch_to_deploy
 from ..deploy.onnx import RawOutputs
 from ..deploy.switch import planned_convs
 from ..kernels import Plan
@@ -29,6 +29,7 @@ from ..machine import machine
 from ..timing import times_in_turns
 from .complexity import count_complexity
 from .config import build_detector, input_shape
+from .peak_memory import peak_memory
 
 WARM_UP = 2
 
@@ -222,36 +223,8 @@ def _measure(
     for form, run in runs.items():
         for _ in range(WARM_UP):
             run()
-        before = _start_peak(device)
-        run()
-        peaks[form] = _end_peak(device, before)
+        peaks[form] = peak_memory(run, device)
     return times_in_turns(runs, rounds, device, clock), peaks
-
-
-def _start_peak(device: str) -> float:
-    if device != 'cpu':
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**20
-    hand_back_freed_memory()
-    try:
-        Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM
-    except OSError:
-        return 0.0
-    return _resident('VmRSS')
-
-
-def _end_peak(device: str, before: float) -> float:
-    if device != 'cpu':
-        return torch.cuda.max_memory_allocated() / 2**20 - before
-    return max(0.0, _resident('VmHWM') - before) if before else 0.0
-
-
-def _resident(key: str) -> float:
-    """A line of /proc/self/status, MiB."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(key + ':'):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def _weights_mb(model: nn.Module) -> float:
