@@ -123,7 +123,7 @@ def _tile(pixels, filters, channels, warps, stages) -> triton.Config:
     return triton.Config(blocks, num_warps=warps, num_stages=stages)
 
 
-_tuned = triton.autotune(
+tuned_kernel = triton.autotune(
     configs=[
         _tile(128, 128, 64, 8, 3),
         _tile(128, 128, 32, 8, 4),
@@ -180,7 +180,7 @@ def launch(
         'tf32' if allows_tf32() else 'ieee',
     )
     if x.is_cuda:
-        _tuned[grid](*arguments)
+        tuned_kernel[grid](*arguments)
     else:  # the interpreter, where there is nothing to tune
         het_conv_kernel[grid](*arguments, BLOCK_P=64, BLOCK_N=32, BLOCK_K=32)
 
