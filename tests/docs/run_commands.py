@@ -21,7 +21,7 @@ from .sandbox import READERS, make_sandbox
 
 WORD = re.compile(rf'\b({"|".join(READERS)})\b')
 PROMPT = 6  # lines of output shown of a block that failed
-TIME_LIMIT = 600
+TIME_LIMIT = 900  # seconds a block may take
 
 
 def run(block: Block, folder: Path) -> str | None:
@@ -36,16 +36,19 @@ def run(block: Block, folder: Path) -> str | None:
         'XDG_CACHE_HOME': str(Path.home() / '.cache'),
     }
     text = WORD.sub(lambda match: READERS[match[0]], block.text)
-    result = subprocess.run(
-        ['bash', '-euo', 'pipefail', '-c', text],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors='replace',
-        timeout=TIME_LIMIT,
-    )
+    try:
+        result = subprocess.run(
+            ['bash', '-euo', 'pipefail', '-c', text],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors='replace',
+            timeout=TIME_LIMIT,
+        )
+    except subprocess.TimeoutExpired:
+        return f'not finished after {TIME_LIMIT} s'
     if result.returncode == 0:
         return None
     return '\n'.join(result.stdout.splitlines()[-PROMPT:])
