@@ -1,8 +1,8 @@
 """A folder in which the documentation's commands run as they stand.
 
 It looks like a checkout with COCO and weights in it. The configs have the
-names and the structure of the zoo's, but small images; "COCO" is a dozen drawn
-images with COCO's 80 names; the weights are random.
+names and the structure of the zoo's, but few channels and small images; "COCO"
+is a dozen drawn images with COCO's 80 names; the weights are random.
 """
 
 import json
@@ -19,6 +19,10 @@ from mmdet_hetconv.analysis.config import build_detector
 from .commands import ROOT
 
 SCALE = (160, 128)
+NARROWER = 4  # times
+# Proposals and RoIs, which take most of a small detector's time.
+FEWER = dict(nms_pre=100, max_per_img=20, num=32)
+WIDTHS = ('in_channels', 'out_channels', 'feat_channels', 'fc_out_channels')
 CONFIGS = (
     *('faster_rcnn_het_r18_scratch', 'faster_rcnn_het_r50'),
     *('faster_rcnn_het_r50_full', 'faster_rcnn_het_r50_scratch'),
@@ -34,14 +38,27 @@ READERS = {
 }
 
 
+def narrower(width):
+    """A number of channels, or several."""
+    if isinstance(width, list):
+        return list(map(narrower, width))
+    return width // NARROWER
+
+
 def shrink(value) -> None:
-    """Make a config one for seconds: small images, no downloads."""
+    """Make a config one for seconds: few channels and boxes, small images."""
     if isinstance(value, list | tuple):
         for item in value:
             shrink(item)
     elif isinstance(value, ConfigDict):
+        if 'depth' in value:
+            value['base_channels'] = 64 // NARROWER
         for key, item in value.items():
-            if key in ('scale', 'img_scale') and isinstance(item, tuple):
+            if key in WIDTHS:
+                value[key] = narrower(item)
+            elif key in FEWER:
+                value[key] = min(item, FEWER[key])
+            elif key in ('scale', 'img_scale') and isinstance(item, tuple):
                 value[key] = SCALE
             elif (
                 key == 'init_cfg'
