@@ -19,7 +19,7 @@ def part_of(path: Path) -> Path:
     return path.with_name(f'.{path.name}.part')
 
 
-def write_whole(path: str | Path, data: bytes | memoryview) -> None:
+def write_whole(path: str | Path, data: bytes) -> None:
     """Write a file of which nobody, at no time, sees a part.
 
     A former file of the name stays until the new one is on the disk.
@@ -53,12 +53,13 @@ def save_whole(content: dict, path: str | Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    # torch.save() itself says "unexpected pos" where a disk is full. The
-    # buffer is not closed: an error's traceback may still hold a view of it.
+    # torch.save() itself says "unexpected pos" where a disk is full.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     try:
-        write_whole(path, buffer.getbuffer())
+        # Not getbuffer(), though this is no copy either: an error's traceback
+        # would keep the view, and collecting it crashes CPython 3.12.1.
+        write_whole(path, buffer.getvalue())
     except OSError as error:
         raise UserError(
             f'{path} cannot be written: {error.strerror}'
