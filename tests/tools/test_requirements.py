@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PYTHONS = ('3.10', '3.11', '3.12')
 # Not in the list: built or installed by setup.sh, or replaced on purpose.
+OF_GPU_BUILDS = ('cuda', 'nvidia', 'triton')
 ELSEWHERE = {'torch', 'mmcv', 'opencv-python'}
 
 
@@ -81,7 +82,7 @@ def test_lock_is_complete(python):
             environment = {'python_version': python, 'extra': ''}
             if item.marker and not item.marker.evaluate(environment):
                 continue
-            if other in ELSEWHERE or other.startswith(('nvidia', 'triton')):
+            if other in ELSEWHERE or other.startswith(OF_GPU_BUILDS):
                 continue
             assert other in versions, f'{name} asks for {item}'
 
