@@ -41,7 +41,6 @@ from mmdet_hetconv.layers import HetConv2d, take_foreign
 from mmdet_hetconv.layers.switch import switch_convs
 
 CALIBRATION_BATCH = 64
-FINE_TUNING_RATE = 0.01
 WAYS = ('centre tap', 'data-free', 'data-free, norms', 'calibrated')
 WAYS += ('calibrated, permuted',)
 
@@ -161,18 +160,25 @@ class Experiment:
             return {f'{name}={p}': {name: p} for p in args.p for name in names}
         return {str(p): dict.fromkeys(names, p) for p in args.p}
 
+    def identity(self, way: str, p: str, tuned: int) -> dict:
+        """The columns that tell one result from another."""
+        is_tuned = tuned and way != 'scratch'
+        return dict(
+            self.setting,
+            way=way,
+            p=p,
+            tuned_epochs=tuned,
+            tuning_lr=self.args.tuning_lr if is_tuned else '',
+        )
+
     def is_done(self, way: str, p: str, tuned: int) -> bool:
-        result = dict(way=way, p=p, tuned_epochs=tuned)
-        return has_row(self.args.out, self.setting | result)
+        return has_row(self.args.out, self.identity(way, p, tuned))
 
     def record(self, way, p, tuned, model, seconds) -> None:
         accuracy = evaluate(model, self.test, self.args.amp)
         macs = count(model)['macs']
         row = dict(
-            self.setting,
-            way=way,
-            p=p,
-            tuned_epochs=tuned,
+            self.identity(way, p, tuned),
             macs=macs,
             accuracy=f'{accuracy:.2f}',
             seconds=f'{seconds:.1f}',
@@ -200,7 +206,7 @@ class Experiment:
                 continue
             again = copy.deepcopy(model)
             if tuned:
-                self.fit(again, tuned, FINE_TUNING_RATE)
+                self.fit(again, tuned, self.args.tuning_lr)
             self.record(way, p, tuned, again, seconds)
 
     def run(self) -> None:
@@ -237,6 +243,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--one-by-one', action='store_true')
     parser.add_argument('--ways', nargs='+', choices=WAYS, default=WAYS)
     parser.add_argument('--fine-tune', type=int, nargs='+', default=[0, 1, 5])
+    parser.add_argument(
+        '--tuning-lr',
+        type=float,
+        default=0.01,
+        help='peak learning rate of fine-tuning',
+    )
     parser.add_argument('--calib', type=int, default=1024, metavar='N')
     parser.add_argument(
         '--scratch',

@@ -197,6 +197,9 @@ def test_conversion_rows(script, official, monkeypatch):
     assert ('dense', '1', '0') in found and ('scratch', '4', '2') in found
     for way in module.WAYS:
         assert {(way, '4', '0'), (way, '4', '1')} <= found
+    for row in rows:
+        is_tuned = row['tuned_epochs'] == '1'
+        assert row['tuning_lr'] == ('0.01' if is_tuned else '')
     count = len(rows)
     run(
         monkeypatch,
