@@ -30,7 +30,8 @@ PAGES = [
     *sorted((ROOT / 'docs' / 'results').glob('*.md')),
 ]
 BLOCK = re.compile(
-    r'(?:<!-- not run: (?P<reason>.+?) -->\n)?^```bash\n(?P<text>.*?)^```$',
+    r'(?:^<!-- not run: (?P<reason>[^\n]+?) -->\n)?'
+    r'^```bash\n(?P<text>.*?)^```$',
     re.MULTILINE | re.DOTALL,
 )
 LINKED = ('tools', 'configs', 'benchmarks', 'docs', 'requirements')
