@@ -79,7 +79,11 @@ def test_lock_is_complete(python):
             continue
         for item in map(Requirement, wanted):
             other = canonicalize_name(item.name)
-            environment = {'python_version': python, 'extra': ''}
+            environment = {
+                'python_version': python,
+                'python_full_version': f'{python}.0',
+                'extra': '',
+            }
             if item.marker and not item.marker.evaluate(environment):
                 continue
             if other in ELSEWHERE or other.startswith(OF_GPU_BUILDS):
