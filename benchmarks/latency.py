@@ -16,7 +16,6 @@ disturb less than the clock on the wall.
 """
 
 import argparse
-import csv
 import math
 import sys
 import time
@@ -32,7 +31,7 @@ from mmdet_hetconv.kernels import Plan, PlannedConv2d
 from mmdet_hetconv.kernels.candidate import LAYOUTS
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.machine import machine
-from mmdet_hetconv.table import format_table
+from mmdet_hetconv.table import format_table, write_rows
 from mmdet_hetconv.timing import times_in_turns
 
 # Channels and size of the map, see --layers.
@@ -264,12 +263,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 rows.append(row)
                 print(*row.values(), file=sys.stderr, flush=True)
     out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     where = dict(dtype=args.dtype) | machine(args.device)
-    with open(out.with_suffix('.csv'), 'w', newline='') as file:
-        writer = csv.DictWriter(file, (*COLUMNS, *where), lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(row | where for row in rows)
+    write_rows(out.with_suffix('.csv'), [row | where for row in rows])
     plot(rows, out.with_suffix('.png'))
     print(format_table(COLUMNS, [list(row.values()) for row in rows]))
     target = [

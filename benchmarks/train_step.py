@@ -62,7 +62,6 @@ def measure(path: str, args: argparse.Namespace) -> None:
     cfg = read_config(path)
     shape = tuple(args.shape or input_shape(cfg))
     images = torch.randn(args.batch, 3, *shape, device=args.device)
-    rows = []
     for layout in LAYOUTS:
         models = detectors(cfg)
         parameters = {
@@ -93,10 +92,8 @@ def measure(path: str, args: argparse.Namespace) -> None:
                 gain=f'{median(times["dense"]) / ms:.2f}',
                 peak_mb=f'{peaks[kind]:.0f}',
             )
-            rows.append(row)
+            append_row(args.out, row)
             print(*row.values(), flush=True)
-    for row in rows:
-        append_row(args.out, row)
 
 
 def main() -> None:

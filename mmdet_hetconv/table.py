@@ -1,4 +1,4 @@
-"""Tables: plain text, Markdown, and CSV files read."""
+"""Tables: plain text, Markdown, and CSV files."""
 
 import csv
 from collections.abc import Sequence
@@ -12,6 +12,16 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
         return []
     with open(path, newline='') as file:
         return list(csv.DictReader(file))
+
+
+def write_rows(path: str | Path, rows: Sequence[dict]) -> None:
+    """A CSV file of rows that have the same columns; it replaces another."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'w', newline='') as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence]) -> str:

@@ -8,7 +8,6 @@ fused ReLUs, the fastest kernel and layout for every layer.
 """
 
 import copy
-import csv
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -26,6 +25,7 @@ from ..deploy.switch import planned_convs
 from ..kernels import Plan
 from ..layers import HetConv2d
 from ..machine import machine
+from ..table import write_rows
 from ..timing import times_in_turns
 from .complexity import count_complexity
 from .config import build_detector, input_shape
@@ -237,11 +237,7 @@ def _weights_mb(model: nn.Module) -> float:
 def write_csv(timings: Sequence[Timing], path: Path, device: str) -> None:
     """One row per detector, form and batch, and where it was measured."""
     where = machine(device)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'w', newline='') as file:
-        writer = csv.DictWriter(file, (*HEAD, *where), lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(asdict(timing) | where for timing in timings)
+    write_rows(path, [asdict(timing) | where for timing in timings])
 
 
 def plot(timings: Sequence[Timing], path: Path) -> None:

@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..kernels import Plan
 from ..version import __version__
 from . import checkpoint, configs, preflight
-from .files import save_whole
+from .files import part_of, save_whole
 from .processes import announce
 from .safe_globals import unpickle_weights_only
 
@@ -73,7 +73,7 @@ def export(args: argparse.Namespace) -> None:
     out = _check_out(args.out)
     cfg, model, content = _build(args)
     model = switch_deployed(model, content, args.checkpoint)
-    part = out.with_name(f'{out.name}.part')
+    part = part_of(out)
     try:
         size = args.size or input_shape(cfg)
         names = export_onnx(model, size, part)

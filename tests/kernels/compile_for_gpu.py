@@ -20,9 +20,9 @@ def compile_variant(
     capability: int,
     dtype: str,
     config: triton.Config,
-    channels: int = 256,
-    p: int = 4,
-    extras: bool = True,
+    channels: int,
+    p: int,
+    extras: bool,
 ) -> dict:
     """One variant of a 3 x 3 layer; extras: bias and residual."""
     constants = dict(

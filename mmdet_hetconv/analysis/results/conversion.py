@@ -9,8 +9,6 @@ from .rows import Row, flags, grouped, number, options, origin, setting
 
 CONVERSION = ('network', 'width', 'dense_epochs', 'batch_size', 'lr', 'amp')
 CONVERSION += ('calibration_images', 'seed')
-
-
 # What tells a result of one setting from another.
 RESULT = ('way', 'p', 'tuned_epochs', 'tuning_lr')
 Table = dict[tuple[str, ...], str]
