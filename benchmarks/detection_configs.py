@@ -1,5 +1,6 @@
 """The detectors of detection.py: configs of the zoo, one schedule for all."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,11 @@ DETECTORS = dict(
     ssd300='ssd300_het_vgg16',
 )
 WARM_UP = 50  # iterations
-# Faster R-CNN for a processor core: channels, and RoIs, which take most of
-# the time there. Anchors and levels are those for images of half the size.
 REDUCED_WIDTH = 64
-REDUCED = dict(
+# For a processor core: half the channels of a ResNet-18, and fewer RoIs, which
+# take most of the time there. Anchors and levels are those for images of half
+# the size.
+REDUCED_FASTER_RCNN = dict(
     backbone=dict(base_channels=32),
     neck=dict(out_channels=REDUCED_WIDTH),
     rpn_head=dict(
@@ -42,6 +44,30 @@ REDUCED = dict(
     ),
     test_cfg=dict(rpn=dict(nms_pre=150, max_per_img=100)),
 )
+# SSD's VGG learns next to nothing from scratch in a short schedule: it has no
+# batch norm. So the same ResNet, as far as stride 16, is in its place; maps,
+# anchors and head are SSD300's.
+SSD_WIDTHS = (64, 128, 128, 64, 64, 64)
+REDUCED_SSD = dict(
+    backbone=dict(
+        _delete_=True,
+        type='HetResNet',
+        depth=18,
+        base_channels=32,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(1, 2),
+        norm_eval=False,
+        conv_cfg=dict(type='HetConv', p=4),
+    ),
+    neck=dict(
+        in_channels=SSD_WIDTHS[:2],
+        out_channels=SSD_WIDTHS,
+        l2_norm_scale=None,
+    ),
+    bbox_head=dict(in_channels=SSD_WIDTHS),
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +78,7 @@ class Setting:
         detector: a key of DETECTORS.
         data_root: a data set in COCO or VOC layout.
         where: 'full' is backbone, neck and dense head; 'backbone' that alone.
-        reduced: the narrower network, with fewer RoIs.
+        reduced: the narrower network, for a processor core.
         image: greatest width and height; None is the config's.
     """
 
@@ -101,11 +127,14 @@ class Setting:
         if self.detector != 'ssd300':
             cfg.model.backbone.merge(dict(frozen_stages=-1, norm_eval=False))
         if self.reduced:
+            # a copy: the merge takes _delete_ out
             if self.detector == 'ssd300':
-                raise SystemExit('--reduced: SSD300 has no narrower VGG')
-            widths = cfg.model.neck.in_channels
-            cfg.merge_from_dict(dict(model=REDUCED))
-            cfg.model.neck.in_channels = [n // 2 for n in widths]
+                cfg.merge_from_dict(dict(model=deepcopy(REDUCED_SSD)))
+            else:
+                widths = cfg.model.neck.in_channels
+                model = deepcopy(REDUCED_FASTER_RCNN)
+                cfg.merge_from_dict(dict(model=model))
+                cfg.model.neck.in_channels = [n // 2 for n in widths]
         return cfg
 
     def _set_data(self, cfg: Config) -> None:

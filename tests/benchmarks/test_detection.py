@@ -136,7 +136,10 @@ def test_a_killed_training_goes_on_from_its_last_epoch(
     assert len(times.data[0]) == 2 * TRAINED // 4
 
 
-@pytest.mark.parametrize('detector', ['faster_rcnn_r18', 'ssd300'])
+@pytest.mark.parametrize(
+    'detector, reduced',
+    [('faster_rcnn_r18', False), ('ssd300', False), ('ssd300', True)],
+)
 @pytest.mark.parametrize(
     'conv_cfg, layer',
     [
@@ -146,10 +149,11 @@ def test_a_killed_training_goes_on_from_its_last_epoch(
     ],
 )
 def test_every_convolution_takes_the_same_places(
-    script, shapes, detector, conv_cfg, layer
+    script, shapes, detector, reduced, conv_cfg, layer
 ):
     def build(conv_cfg):
-        cfg = make(script, shapes / 'coco', conv_cfg, detector)
+        root = shapes / 'coco'
+        cfg = make(script, root, conv_cfg, detector, reduced=reduced)
         return cfg.model, build_detector(cfg.model)
 
     def layers(model, kind):
@@ -212,6 +216,11 @@ def test_both_layouts_are_evaluated_alike(script, shapes, share):
         assert 0 < float(voc['mAP']) < 100
 
 
-def test_ssd_cannot_be_reduced(script, shapes):
-    with pytest.raises(SystemExit, match='--reduced'):
-        make(script, shapes / 'coco', detector='ssd300', reduced=True)
+def test_reduced_ssd_has_the_maps_of_ssd300(script, shapes):
+    maps = []
+    for reduced in (False, True):
+        cfg = make(script, shapes / 'coco', None, 'ssd300', reduced=reduced)
+        model = build_detector(cfg.model).eval()
+        found = model.extract_feat(torch.zeros(1, 3, 300, 300))
+        maps.append([tuple(f.shape[2:]) for f in found])
+    assert maps[0] == maps[1] and len(maps[0]) == 6
