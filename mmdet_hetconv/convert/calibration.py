@@ -26,6 +26,7 @@ from .least_squares import Fit, NormalEquations, fit_layer
 from .moments import Moments
 from .pairing import find_pairs, load_projected
 from .patches import Patches, take_patches
+from .rescaling import rescale
 from .side_by_side import run_one_by_one, run_side_by_side
 from .trace import ConvTrace, Forward, NormTrace, trace_dense
 
@@ -197,15 +198,26 @@ class _Calibration:
         if isinstance(self.running, _NormFit):
             self.running.finish()
             return
-        trace = self.traces[name]
-        shifts = self.pairs[name].grouped.bias is not None or all(
-            norm is not None and self.traces[norm].calls == 1
-            for norm in trace.norms
-        )
-        fit = self.running.finish(shifts)
-        trace.targets.clear()
+        has_bias = self.pairs[name].grouped.bias is not None
+        fit = self.running.finish(has_bias or bool(self._norms_behind(name)))
+        self.traces[name].targets.clear()
         if fit is not None:
             self.fits[name] = fit
+
+    def rescale(self) -> None:
+        """Undo what the fit did to the length of filters, where it can be."""
+        for name in self.fits:
+            norms = [self.het[norm] for norm in self._norms_behind(name)]
+            if norms:
+                rescale(self.dense[name], self.pairs[name], norms)
+
+    def _norms_behind(self, name: str) -> list[str]:
+        """Batch norms that take all outputs of a layer, and nothing else."""
+        norms = list(self.traces[name].norms)
+        alone = all(
+            norm is not None and self.traces[norm].calls == 1 for norm in norms
+        )
+        return norms if alone else []
 
 
 def calibrate(
@@ -218,7 +230,9 @@ def calibrate(
 ) -> dict[str, Fit]:
     """Convert a dense network's weights into `het`, in place.
 
-    Both are left in eval mode. The dense one does not change.
+    Layers in front of a batch norm get the length of the dense weights, see
+    rescaling.py. Both networks are left in eval mode; the dense one does not
+    change.
 
     Args:
         dense: the trained network.
@@ -325,4 +339,5 @@ def _run(
                     partial(state.add, name),
                 )
                 finish(name)
+    state.rescale()
     return state.fits

@@ -93,6 +93,32 @@ def test_one_pass_in_all_and_one_per_layer_agree(nets):
         )
 
 
+def test_filters_before_a_norm_have_the_dense_length(nets, monkeypatch):
+    """And the network computes what it would without that."""
+    dense, het = nets
+    calibrate(dense, het, batches())
+    plain = Net(dict(arrangement='blocked'))
+    monkeypatch.setattr(
+        'mmdet_hetconv.convert.calibration.rescale', lambda *args: None
+    )
+    calibrate(dense, plain, batches())
+
+    def length(net, name):
+        layer = net.get_submodule(name)
+        het = isinstance(layer, HetConv2d)
+        return (layer.dense_weight() if het else layer.weight).norm()
+
+    for name in ('conv1', 'conv2'):
+        torch.testing.assert_close(length(het, name), length(dense, name))
+        change = length(plain, name) / length(dense, name)
+        assert abs(change - 1) > 0.01
+    weights = [net.shared.grouped.weight for net in (het, plain)]
+    torch.testing.assert_close(*weights)
+    x = smooth_images(8, seed=7)
+    for a, b in zip(het(x), plain(x)):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
 def test_inputs_come_from_the_converted_network(nets):
     """The last layer's fit makes up for the layers before it."""
     dense, het = nets
