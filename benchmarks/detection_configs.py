@@ -62,9 +62,7 @@ REDUCED_SSD = dict(
         conv_cfg=dict(type='HetConv', p=4),
     ),
     neck=dict(
-        in_channels=SSD_WIDTHS[:2],
-        out_channels=SSD_WIDTHS,
-        l2_norm_scale=None,
+        in_channels=SSD_WIDTHS[:2], out_channels=SSD_WIDTHS, l2_norm_scale=None
     ),
     bbox_head=dict(in_channels=SSD_WIDTHS),
 )
