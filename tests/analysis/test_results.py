@@ -63,10 +63,10 @@ def conversion_rows():
     setting |= dict(dense_epochs='3', calibration_images='333', seed='4')
     results = [('dense', '1', '0'), ('dense', '1', '2')]
     results += product(('centre tap', 'calibrated'), ('2', '4'), ('0', '2'))
-    results.append(('calibrated', '3=2 7=4', '0'))
+    results += [('calibrated', '3=2 7=4', '0'), ('scratch', '4', '5')]
     for index, (way, p, tuned) in enumerate(results):
         accuracy = f'{66 - 1.71 * index:.2f}'
-        rate = '' if tuned == '0' else '0.0123'
+        rate = '' if tuned == '0' or way == 'scratch' else '0.0123'
         result = dict(way=way, p=p, tuned_epochs=tuned, tuning_lr=rate)
         yield setting | result | dict(accuracy=accuracy)
 
@@ -212,6 +212,10 @@ def test_what_the_table_says(results, tmp_path):
     assert line.endswith('| 4 6 |')
     # Nearest in MACs, not in accuracy, is what a rival is compared with.
     assert '| gwc4 | 12.444 M |' in text and '| het4 | 10.333 M |' in text
+    for row in conversion_rows():
+        assert row['accuracy'] in text
+    assert '| 2 epochs at 0.0123, test % | P=2 | P=4 |' in text
+    assert '--fine-tune 2 --tuning-lr 0.0123 \\\n    --p 2 4 --scratch' in text
     for name in ('cifar10', 'overfitting', 'conversion_cifar', 'detection'):
         assert f'From `{name}.csv` (a computer' in text
         assert f'python benchmarks/{name}.py --data' in text

@@ -27,8 +27,8 @@ def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
                 'benchmarks/conversion_cifar.py with --fine-tune 0'
             )
         yield f'### {title}\n\nThe dense network: {dense} %. Converted:\n'
-        yield from untrained_table(table)
-        yield from trained_table(table, number(dense))
+        yield from plain_tables(table)
+        yield from layers_table(table)
         yield origin(path, found, '\n'.join(commands(found)))
 
 
@@ -44,65 +44,61 @@ def commands(found: Sequence[Row]) -> Iterator[str]:
     converted = [
         row for row in found if row['way'] not in ('dense', 'scratch')
     ]
-    scratch = any(row['way'] == 'scratch' for row in found)
-    for (lr,), mine in grouped(converted, ['tuning_lr']).items():
+    tunings = grouped(converted, ['tuning_lr'])
+    with_scratch = None
+    if any(row['way'] == 'scratch' for row in found):
+        with_scratch = next((lr for (lr,) in tunings if lr), None)
+    for (lr,), mine in tunings.items():
         tuned = options(fine_tune=[row['tuned_epochs'] for row in mine])
         rate = f' --tuning-lr {lr}' if lr else ''
         parts = dict.fromkeys(row['p'] for row in mine)
         plain = options(p=[part for part in parts if '=' not in part])
         if plain:
-            tail = ' --scratch' * (scratch and bool(lr))
+            tail = ' --scratch' * (lr == with_scratch)
             yield f'{start}{tuned}{rate} \\\n    {plain}{tail}'
-            scratch = scratch and not tail
         for part in parts:
             if '=' in part:
                 yield f'{start}{tuned}{rate} \\\n    --layers {part}'
 
 
-def untrained_table(table: Table) -> Iterator[str]:
-    """Right after the conversion, by way and P."""
-    parts = plain_parts(table)
-    ways = dict.fromkeys(way for way, p, *_ in table if p in parts)
+def plain_tables(table: Table) -> Iterator[str]:
+    """By way and P, for those P that are the same in every layer."""
+    plain = {key for key in table if key[1] != '1' and '=' not in key[1]}
+    parts = sorted({p for _, p, *_ in plain}, key=number)
+    ways = dict.fromkeys(way for way, *_ in table)
+    trainings = {
+        (way == 'scratch', number(tuned), tuned, lr)
+        for way, _, tuned, lr in plain
+    }
+    for scratch, _, tuned, lr in sorted(trainings):
+        body = [
+            (way, *(table.get((way, p, tuned, lr), '') for p in parts))
+            for way in ways
+            if (way == 'scratch') == scratch
+            and any((way, p, tuned, lr) in plain for p in parts)
+        ]
+        head = (f'{training(tuned, lr)}, test %', *(f'P={p}' for p in parts))
+        yield markdown_table(head, body) + '\n'
+        same = table.get(('dense', '1', tuned, lr))
+        if tuned != '0' and same is not None:
+            yield f'The dense network, trained on as long: {same} %.\n'
+
+
+def layers_table(table: Table) -> Iterator[str]:
+    """Of those P that differ by layer."""
     body = [
-        (way, *(table.get((way, p, '0', ''), '') for p in parts))
-        for way in ways
-        if any((way, p, '0', '') in table for p in parts)
+        (p, way, training(tuned, lr), accuracy)
+        for (way, p, tuned, lr), accuracy in table.items()
+        if '=' in p
     ]
-    head = ('no training, test %', *(f'P={p}' for p in parts))
-    yield markdown_table(head, body) + '\n'
+    if body:
+        head = ('P by layer', 'conversion', 'training', 'test %')
+        yield markdown_table(head, body) + '\n'
 
 
-def trained_table(table: Table, dense: float) -> Iterator[str]:
-    """All that was trained on, and parts that differ by layer."""
-    parts = plain_parts(table)
-    body = []
-    for (way, p, tuned, lr), accuracy in table.items():
-        if way == 'dense' or (tuned == '0' and p in parts):
-            continue
-        same = table.get(('dense', '1', tuned, lr)) if tuned != '0' else None
-        body.append(
-            (
-                way,
-                p,
-                tuned,
-                lr,
-                accuracy,
-                f'{number(accuracy) - dense:+.2f}',
-                f'{number(accuracy) - number(same):+.2f}' if same else '',
-            )
-        )
-    if not body:
-        return
-    head = ('conversion', 'P', 'epochs trained', 'learning rate', 'test %')
-    head += ('against dense', 'against dense trained on as long')
-    yield markdown_table(head, body) + '\n'
-    for (way, _, tuned, lr), accuracy in table.items():
-        if way == 'dense' and tuned != '0':
-            more = setting(['epochs'], [tuned])
-            yield f'Dense, trained on for {more} at {lr}: {accuracy} %.\n'
-
-
-def plain_parts(table: Table) -> list[str]:
-    """Those P, in rising order, that are the same in every layer."""
-    parts = {p for _, p, tuned, _ in table if tuned == '0' and '=' not in p}
-    return sorted(parts - {'1'}, key=number)
+def training(tuned: str, lr: str) -> str:
+    """What followed on the start, in words."""
+    if tuned == '0':
+        return 'no training'
+    rate = f' at {lr}' if lr else ''
+    return setting(['epochs'], [tuned]) + rate
