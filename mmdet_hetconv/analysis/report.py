@@ -1,6 +1,5 @@
 """Tables, CSV and JSON of a detector's cost."""
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +8,12 @@ from torch import nn
 
 from mmdet_hetconv.layers.group_pointwise import GroupPointwiseConv2d
 from mmdet_hetconv.layers.hetconv import HetConv2d, why_not_heterogeneous
-from mmdet_hetconv.table import format_table, share_saved, with_unit
+from mmdet_hetconv.table import (
+    format_table,
+    share_saved,
+    with_unit,
+    write_rows,
+)
 
 from .complexity import Complexity
 
@@ -144,11 +148,7 @@ def layer_table(result: Complexity) -> str:
 
 def save_csv(results: Mapping[str, Complexity], path: str) -> None:
     """The rows as CSV, plain numbers."""
-    table = list(rows(results))
-    with Path(path).open('w', newline='') as file:
-        writer = csv.DictWriter(file, table[0].keys())
-        writer.writeheader()
-        writer.writerows(table)
+    write_rows(path, list(rows(results)))
 
 
 def save_json(results: Mapping[str, Complexity], path: str) -> None:
