@@ -8,10 +8,13 @@ MobileNet. Source: Singh et al., CVPR 2019, sections 3.3 and 3.4 ("GWC + PWC",
 """
 
 import math
+from collections.abc import Callable
 
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
+
+from .initialising import draw, is_initialiser
 
 
 class GroupPointwiseConv2d(nn.Module):
@@ -78,6 +81,19 @@ class GroupPointwiseConv2d(nn.Module):
         self.padding = self.groupwise.padding
         self.dilation = self.groupwise.dilation
         self.padding_mode = padding_mode
+
+    def apply(
+        self, fn: Callable[[nn.Module], None]
+    ) -> 'GroupPointwiseConv2d':
+        """nn.Module's; initialisers of mmengine see each group by itself."""
+        if not is_initialiser(fn):
+            return super().apply(fn)
+        weights = self.groupwise.weight.detach()
+        for weight in weights.chunk(self.groupwise.groups):
+            taps = weight[0, 0].numel()
+            draw(fn, weight.shape[1] * taps, weight.shape[0] * taps, weight)
+        self.pointwise.apply(fn)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pointwise(self.groupwise(x))

@@ -8,6 +8,7 @@ Deep CNNs", CVPR 2019 (arXiv 1903.04120).
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from . import functional
+from .initialising import draw, is_initialiser
 from .loading import report_projected
 
 ARRANGEMENTS = ('blocked', 'shifted', 'permuted')
@@ -242,6 +244,18 @@ class HetConv2d(nn.Module):
         bound = 1 / math.sqrt(fan_in) if fan_in else 0
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> 'HetConv2d':
+        """nn.Module's; initialisers of mmengine see the filter's fans."""
+        if self.pointwise is None or not is_initialiser(fn):
+            return super().apply(fn)
+        fans = [
+            functional.taps_per_filter(channels, self.kernel_size, self.p)
+            for channels in (self.in_channels, self.out_channels)
+        ]
+        draw(fn, *fans, self.grouped.weight, self.grouped.bias)
+        draw(fn, *fans, self.pointwise.weight)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         if self.padding_mode != 'zeros':
