@@ -83,6 +83,7 @@ def detection_rows():
             conv=conv,
             start=start,
             tuned_epochs=tuned,
+            calib='12' if start == 'calibrated' else '',
             seed=seed,
             macs=MACS[conv] * 41,
             parameters=MACS[conv] // 7,
@@ -221,6 +222,7 @@ def test_what_the_table_says(results, tmp_path):
         assert f'python benchmarks/{name}.py --data' in text
     assert '--width 0.37 --epochs 3 --batch-size 77 --lr 0.023 --amp' in text
     assert '--conv dense dwc gwc4 het --p 2 4 --seeds 4 6' in text
+    assert '--convert 4 --calib 12\n' in text
 
 
 def test_a_difference_is_between_equal_seeds(results, tmp_path):

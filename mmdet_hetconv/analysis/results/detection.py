@@ -87,6 +87,9 @@ def detection_command(found: Sequence[Row]) -> str:
     starts = {'scratch', 'dense'}
     parts = [r['conv'][3:] for r in found if r['start'] not in starts]
     convert = f' {options(convert=parts)}' if parts else ''
+    fitted = [r for r in found if r.get('calib')]
+    if fitted:
+        convert += f' {flags(fitted[0], ["calib"])}'
     return (
         f'python benchmarks/detection.py --data-root {row["data"]} {words} '
         f'\\\n    {conv_options(found)} --seeds {seeds_of(found)}{convert}'
