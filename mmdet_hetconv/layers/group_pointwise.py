@@ -82,9 +82,7 @@ class GroupPointwiseConv2d(nn.Module):
         self.dilation = self.groupwise.dilation
         self.padding_mode = padding_mode
 
-    def apply(
-        self, fn: Callable[[nn.Module], None]
-    ) -> 'GroupPointwiseConv2d':
+    def apply(self, fn: Callable[[nn.Module], None]) -> 'GroupPointwiseConv2d':
         """nn.Module's; initialisers of mmengine see each group by itself."""
         if not is_initialiser(fn):
             return super().apply(fn)
