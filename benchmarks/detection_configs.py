@@ -122,16 +122,15 @@ class Setting:
         name = f'{DETECTORS[self.detector]}{suffix}.py'
         cfg = read_config(str(CONFIGS / name))
         cfg.model.backbone.init_cfg = None
-        if self.detector != 'ssd300':
+        is_ssd = self.detector == 'ssd300'
+        if not is_ssd:
             cfg.model.backbone.merge(dict(frozen_stages=-1, norm_eval=False))
         if self.reduced:
-            # a copy: the merge takes _delete_ out
-            if self.detector == 'ssd300':
-                cfg.merge_from_dict(dict(model=deepcopy(REDUCED_SSD)))
-            else:
-                widths = cfg.model.neck.in_channels
-                model = deepcopy(REDUCED_FASTER_RCNN)
-                cfg.merge_from_dict(dict(model=model))
+            widths = cfg.model.neck.in_channels
+            reduced = REDUCED_SSD if is_ssd else REDUCED_FASTER_RCNN
+            # A copy: the merge takes _delete_ out of what it is given.
+            cfg.merge_from_dict(dict(model=deepcopy(reduced)))
+            if not is_ssd:
                 cfg.model.neck.in_channels = [n // 2 for n in widths]
         return cfg
 
