@@ -8,13 +8,12 @@ MobileNet. Source: Singh et al., CVPR 2019, sections 3.3 and 3.4 ("GWC + PWC",
 """
 
 import math
-from collections.abc import Callable
 
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from .initialising import draw, is_initialiser
+from .initialising import Initialise, draw, is_initialiser
 
 
 class GroupPointwiseConv2d(nn.Module):
@@ -82,7 +81,7 @@ class GroupPointwiseConv2d(nn.Module):
         self.dilation = self.groupwise.dilation
         self.padding_mode = padding_mode
 
-    def apply(self, fn: Callable[[nn.Module], None]) -> 'GroupPointwiseConv2d':
+    def apply(self, fn: Initialise) -> 'GroupPointwiseConv2d':
         """nn.Module's; initialisers of mmengine see each group by itself."""
         if not is_initialiser(fn):
             return super().apply(fn)

@@ -8,7 +8,6 @@ Deep CNNs", CVPR 2019 (arXiv 1903.04120).
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from . import functional
-from .initialising import draw, is_initialiser
+from .initialising import Initialise, draw, is_initialiser
 from .loading import report_projected
 
 ARRANGEMENTS = ('blocked', 'shifted', 'permuted')
@@ -245,7 +244,7 @@ class HetConv2d(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def apply(self, fn: Callable[[nn.Module], None]) -> 'HetConv2d':
+    def apply(self, fn: Initialise) -> 'HetConv2d':
         """nn.Module's; initialisers of mmengine see the filter's fans."""
         if self.pointwise is None or not is_initialiser(fn):
             return super().apply(fn)
