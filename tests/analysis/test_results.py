@@ -55,6 +55,9 @@ def overfitting_rows():
             train=f'{83 + 0.77 * index:.2f}',
             final=f'{63 + 0.29 * index:.2f}',
             gap=f'{20 + 0.48 * index:.2f}',
+            curve_epoch='1 2',
+            curve_test=f'{50 + index}.00 63.00',
+            curve_train=f'{40 + index}.00 83.00',
         )
 
 
@@ -291,7 +294,8 @@ def test_what_is_not_measured_is_said(results, tmp_path):
             path.unlink()
     text = write_results(results, tmp_path / 'page').read_text()
     assert text.count('Not measured yet') == 6
-    assert not list((tmp_path / 'page').glob('*.png'))
+    drawn = [path.name for path in (tmp_path / 'page').glob('*.png')]
+    assert drawn == ['overfitting_0.png']
     with pytest.raises(UserError, match='nowhere is not a folder'):
         write_results(tmp_path / 'nowhere', tmp_path)
 
@@ -302,4 +306,4 @@ def test_every_picture_is_shown(results, tmp_path):
         r'\]\((.*?\.png)\)', (tmp_path / 'README.md').read_text()
     )
     assert {path.name for path in tmp_path.glob('*.png')} == set(shown)
-    assert len(shown) == 3
+    assert len(shown) == 4

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...table import markdown_table
+from . import plots
 from .rows import (
     CLASSIFIER,
     Row,
@@ -24,12 +25,15 @@ from .rows import (
 
 
 def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
-    for values, found in grouped(rows, CLASSIFIER).items():
+    for index, (values, found) in enumerate(grouped(rows, CLASSIFIER).items()):
         title = setting(CLASSIFIER, values)
         body = []
-        shares = sorted({row['share'] for row in found}, key=number)
-        for share in reversed(shares):
-            part = [row for row in found if row['share'] == share]
+        names = sorted({row['share'] for row in found}, key=number)
+        shares = {
+            share: [row for row in found if row['share'] == share]
+            for share in reversed(names)
+        }
+        for share, part in shares.items():
             convs = by_macs(part)
             dense = check_dense(convs, f'{path}, {title}, share {share}')
             for conv, mine in convs.items():
@@ -50,6 +54,9 @@ def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
         head = ('convolution', 'share', 'images', 'train %', 'test %')
         head += ('gap', 'gap against dense', 'seeds')
         yield markdown_table(head, body) + '\n'
+        picture = f'overfitting_{index}.png'
+        plots.generalisation(shares, title, out / picture)
+        yield f'![test against training accuracy]({picture})\n'
         command = flags(found[0], CLASSIFIER)
         yield origin(
             path,
@@ -62,5 +69,8 @@ def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
     yield (
         'All see equally many images, `epochs` times the whole training '
         'set: a small share is passed over more often. Train: on the images '
-        'learnt, not augmented; gap: train less test.\n'
+        'learnt, not augmented; gap: train less test. The picture has the '
+        'accuracy while training, augmented and with dropout, instead (grey: '
+        'no gap); which network generalises better is read at equal training '
+        'accuracy.\n'
     )

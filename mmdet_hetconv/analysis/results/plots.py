@@ -132,15 +132,7 @@ def curves(rows: Sequence[Row], title: str, path: Path) -> None:
         mine = [row for row in rows if row['conv'] == conv]
         epochs = list(map(int, mine[0]['curve_epoch'].split()))
         for axes, key in zip(panels, ('curve_test', 'curve_train')):
-            runs = [list(map(float, row[key].split())) for row in mine]
-            axes.plot(
-                epochs,
-                [mean(values) for values in zip(*runs)],
-                color='black' if conv == 'dense' else f'C{index - 1}',
-                marker=marker_of(conv),
-                label=conv,
-                lw=1,
-            )
+            axes.plot(epochs, _mean_curve(mine, key), **_line(conv, index))
     for axes, name in zip(panels, ('test', 'training')):
         axes.set(xlabel='epoch', title=f'{name} set')
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -149,6 +141,61 @@ def curves(rows: Sequence[Row], title: str, path: Path) -> None:
     panels[0].legend(fontsize=8, ncols=2)
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
+
+
+def generalisation(
+    shares: Mapping[str, Sequence[Row]], title: str, path: Path
+) -> None:
+    """Test accuracy against training accuracy while the network learns.
+
+    Networks that learn at different speeds can be compared where their
+    training accuracy is the same. Where there are several seeds their means
+    are drawn.
+
+    Args:
+        shares: rows by share of the training set; each is a panel.
+        title: what all of them have in common.
+        path: the picture.
+    """
+    figure, panels = plt.subplots(
+        1,
+        len(shares),
+        figsize=(4.5 * len(shares), 4.5),
+        squeeze=False,
+        layout='constrained',
+    )
+    for axes, (share, rows) in zip(panels[0], shares.items()):
+        for index, conv in enumerate(dict.fromkeys(r['conv'] for r in rows)):
+            mine = [row for row in rows if row['conv'] == conv]
+            train = _mean_curve(mine, 'curve_train')
+            test = _mean_curve(mine, 'curve_test')
+            axes.plot(train, test, **_line(conv, index))
+        axes.set(
+            xlabel='training accuracy, %',
+            title=f'{100 * float(share):g} % of the training set',
+        )
+        axes.axline((50, 50), slope=1, color='grey', lw=0.5)
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel('test accuracy, %')
+    panels[0][0].legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def _mean_curve(rows: Sequence[Row], key: str) -> list[float]:
+    """A curve's mean over runs, point by point."""
+    runs = [list(map(float, row[key].split())) for row in rows]
+    return [mean(values) for values in zip(*runs)]
+
+
+def _line(conv: str, index: int) -> dict:
+    """How the curve of a convolution is drawn; dense comes first."""
+    return dict(
+        color='black' if conv == 'dense' else f'C{index - 1}',
+        marker=marker_of(conv),
+        label=conv,
+        lw=1,
+    )
 
 
 def detection(
