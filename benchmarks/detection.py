@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from cifar10 import conv_configs
-from detection_configs import DETECTORS, Setting
+from detection_configs import DETECTORS, WHERE, Setting
 from detection_measures import latencies, metric_columns
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -245,10 +245,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--p', type=int, nargs='+', default=[4, 8])
     parser.add_argument(
         '--where',
-        choices=['full', 'backbone'],
+        choices=WHERE,
         default='full',
-        help='convolutions to exchange: backbone, neck and dense head, or '
-        'those of the backbone',
+        help='convolutions to exchange; full: backbone, neck and dense head',
     )
     parser.add_argument(
         '--convert',

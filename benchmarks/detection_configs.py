@@ -16,6 +16,13 @@ DETECTORS = dict(
     faster_rcnn_r50='faster_rcnn_het_r50',
     ssd300='ssd300_het_vgg16',
 )
+# Parts of a detector whose convolutions are exchanged, by name.
+WHERE = {
+    'full': ('backbone', 'neck', 'dense head'),
+    'backbone': ('backbone',),
+    'backbone+neck': ('backbone', 'neck'),
+    'backbone+head': ('backbone', 'dense head'),
+}
 WARM_UP = 50  # iterations
 REDUCED_WIDTH = 64
 # For a processor core: half the channels of a ResNet-18, and fewer RoIs, which
@@ -75,7 +82,7 @@ class Setting:
     Attributes:
         detector: a key of DETECTORS.
         data_root: a data set in COCO or VOC layout.
-        where: 'full' is backbone, neck and dense head; 'backbone' that alone.
+        where: a key of WHERE.
         reduced: the narrower network, for a processor core.
         image: greatest width and height; None is the config's.
     """
@@ -106,7 +113,10 @@ class Setting:
             load_from: a checkpoint to start from; from scratch without one.
         """
         cfg = self._zoo_config()
-        _set_conv(cfg.model, conv_cfg)
+        for key, part in cfg.model.items():
+            name = 'dense head' if key.endswith('head') else key
+            exchanged = name in WHERE[self.where]
+            _set_conv(part, conv_cfg if exchanged else None)
         use_own_data(cfg, self.data_root)
         if self.image:
             _set_image(cfg, self.image)
@@ -118,8 +128,7 @@ class Setting:
 
     def _zoo_config(self) -> Config:
         """Of the zoo, without pre-trained weights."""
-        suffix = '_full' if self.where == 'full' else ''
-        name = f'{DETECTORS[self.detector]}{suffix}.py'
+        name = f'{DETECTORS[self.detector]}_full.py'
         cfg = read_config(str(CONFIGS / name))
         cfg.model.backbone.init_cfg = None
         is_ssd = self.detector == 'ssd300'
@@ -156,7 +165,7 @@ class Setting:
 
 
 def _set_conv(part, conv_cfg: dict | None) -> None:
-    """Another convolution in place of every HetConv of a model's config."""
+    """Another convolution in place of every HetConv in a part's config."""
     if isinstance(part, list | tuple):
         for value in part:
             _set_conv(value, conv_cfg)

@@ -170,6 +170,31 @@ def test_every_convolution_takes_the_same_places(
     assert costs.total('dense_macs') == dense_costs.total('macs')
 
 
+@pytest.mark.parametrize('detector', ['faster_rcnn_r18', 'ssd300'])
+@pytest.mark.parametrize(
+    'where, parts',
+    [
+        ('full', {'backbone', 'neck', 'head'}),
+        ('backbone', {'backbone'}),
+        ('backbone+neck', {'backbone', 'neck'}),
+        ('backbone+head', {'backbone', 'head'}),
+    ],
+)
+def test_where_names_the_parts_that_are_exchanged(
+    script, shapes, detector, where, parts
+):
+    het = dict(type='HetConv', p=4)
+    root = shapes / 'coco'
+    cfg = make(script, root, het, detector, reduced=True, where=where)
+    found = {
+        name.split('.')[0]
+        for name, module in build_detector(cfg.model).named_modules()
+        if isinstance(module, HetConv2d)
+    }
+    head = 'bbox_head' if detector == 'ssd300' else 'rpn_head'
+    assert found == {head if part == 'head' else part for part in parts}
+
+
 class Oracle(torch.nn.Module):
     """Finds a part of the true boxes, and one that is not there."""
 
