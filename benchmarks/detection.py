@@ -12,10 +12,11 @@ is the dense one. For a processor core:
     OMP_NUM_THREADS=1 python benchmarks/detection.py --data-root DIR \
         --detector faster_rcnn_r18 --reduced --image 320 240 --workers 0
 
-Rows that are there are not made again, and a training that was stopped goes
-on from its last epoch. latency_ms is of backbone, neck and dense head of one
-image after switch_to_deploy (dense: folded norms, fastest kernel), all
-convolutions in turns; on one CPU thread it is processor time.
+Rows that are there are not made again, a training that was stopped goes on
+from its last epoch, and dense is trained once for every --where. latency_ms is
+of backbone, neck and dense head of one image after switch_to_deploy (dense:
+folded norms, fastest kernel), all convolutions in turns; on one CPU thread it
+is processor time.
 """
 
 import argparse
@@ -71,11 +72,16 @@ class Experiment:
             args.batch_size,
             args.workers,
         )
-        parts = (args.detector, self.data, args.where, *(args.image or ()))
+        parts = (args.detector, self.data, *(args.image or ()))
         name = '_'.join(map(str, (*parts, 'reduced' * args.reduced)))
         name += f'_b{args.batch_size}_e{args.epochs}_lr{self.rate:g}'
         self.work = Path(args.work_dir) / re.sub(r'\W', '_', name)
         self.work.mkdir(parents=True, exist_ok=True)
+
+    def name(self, key: str, *parts) -> str:
+        """Of a run's files; what is dense is the same for every --where."""
+        where = () if key == 'dense' else (self.args.where,)
+        return '_'.join(map(str, (key, *where, *parts)))
 
     def config(self, key: str, seed: int, **kwargs) -> Config:
         """Of the training from scratch, unless kwargs say otherwise."""
@@ -108,7 +114,7 @@ class Experiment:
 
     def latency(self, key: str) -> str:
         """Of one convolution; all are timed when the first is asked for."""
-        path = self.work / 'latency.json'
+        path = self.work / f'latency_{self.args.where}.json'
         known = json.loads(path.read_text()) if path.exists() else {}
         if key not in known:
             configs = {key: self.config(key, 0) for key in self.convs}
@@ -172,7 +178,7 @@ class Experiment:
         row = self.identity(key, 'scratch', seed, 0)
         if not has_row(self.args.out, row):
             cfg = self.config(key, seed)
-            self.record(row, cfg, self.train(f'{key}_{seed}', cfg))
+            self.record(row, cfg, self.train(self.name(key, seed), cfg))
 
     def tune(self, key: str, start: str, seed: int, path: Path) -> None:
         """The tenth of the schedule that follows on a checkpoint."""
@@ -186,18 +192,19 @@ class Experiment:
                 rate=row['tuned_lr'],
                 load_from=str(path),
             )
-            name = f'{key}_{start}_{seed}'
+            name = self.name(key, start, seed)
             self.record(row, cfg, self.train(name, cfg))
 
     def convert(self, key: str, way: str, seed: int) -> Path:
         """The dense detector's weights in heterogeneous form."""
-        out = self.work / f'{key}_{way}_{seed}.pth'
+        out = self.work / f'{self.name(key, way, seed)}.pth'
         if not checkpoint.is_complete(out):
-            dense = self.config('dense', seed)
+            dense, het = self.config('dense', seed), self.config(key, seed)
+            name = self.name('dense', seed)
             words = argparse.Namespace(
-                dense_config=self.write(f'dense_{seed}', dense),
-                checkpoint=str(self.train(f'dense_{seed}', dense)),
-                het_config=self.write(f'{key}_{seed}', self.config(key, seed)),
+                dense_config=self.write(name, dense),
+                checkpoint=str(self.train(name, dense)),
+                het_config=self.write(self.name(key, seed), het),
                 out=str(out),
                 calib=self.args.calib,
                 data_root=None,
@@ -226,7 +233,7 @@ class Experiment:
                 self.converted(f'het{p}', seed)
             if self.args.convert:
                 dense = self.config('dense', seed)
-                path = self.train(f'dense_{seed}', dense)
+                path = self.train(self.name('dense', seed), dense)
                 self.tune('dense', 'dense', seed, path)
 
 

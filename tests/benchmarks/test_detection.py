@@ -136,6 +136,19 @@ def test_a_killed_training_goes_on_from_its_last_epoch(
     assert len(times.data[0]) == 2 * TRAINED // 4
 
 
+def test_dense_is_trained_once_for_every_where(run, monkeypatch):
+    words = ('--epochs', 1, '--conv', 'dense')
+    run(*words)
+
+    def refuse(loop):
+        raise AssertionError('trained again')
+
+    monkeypatch.setattr(EpochBasedTrainLoop, 'run_epoch', refuse)
+    rows = run(*words, '--where', 'backbone+neck')
+    assert [row['where'] for row in rows] == ['full', 'backbone+neck']
+    assert rows[0]['mAP'] == rows[1]['mAP']
+
+
 @pytest.mark.parametrize(
     'detector, reduced',
     [('faster_rcnn_r18', False), ('ssd300', False), ('ssd300', True)],
