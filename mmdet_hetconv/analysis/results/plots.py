@@ -223,7 +223,7 @@ def detection(
             if points:
                 _scatter(axes, points, title, f'C{index}')
     for axes in panels:
-        axes.margins(0.08, 0.12)
+        axes.margins(0.08, 0.2)  # room for the labels
     panels[0].set(xlabel='MACs, G', ylabel='mAP, %')
     panels[1].set(xlabel='latency, ms')
     figure.legend(
