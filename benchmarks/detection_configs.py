@@ -16,12 +16,12 @@ DETECTORS = dict(
     faster_rcnn_r50='faster_rcnn_het_r50',
     ssd300='ssd300_het_vgg16',
 )
-# Parts of a detector whose convolutions are exchanged, by name.
+# Whose convolutions are exchanged: how these parts' keys in a config end.
 WHERE = {
-    'full': ('backbone', 'neck', 'dense head'),
+    'full': ('backbone', 'neck', 'head'),
     'backbone': ('backbone',),
     'backbone+neck': ('backbone', 'neck'),
-    'backbone+head': ('backbone', 'dense head'),
+    'backbone+head': ('backbone', 'head'),
 }
 WARM_UP = 50  # iterations
 REDUCED_WIDTH = 64
@@ -114,8 +114,7 @@ class Setting:
         """
         cfg = self._zoo_config()
         for key, part in cfg.model.items():
-            name = 'dense head' if key.endswith('head') else key
-            exchanged = name in WHERE[self.where]
+            exchanged = key.endswith(WHERE[self.where])
             _set_conv(part, conv_cfg if exchanged else None)
         use_own_data(cfg, self.data_root)
         if self.image:

@@ -28,13 +28,12 @@ def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
     for index, (values, found) in enumerate(grouped(rows, CLASSIFIER).items()):
         title = setting(CLASSIFIER, values)
         body = []
-        names = sorted({row['share'] for row in found}, key=number)
         shares = {
-            share: [row for row in found if row['share'] == share]
-            for share in reversed(names)
+            share: by_macs(part)
+            for (share,), part in grouped(found, ('share',)).items()
         }
-        for share, part in shares.items():
-            convs = by_macs(part)
+        shares = dict(sorted(shares.items(), key=lambda x: -number(x[0])))
+        for share, convs in shares.items():
             dense = check_dense(convs, f'{path}, {title}, share {share}')
             for conv, mine in convs.items():
                 less = against(mine, dense, 'gap')

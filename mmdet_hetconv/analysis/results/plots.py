@@ -144,7 +144,7 @@ def curves(rows: Sequence[Row], title: str, path: Path) -> None:
 
 
 def generalisation(
-    shares: Mapping[str, Sequence[Row]], title: str, path: Path
+    shares: Mapping[str, Mapping[str, Sequence[Row]]], title: str, path: Path
 ) -> None:
     """Test accuracy against training accuracy while the network learns.
 
@@ -153,7 +153,8 @@ def generalisation(
     are drawn.
 
     Args:
-        shares: rows by share of the training set; each is a panel.
+        shares: rows by convolution, dense first, by share of the training
+            set; each share is a panel.
         title: what all of them have in common.
         path: the picture.
     """
@@ -164,11 +165,10 @@ def generalisation(
         squeeze=False,
         layout='constrained',
     )
-    for axes, (share, rows) in zip(panels[0], shares.items()):
-        for index, conv in enumerate(dict.fromkeys(r['conv'] for r in rows)):
-            mine = [row for row in rows if row['conv'] == conv]
-            train = _mean_curve(mine, 'curve_train')
-            test = _mean_curve(mine, 'curve_test')
+    for axes, (share, convs) in zip(panels[0], shares.items()):
+        for index, (conv, rows) in enumerate(convs.items()):
+            train = _mean_curve(rows, 'curve_train')
+            test = _mean_curve(rows, 'curve_test')
             axes.plot(train, test, **_line(conv, index))
         axes.set(
             xlabel='training accuracy, %',
