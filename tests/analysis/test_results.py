@@ -265,6 +265,20 @@ def test_learning_rates_are_not_mixed(results, tmp_path):
     assert '--batch-size 5 --lr 0.0009' in text
 
 
+def test_every_detector_and_data_set_has_its_picture(results, tmp_path):
+    path = results / 'detection.csv'
+    rows = list(csv.DictReader(path.open()))
+    others = [row | dict(data='cars') for row in rows]
+    others += [row | dict(detector='faster_rcnn_r18') for row in rows]
+    write(path, rows + others)
+    text = write_results(results, tmp_path).read_text()
+    for name in ('ssd300 on cells', 'ssd300 on cars', 'faster_rcnn_r18 on '):
+        assert text.count(f'### {name}') == 1
+    names = ('ssd300_cells', 'ssd300_cars', 'faster_rcnn_r18_cells')
+    drawn = {path.name for path in tmp_path.glob('detection*.png')}
+    assert drawn == {f'detection_{name}.png' for name in names}
+
+
 def test_the_aim_that_is_missed_is_named(results, tmp_path):
     def lower(row):
         return row | dict(final='70.00') if row['conv'] == 'het2' else row

@@ -1,6 +1,6 @@
 """mAP of detectors against MACs and time, from scratch and converted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ...table import markdown_table, with_unit
@@ -22,60 +22,72 @@ from .rows import (
     setting,
 )
 
-DETECTOR = ('detector', 'data', 'network', 'image', 'where', 'epochs')
-DETECTOR += ('batch_size', 'lr', 'amp')
+SETTING = ('network', 'image', 'where', 'epochs', 'batch_size', 'lr', 'amp')
 
 
 def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
-    plotted = {}
-    for values, found in grouped(rows, DETECTOR).items():
-        title = setting(DETECTOR, values)
-        scratch = [row for row in found if row['start'] == 'scratch']
-        convs = by_macs(scratch)
-        dense = check_dense(convs, f'{path}, {title}')
-        plotted[title] = convs
-        body = [
-            (
-                conv,
-                with_unit(number(mine[0]['macs'])),
-                with_unit(number(mine[0]['parameters'])),
-                mean_and_spread(column(mine, 'latency_ms')[:1]),
-                mean_and_spread(column(mine, 'mAP'), 1),
-                ''
-                if conv == 'dense'
-                else f'{against(mine, dense, "mAP"):+.1f}',
-                mean_and_spread(column(mine, 'mAP_50'), 1),
-                seeds_of(mine),
-            )
-            for conv, mine in convs.items()
-        ]
-        head = ('convolution', 'MACs', 'parameters', 'latency, ms', 'mAP')
-        head += ('against dense', 'mAP@50', 'seeds')
+    pairs = grouped(rows, ('detector', 'data'))
+    for (detector, data), found in pairs.items():
+        title = f'{detector} on {data}'
+        settings = {
+            setting(SETTING, values): mine
+            for values, mine in grouped(found, SETTING).items()
+        }
+        scratch = {
+            name: by_macs([row for row in mine if row['start'] == 'scratch'])
+            for name, mine in settings.items()
+        }
+        for name, convs in scratch.items():
+            check_dense(convs, f'{path}, {title}, {name}')
+        picture = f'detection_{detector}_{data}.png'
+        plots.detection(scratch, title, out / picture)
         yield f'### {title}\n'
-        yield markdown_table(head, body) + '\n'
-        converted = [row for row in found if row['start'] != 'scratch']
-        if converted:
-            keys = ('conv', 'start', 'tuned_epochs')
-            body = [
-                (
-                    conv,
-                    start,
-                    tuned,
-                    mean_and_spread(column(mine, 'mAP'), 1),
-                    f'{against(mine, dense, "mAP"):+.1f}',
-                    seeds_of(mine),
-                )
-                for (conv, start, tuned), mine in grouped(
-                    converted, keys
-                ).items()
-            ]
-            yield 'Converted from the dense detector:\n'
-            head = ('convolution', 'start', 'epochs trained', 'mAP')
-            head += ('against dense', 'seeds')
-            yield markdown_table(head, body) + '\n'
-        yield origin(path, found, detection_command(found))
-    plots.detection(plotted, out / 'detection.png')
-    yield '![mAP against MACs and latency](detection.png)\n'
+        yield f'![{title}: mAP against MACs and latency]({picture})\n'
+        for name, mine in settings.items():
+            yield f'#### {name}\n'
+            yield _from_scratch(scratch[name])
+            converted = [row for row in mine if row['start'] != 'scratch']
+            if converted:
+                yield 'Converted from the dense detector:\n'
+                yield _converted(converted, scratch[name]['dense'])
+            yield origin(path, mine, detection_command(mine))
+
+
+def _from_scratch(convs: Mapping[str, Sequence[Row]]) -> str:
+    head = ('convolution', 'MACs', 'parameters', 'latency, ms', 'mAP')
+    head += ('against dense', 'mAP@50', 'seeds')
+    body = [
+        (
+            conv,
+            with_unit(number(rows[0]['macs'])),
+            with_unit(number(rows[0]['parameters'])),
+            mean_and_spread(column(rows, 'latency_ms')[:1]),
+            mean_and_spread(column(rows, 'mAP'), 1),
+            ''
+            if conv == 'dense'
+            else f'{against(rows, convs["dense"], "mAP"):+.1f}',
+            mean_and_spread(column(rows, 'mAP_50'), 1),
+            seeds_of(rows),
+        )
+        for conv, rows in convs.items()
+    ]
+    return markdown_table(head, body) + '\n'
+
+
+def _converted(rows: Sequence[Row], dense: Sequence[Row]) -> str:
+    starts = grouped(rows, ('conv', 'start', 'tuned_epochs'))
+    head = ('convolution', 'start', 'epochs trained', 'mAP')
+    head += ('against dense', 'seeds')
+    body = [
+        (
+            *start,
+            mean_and_spread(column(mine, 'mAP'), 1),
+            f'{against(mine, dense, "mAP"):+.1f}',
+            seeds_of(mine),
+        )
+        for start, mine in starts.items()
+    ]
+    return markdown_table(head, body) + '\n'
 
 
 def detection_command(found: Sequence[Row]) -> str:

@@ -199,29 +199,32 @@ def _line(conv: str, index: int) -> dict:
 
 
 def detection(
-    settings: Mapping[str, Mapping[str, Sequence[Row]]], path: Path
+    settings: Mapping[str, Mapping[str, Sequence[Row]]], title: str, path: Path
 ) -> None:
     """mAP against MACs and against measured latency.
 
+    A vertical line goes from the worst to the best seed.
+
     Args:
-        settings: rows by convolution, by what the detector is called.
+        settings: rows by convolution, by what they were trained with.
+        title: what all of them have in common.
         path: the picture.
     """
     figure, panels = plt.subplots(
         1, 2, figsize=(12, 5.5), sharey=True, layout='constrained'
     )
-    for index, (title, convs) in enumerate(settings.items()):
+    for index, (label, convs) in enumerate(settings.items()):
+        color = f'C{index}'
+        maps = {
+            conv: [float(row['mAP']) for row in rows]
+            for conv, rows in convs.items()
+        }
         for axes, key, unit in zip(panels, ('macs', 'latency_ms'), (1e9, 1)):
-            points = {
-                conv: (
-                    float(rows[0][key]) / unit,
-                    mean(float(row['mAP']) for row in rows),
-                )
-                for conv, rows in convs.items()
-                if rows[0][key]
-            }
-            if points:
-                _scatter(axes, points, title, f'C{index}')
+            cost = {c: float(rows[0][key]) / unit for c, rows in convs.items()}
+            points = {conv: (cost[conv], mean(maps[conv])) for conv in maps}
+            _scatter(axes, points, label, color)
+            for conv, found in maps.items():
+                axes.vlines(cost[conv], min(found), max(found), color, lw=0.8)
     for axes in panels:
         axes.margins(0.08, 0.2)  # room for the labels
     panels[0].set(xlabel='MACs, G', ylabel='mAP, %')
@@ -231,4 +234,5 @@ def detection(
         loc='outside lower center',
         fontsize=8,
     )
+    figure.suptitle(title, fontsize=10)
     _save(figure, path)
