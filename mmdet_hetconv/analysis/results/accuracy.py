@@ -52,9 +52,9 @@ def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
         )
     yield '### Train and test curves\n'
     for index, (values, found) in enumerate(groups.items()):
-        name = f'curves_{index}.png'
-        plots.curves(found, setting(CLASSIFIER, values), out / name)
-        yield f'![{setting(CLASSIFIER, values)}]({name})\n'
+        name, title = f'curves_{index}.png', setting(CLASSIFIER, values)
+        plots.curves(by_macs(found), title, out / name)
+        yield f'![{title}]({name})\n'
     yield (
         f'From `{path.name}`. Accuracy on the training set is taken while '
         'it is trained on, augmented, with dropout.\n'

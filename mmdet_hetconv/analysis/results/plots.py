@@ -120,19 +120,23 @@ def accuracy(
     _save(figure, path)
 
 
-def curves(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Accuracy on test and training set after each epoch, by convolution.
+def curves(convs: Mapping[str, Sequence[Row]], title: str, path: Path) -> None:
+    """Accuracy on test and training set after each epoch.
 
     Where there are several seeds their mean is drawn.
+
+    Args:
+        convs: rows by convolution, dense first.
+        title: what all of them have in common.
+        path: the picture.
     """
     figure, panels = plt.subplots(
         1, 2, figsize=(12, 4.5), sharey=True, layout='constrained'
     )
-    for index, conv in enumerate(dict.fromkeys(row['conv'] for row in rows)):
-        mine = [row for row in rows if row['conv'] == conv]
-        epochs = list(map(int, mine[0]['curve_epoch'].split()))
+    for index, (conv, rows) in enumerate(convs.items()):
+        epochs = list(map(int, rows[0]['curve_epoch'].split()))
         for axes, key in zip(panels, ('curve_test', 'curve_train')):
-            axes.plot(epochs, _mean_curve(mine, key), **_line(conv, index))
+            axes.plot(epochs, _mean_curve(rows, key), **_line(conv, index))
     for axes, name in zip(panels, ('test', 'training')):
         axes.set(xlabel='epoch', title=f'{name} set')
         axes.xaxis.get_major_locator().set_params(integer=True)
