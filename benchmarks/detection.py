@@ -13,10 +13,10 @@ is the dense one. For a processor core:
         --detector faster_rcnn_r18 --reduced --image 320 240 --workers 0
 
 Rows that are there are not made again, a training that was stopped goes on
-from its last epoch, and dense is trained once for every --where. latency_ms is
-of backbone, neck and dense head of one image after switch_to_deploy (dense:
-folded norms, fastest kernel), all convolutions in turns; on one CPU thread it
-is processor time.
+from its last epoch, and dense is trained once, whatever is chosen for the
+others by --where and --lr-by-density. latency_ms is of backbone, neck and
+dense head of one image after switch_to_deploy (dense: folded norms, fastest
+kernel), all convolutions in turns; on one CPU thread it is processor time.
 """
 
 import argparse
@@ -71,6 +71,7 @@ class Experiment:
             args.image and tuple(args.image),
             args.batch_size,
             args.workers,
+            args.lr_by_density,
         )
         parts = (args.detector, self.data, *(args.image or ()))
         name = '_'.join(map(str, (*parts, 'reduced' * args.reduced)))
@@ -79,9 +80,11 @@ class Experiment:
         self.work.mkdir(parents=True, exist_ok=True)
 
     def name(self, key: str, *parts) -> str:
-        """Of a run's files; what is dense is the same for every --where."""
-        where = () if key == 'dense' else (self.args.where,)
-        return '_'.join(map(str, (key, *where, *parts)))
+        """Of a run's files; dense is the same whatever is chosen."""
+        if key != 'dense':
+            parts = (*['density'] * self.args.lr_by_density, *parts)
+            parts = (self.args.where, *parts)
+        return '_'.join(map(str, (key, *parts)))
 
     def config(self, key: str, seed: int, **kwargs) -> Config:
         """Of the training from scratch, unless kwargs say otherwise."""
@@ -144,6 +147,7 @@ class Experiment:
             epochs=args.epochs,
             batch_size=args.batch_size,
             lr=self.rate,
+            lr_by_density=args.lr_by_density,
             amp=args.amp,
             calib=args.calib if start in CALIBRATED else '',
             tuned_epochs=tuned,
@@ -269,6 +273,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--lr', type=float, help='peak of AdamW')
+    parser.add_argument(
+        '--lr-by-density',
+        action='store_true',
+        help='HetConv learns faster: HetConvOptimWrapperConstructor',
+    )
     parser.add_argument(
         '--image',
         type=int,

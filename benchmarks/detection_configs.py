@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmdet_hetconv.engine.configs import read_config
 from mmdet_hetconv.engine.datasets import leaf_datasets, type_name
 from mmdet_hetconv.engine.own_data import use_own_data
+from mmdet_hetconv.layers import HetConvOptimWrapperConstructor
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DETECTORS = dict(
@@ -85,6 +86,7 @@ class Setting:
         where: a key of WHERE.
         reduced: the narrower network, for a processor core.
         image: greatest width and height; None is the config's.
+        lr_by_density: HetConv layers have learning rates of their own.
     """
 
     detector: str
@@ -94,6 +96,7 @@ class Setting:
     image: tuple[int, int] | None
     batch_size: int
     workers: int
+    lr_by_density: bool = False
 
     def config(
         self,
@@ -121,6 +124,9 @@ class Setting:
             _set_image(cfg, self.image)
         self._set_data(cfg)
         _set_schedule(cfg, epochs, rate)
+        if self.lr_by_density:
+            constructor = HetConvOptimWrapperConstructor.__name__
+            cfg.optim_wrapper.constructor = constructor
         cfg.load_from = load_from
         cfg.randomness = dict(seed=seed)
         return cfg

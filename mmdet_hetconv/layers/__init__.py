@@ -17,10 +17,12 @@ from .group_pointwise import (
     group_pointwise_taps,
 )
 from .hetconv import HetConv2d, build_het_conv, why_not_heterogeneous
+from .learning_rate import HetConvOptimWrapperConstructor
 
 __all__ = [
     'GroupPointwiseConv2d',
     'HetConv2d',
+    'HetConvOptimWrapperConstructor',
     'build_depth_pointwise_conv',
     'build_group_pointwise_conv',
     'build_het_conv',

@@ -265,6 +265,19 @@ def test_learning_rates_are_not_mixed(results, tmp_path):
     assert '--batch-size 5 --lr 0.0009' in text
 
 
+def test_a_flag_of_a_training_is_a_flag_of_its_command(results, tmp_path):
+    path = results / 'detection.csv'
+    rows = list(csv.DictReader(path.open()))
+    write(path, [row | dict(lr_by_density='True', amp='True') for row in rows])
+    text = write_results(results, tmp_path).read_text()
+    assert (
+        '#### reduced, image 96x64, where full, 21 epochs, batch size 5, lr'
+        in text
+    )
+    assert 'lr 0.0007, lr by density, amp\n' in text
+    assert '--lr 0.0007 --lr-by-density --amp --reduced --image 96 64 ' in text
+
+
 def test_every_detector_and_data_set_has_its_picture(results, tmp_path):
     path = results / 'detection.csv'
     rows = list(csv.DictReader(path.open()))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmdet.utils import register_all_modules
 from mmengine.logging import MessageHub, MMLogger
+from mmengine.optim import build_optim_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
@@ -134,6 +135,29 @@ def test_a_killed_training_goes_on_from_its_last_epoch(
     (last,) = (shapes / 'work').rglob('epoch_2.pth')
     times = read_checkpoint(last)['message_hub']['log_scalars']['train/time']
     assert len(times.data[0]) == 2 * TRAINED // 4
+
+
+def test_hetconv_learns_by_density(run, script, shapes):
+    het = dict(type='HetConv', p=4)
+    for by_density, factor in ((False, 1), (True, 3)):
+        cfg = make(script, shapes / 'voc', het, lr_by_density=by_density)
+        model = build_detector(cfg.model)
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+        layers = [m for m in model.modules() if isinstance(m, HetConv2d)]
+        kernels = {id(layer.grouped.weight) for layer in layers}
+        rates = [
+            group['lr']
+            for group in wrapper.optimizer.param_groups
+            if kernels & set(map(id, group['params']))
+        ]
+        assert rates and rates == pytest.approx([factor * 1e-3] * len(rates))
+    words = ('--epochs', 1, '--conv', 'dense', 'het', '--p', 4)
+    rows = run(*words, '--lr-by-density')
+    assert [row['lr_by_density'] for row in rows] == ['True'] * 2
+    plain = run(*words)[2:]
+    assert [row['lr_by_density'] for row in plain] == ['False'] * 2
+    epochs = [path.parent.name for path in (shapes / 'work').rglob('*.pth')]
+    assert sorted(epochs) == ['dense_0', 'het4_full_0', 'het4_full_density_0']
 
 
 def test_dense_is_trained_once_for_every_where(run, monkeypatch):

@@ -22,7 +22,8 @@ from .rows import (
     setting,
 )
 
-SETTING = ('network', 'image', 'where', 'epochs', 'batch_size', 'lr', 'amp')
+SETTING = ('network', 'image', 'where', 'epochs', 'batch_size', 'lr')
+SETTING += ('lr_by_density', 'amp')
 
 
 def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
@@ -92,7 +93,8 @@ def _converted(rows: Sequence[Row], dense: Sequence[Row]) -> str:
 
 def detection_command(found: Sequence[Row]) -> str:
     row = found[0]
-    words = flags(row, ('detector', 'where', 'epochs', 'batch_size', 'lr'))
+    names = ('detector', 'where', 'epochs', 'batch_size', 'lr')
+    words = flags(row, (*names, 'lr_by_density', 'amp'))
     words += ' --reduced' * (row.get('network') == 'reduced')
     if 'x' in row.get('image', ''):
         words += f' --image {row["image"].replace("x", " ")}'

@@ -72,7 +72,7 @@ def setting(keys: Sequence[str], values: Sequence[str]) -> str:
             unit = key.replace('_', ' ').removesuffix('s' * (value == '1'))
             words.append(f'{value} {unit}')
         elif value == 'True':
-            words.append(key)
+            words.append(key.replace('_', ' '))
         elif value and value != 'False':
             words.append(f'{key.replace("_", " ")} {value}')
     return ', '.join(words)
@@ -96,14 +96,13 @@ def origin(path: Path, rows: Sequence[Row], command: str) -> str:
 
 
 def flags(row: Row, names: Sequence[str]) -> str:
-    """The options of a command that a row tells; --amp has no value."""
-    words = [
-        f'--{name.replace("_", "-")} {row[name]}'
-        for name in names
-        if name != 'amp' and row.get(name)
-    ]
-    if row.get('amp') == 'True':
-        words.append('--amp')
+    """The options of a command that a row tells; True is a mere flag."""
+    words = []
+    for name in names:
+        value = row.get(name)
+        if value and value != 'False':
+            words.append(f'--{name.replace("_", "-")}')
+            words += [value] * (value != 'True')
     return ' '.join(words)
 
 
