@@ -1,6 +1,7 @@
 """Pictures of measured results: accuracy, curves, mAP, against their cost."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import mean
 
@@ -10,6 +11,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.ticker import LogLocator  # noqa: E402
+from matplotlib.typing import ColorType  # noqa: E402
 
 Row = Mapping[str, str]
 RIVALS = {'gwc': 's', 'dwc': '^'}
@@ -39,7 +41,7 @@ def _scatter(
     axes: Axes,
     points: Mapping[str, tuple[float, float]],
     label: str,
-    color: str,
+    color: ColorType,
     hollow: bool = False,
 ) -> None:
     """One marker per convolution, with its name; a line joins the HetConv."""
@@ -217,8 +219,9 @@ def detection(
     figure, panels = plt.subplots(
         1, 2, figsize=(12, 5.5), sharey=True, layout='constrained'
     )
-    for index, (label, convs) in enumerate(settings.items()):
-        color = f'C{index}'
+    palette = plt.colormaps['tab10' if len(settings) <= 10 else 'tab20']
+    colors = cycle(palette.colors)
+    for color, (label, convs) in zip(colors, settings.items()):
         maps = {
             conv: [float(row['mAP']) for row in rows]
             for conv, rows in convs.items()
