@@ -1,7 +1,10 @@
 """Process groups, with gloo where mmengine only knows nccl."""
 
+import functools
+import gc
 import logging
 import os
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
@@ -58,13 +61,24 @@ def use_gloo_on_cpu(cfg: Config) -> None:
         )
 
 
-def leave_group() -> None:
-    """Leave the process group, if there is one, at the end of the work.
+def leaves_group(work: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a program's work: at its end it leaves the process group.
 
-    Its threads abort a process that ends while they run.
+    gloo's threads have ended by then. One that runs while Python shuts down
+    may abort the process. The group ends them when its last reference goes;
+    those of the work's variables must have gone before, and the runner is in
+    cycles.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+
+    @functools.wraps(work)
+    def leaving(*args, **kwargs):
+        work(*args, **kwargs)
+        gc.collect()
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    return leaving
 
 
 def announce(message: str, level: int = logging.INFO) -> None:

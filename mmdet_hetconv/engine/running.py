@@ -21,6 +21,7 @@ from .own_data import use_own_data
 from .safe_globals import unpickle_weights_only
 
 
+@processes.leaves_group
 def train(args: argparse.Namespace) -> None:
     """What ``tools/train.py`` does with its arguments.
 
@@ -43,9 +44,9 @@ def train(args: argparse.Namespace) -> None:
     preflight.warn_if_frozen_at_random(runner.model, cfg)
     with _explained_run(cfg):
         runner.train()
-    processes.leave_group()
 
 
+@processes.leaves_group
 def test(args: argparse.Namespace) -> None:
     """What ``tools/test.py`` does with its arguments.
 
@@ -82,7 +83,6 @@ def test(args: argparse.Namespace) -> None:
         )
     with _explained_run(cfg):
         runner.test()
-    processes.leave_group()
 
 
 def _prepare(args: argparse.Namespace, task: str) -> Config:

@@ -58,6 +58,7 @@ param_scheduler = []
 randomness = dict(seed=7, deterministic=True)
 """
 RECORDER = """
+import atexit
 import json
 import os
 from pathlib import Path
@@ -90,6 +91,15 @@ class Recorder(Hook):
             if get_rank() == 1:
                 raise RuntimeError('process 1 is out of order')
             barrier()  # would wait for ever
+
+
+@atexit.register
+def name_threads():
+    if 'THREADS' in os.environ:
+        tasks = Path('/proc/self/task').iterdir()
+        names = [(task / 'comm').read_text().strip() for task in tasks]
+        place = Path(os.environ['THREADS'] + os.environ['RANK'])
+        place.write_text(json.dumps(names))
 """
 
 
@@ -271,9 +281,15 @@ def test_evaluation(world, trainings):
     call_true(world, predictions('first'))
     world.alone(evaluate, [world.config, checkpoint, *argv('alone')])
     status, output = world.together(
-        'dist_test.sh', [world.config, checkpoint, 2, *argv('both')]
+        'dist_test.sh',
+        [world.config, checkpoint, 2, *argv('both')],
+        THREADS=str(world.path / 'threads_'),
     )
     assert status == 0, output[-3000:]
+    # Those of a process group may abort a process as Python shuts down.
+    for rank in (0, 1):
+        threads = json.loads((world.path / f'threads_{rank}').read_text())
+        assert threads and not any('gloo' in name for name in threads)
     metrics = []
     for work in ('alone', 'both'):
         (path,) = (world.path / work).glob('*/*.json')
