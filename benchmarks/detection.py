@@ -14,13 +14,16 @@ is the dense one. For a processor core:
 
 Rows that are there are not made again, a training that was stopped goes on
 from its last epoch, and dense is trained once, whatever is chosen for the
-others by --where and --lr-by-density. latency_ms is of backbone, neck and
-dense head of one image after switch_to_deploy (dense: folded norms, fastest
-kernel), all convolutions in turns; on one CPU thread it is processor time.
+others by --where and --lr-by-density.
+
+Last it times them, once for all trainings of the same networks: a row of
+detection_latency.csv has backbone, neck and dense head of one image after
+switch_to_deploy (dense: folded norms, fastest kernel), all convolutions in
+turns; on one CPU thread it is processor time. Delete these rows and repeat
+the command where other programs ran beside it.
 """
 
 import argparse
-import json
 import re
 from pathlib import Path
 
@@ -40,6 +43,7 @@ from mmdet_hetconv.analysis.config import (
 from mmdet_hetconv.engine import checkpoint, converting, running
 from mmdet_hetconv.engine.evaluating import evaluate
 from mmdet_hetconv.errors import one_sentence
+from mmdet_hetconv.machine import machine
 
 RATES = dict(faster_rcnn_r18=1e-3, faster_rcnn_r50=5e-4, ssd300=3e-4)
 TUNED_SHARE = 0.1  # of the schedule, for a converted detector
@@ -56,7 +60,7 @@ CALIBRATED = [
 
 
 class Experiment:
-    """One detector on one data set: trainings, conversions, rows."""
+    """One detector on one data set: trainings, conversions, times, rows."""
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
@@ -115,15 +119,18 @@ class Experiment:
             running.train(words)
         return last
 
-    def latency(self, key: str) -> str:
-        """Of one convolution; all are timed when the first is asked for."""
-        path = self.work / f'latency_{self.args.where}.json'
-        known = json.loads(path.read_text()) if path.exists() else {}
-        if key not in known:
-            configs = {key: self.config(key, 0) for key in self.convs}
-            known = latencies(configs, self.args.rounds)
-            path.write_text(json.dumps(known))
-        return f'{known[key]:.2f}'
+    def network(self, key: str) -> dict:
+        """The columns that tell one network from another."""
+        args = self.args
+        return dict(
+            detector=args.detector,
+            data=self.data,
+            network='reduced' if args.reduced else 'full size',
+            image='x'.join(map(str, args.image)) if args.image else 'config',
+            where=args.where,
+            conv=key,
+            p=(self.convs[key] or dict(p=1)).get('p', ''),
+        )
 
     def identity(self, key: str, start: str, seed: int, tuned: int) -> dict:
         """The columns that tell one run from another.
@@ -132,16 +139,8 @@ class Experiment:
         epochs that follow.
         """
         args = self.args
-        image = 'x'.join(map(str, args.image)) if args.image else 'config'
-        part = self.convs[key] or dict(p=1)
         return dict(
-            detector=args.detector,
-            data=self.data,
-            network='reduced' if args.reduced else 'full size',
-            image=image,
-            where=args.where,
-            conv=key,
-            p=part.get('p', ''),
+            **self.network(key),
             start=start,
             seed=seed,
             epochs=args.epochs,
@@ -171,7 +170,6 @@ class Experiment:
             macs=costs.total('macs'),
             parameters=costs.total('parameters'),
             **metric_columns(metrics),
-            latency_ms=self.latency(row['conv']),
             train_seconds=f'{seconds:.0f}',
         )
         append_row(self.args.out, row)
@@ -229,6 +227,24 @@ class Experiment:
                 self.record(row, self.config(key, seed), path)
             self.tune(key, way, seed, path)
 
+    def time(self) -> None:
+        """Milliseconds of all convolutions, where a row of one is missing."""
+        out = Path(self.args.out)
+        out = out.with_name(f'{out.stem}_latency.csv')
+        rows = {key: self.network(key) for key in self.convs}
+        missing = [
+            key
+            for key, row in rows.items()
+            if not has_row(out, row | dict(machine=machine()['machine']))
+        ]
+        if missing:
+            configs = {key: self.config(key, 0) for key in self.convs}
+            times = latencies(configs, self.args.rounds)
+            for key in missing:
+                row = rows[key] | dict(latency_ms=f'{times[key]:.2f}')
+                append_row(out, row)
+                print(row, flush=True)
+
     def run(self) -> None:
         for seed in self.args.seeds:
             for key in self.convs:
@@ -239,6 +255,7 @@ class Experiment:
                 dense = self.config('dense', seed)
                 path = self.train(self.name('dense', seed), dense)
                 self.tune('dense', 'dense', seed, path)
+        self.time()
 
 
 def parse_args() -> argparse.Namespace:

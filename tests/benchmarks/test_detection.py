@@ -98,12 +98,27 @@ def test_rows_of_trainings_and_conversions(run):
     for row in rows:
         assert 0 <= float(row['mAP']) <= float(row['mAP_50']) <= 100
         assert 'circle=' in row['mAP_by_class']
-        assert float(row['latency_ms']) > 0
         assert float(row['lr']) == 1e-3
         tuned = row['tuned_epochs'] > '0'
         assert row['tuned_lr'] == ('0.0003' if tuned else '')
         fitted = row['start'] in ('calibrated', 'permuted')
         assert row['calib'] == ('4' if fitted else '')
+
+
+def test_a_network_is_timed_once(run, shapes):
+    def times():
+        with (shapes / 'rows_latency.csv').open() as file:
+            return list(csv.DictReader(file))
+
+    words = ('--epochs', 1, '--conv', 'dense')
+    run(*words)
+    (dense,) = times()
+    assert float(dense['latency_ms']) > 0
+    run(*words, '--lr', 2e-3, '--lr-by-density')
+    assert times() == [dense]
+    run(*words, 'het', '--p', 4)
+    assert times()[0] == dense
+    assert [row['conv'] for row in times()] == ['dense', 'het4']
 
 
 def test_a_killed_training_goes_on_from_its_last_epoch(

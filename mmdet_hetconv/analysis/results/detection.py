@@ -1,9 +1,10 @@
 """mAP of detectors against MACs and time, from scratch and converted."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 
-from ...table import markdown_table, with_unit
+from ...table import markdown_table, read_rows, with_unit
 from . import plots
 from .rows import (
     Row,
@@ -22,11 +23,18 @@ from .rows import (
     setting,
 )
 
+NETWORK = ('detector', 'data', 'network', 'image', 'where', 'conv', 'machine')
 SETTING = ('network', 'image', 'where', 'epochs', 'batch_size', 'lr')
 SETTING += ('lr_by_density', 'amp')
 
 
 def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
+    times = path.with_name(f'{path.stem}_latency.csv')
+    yield (
+        'Latency: of backbone, neck and dense head, deployed, one image; from '
+        f'`{times.name}`, by the same commands as the rest.\n'
+    )
+    rows = _with_latency(rows, read_rows(times))
     pairs = grouped(rows, ('detector', 'data'))
     for (detector, data), found in pairs.items():
         title = f'{detector} on {data}'
@@ -54,6 +62,13 @@ def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
             yield origin(path, mine, detection_command(mine))
 
 
+def _with_latency(rows: Sequence[Row], times: Sequence[Row]) -> list[Row]:
+    """Rows of trainings, each with what its network took on its machine."""
+    network = itemgetter(*NETWORK)
+    known = {network(row): row['latency_ms'] for row in times}
+    return [row | dict(latency_ms=known.get(network(row), '')) for row in rows]
+
+
 def _from_scratch(convs: Mapping[str, Sequence[Row]]) -> str:
     head = ('convolution', 'MACs', 'parameters', 'latency, ms', 'mAP')
     head += ('against dense', 'mAP@50', 'seeds')
@@ -62,7 +77,7 @@ def _from_scratch(convs: Mapping[str, Sequence[Row]]) -> str:
             conv,
             with_unit(number(rows[0]['macs'])),
             with_unit(number(rows[0]['parameters'])),
-            mean_and_spread(column(rows, 'latency_ms')[:1]),
+            rows[0]['latency_ms'],
             mean_and_spread(column(rows, 'mAP'), 1),
             ''
             if conv == 'dense'

@@ -48,7 +48,8 @@ def _scatter(
     line = sorted(
         at for conv, at in points.items() if marker_of(conv) in ('o', '*')
     )
-    axes.plot(*zip(*line), '-', color=color, lw=0.8, alpha=0.6)
+    if line:
+        axes.plot(*zip(*line), '-', color=color, lw=0.8, alpha=0.6)
     for conv, (x, y) in points.items():
         axes.plot(
             x,
@@ -207,7 +208,7 @@ def _line(conv: str, index: int) -> dict:
 def detection(
     settings: Mapping[str, Mapping[str, Sequence[Row]]], title: str, path: Path
 ) -> None:
-    """mAP against MACs and against measured latency.
+    """mAP against MACs and against latency, where that is measured.
 
     A vertical line goes from the worst to the best seed.
 
@@ -227,11 +228,16 @@ def detection(
             for conv, rows in convs.items()
         }
         for axes, key, unit in zip(panels, ('macs', 'latency_ms'), (1e9, 1)):
-            cost = {c: float(rows[0][key]) / unit for c, rows in convs.items()}
-            points = {conv: (cost[conv], mean(maps[conv])) for conv in maps}
+            cost = {
+                conv: float(rows[0][key]) / unit
+                for conv, rows in convs.items()
+                if rows[0][key]
+            }
+            points = {conv: (cost[conv], mean(maps[conv])) for conv in cost}
             _scatter(axes, points, label, color)
-            for conv, found in maps.items():
-                axes.vlines(cost[conv], min(found), max(found), color, lw=0.8)
+            for conv, x in cost.items():
+                low, high = min(maps[conv]), max(maps[conv])
+                axes.vlines(x, low, high, color, lw=0.8)
     for axes in panels:
         axes.margins(0.08, 0.2)  # room for the labels
     panels[0].set(xlabel='MACs, G', ylabel='mAP, %')
