@@ -103,7 +103,8 @@ def write_results(folder: str | Path, out: str | Path) -> Path:
     parts = [
         '# Results\n',
         'Written by `python tools/report.py` from the CSV files of '
-        '`benchmarks/results`: do not edit it. dwc is depth-wise, gwcN '
+        '`benchmarks/results`: do not edit it. dense is the network as it is '
+        '(MobileNet: its depth-wise pairs); dwc is depth-wise, gwcN '
         'group-wise with N groups, each with a point-wise convolution; hetP '
         'is HetConv. ± is the standard deviation over seeds, a difference '
         'is the mean over the seeds that both have.\n',
