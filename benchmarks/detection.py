@@ -231,11 +231,10 @@ class Experiment:
         """Milliseconds of all convolutions, where a row of one is missing."""
         out = Path(self.args.out)
         out = out.with_name(f'{out.stem}_latency.csv')
+        here = dict(machine=machine()['machine'])
         rows = {key: self.network(key) for key in self.convs}
         missing = [
-            key
-            for key, row in rows.items()
-            if not has_row(out, row | dict(machine=machine()['machine']))
+            key for key, row in rows.items() if not has_row(out, row | here)
         ]
         if missing:
             configs = {key: self.config(key, 0) for key in self.convs}

@@ -73,9 +73,9 @@ def leaves_group(work: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(work)
     def leaving(*args, **kwargs):
         work(*args, **kwargs)
-        gc.collect()
         distributed = torch.distributed
         if distributed.is_available() and distributed.is_initialized():
+            gc.collect()
             distributed.destroy_process_group()
 
     return leaving
