@@ -4,6 +4,7 @@ from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from ..kernels import PlannedConv2d
+from .fold_bn import has_hooks
 
 
 class DeployedBlock(nn.Module):
@@ -30,8 +31,11 @@ class DeployedBlock(nn.Module):
 
 
 def block_convs(block: nn.Module) -> list[nn.Module] | None:
-    """The convolutions of a stock residual block whose norms are folded;
-    None if it is anything else."""
+    """The convolutions of a stock residual block whose norms are folded.
+
+    Returns:
+        list: None if it is anything else, or hooks see what happens in it.
+    """
     if type(block) is BasicBlock:
         numbers = (1, 2)
     elif type(block) is Bottleneck and not block.with_plugins:
@@ -40,5 +44,7 @@ def block_convs(block: nn.Module) -> list[nn.Module] | None:
         return None
     norms = [getattr(block, getattr(block, f'norm{i}_name')) for i in numbers]
     if not all(type(norm) is nn.Identity for norm in norms):
+        return None
+    if type(block.relu) is not nn.ReLU or has_hooks(block):
         return None
     return [getattr(block, f'conv{i}') for i in numbers]

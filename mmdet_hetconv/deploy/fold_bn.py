@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import GroupPointwiseConv2d, HetConv2d
+from .class_code import EVERY, reached_children, runs_one_after_the_other
+from .conv_module import keep_whole
 
 
 def fold_bn(model: nn.Module) -> int:
@@ -24,7 +26,8 @@ def fold_bn(model: nn.Module) -> int:
     follow a nn.Conv2d, a HetConv2d or a GroupPointwiseConv2d: in a
     ConvModule, in a nn.Sequential, or as conv1 and norm1 ... of mmdet's
     backbones. A convolution or norm that is used in two places stays as it
-    is.
+    is, and so does one that has hooks, or of whose parts the code of another
+    module makes use.
 
     Args:
         model (nn.Module): changed in place.
@@ -33,21 +36,55 @@ def fold_bn(model: nn.Module) -> int:
         int: the number of norms folded.
     """
     uses = count_uses(model)
+    reached = reached_modules(model)
     folded = 0
     for parent, conv, name in list(_pairs(model)):
         norm = parent.get_submodule(name)
         once = uses[id(conv)] == 1 and uses[id(norm)] == 1
-        if once and _can_fold(conv, norm):
+        alone = not {id(conv), id(norm)} & reached
+        if once and alone and _can_fold(conv, norm):
             _fold(conv, norm)
             setattr(parent, name, nn.Identity())
+            if isinstance(parent, ConvModule):
+                keep_whole(parent)
             folded += 1
     return folded
 
 
 def count_uses(model: nn.Module) -> Counter:
-    """In how many places each module stands, by id()."""
+    """How many modules, or names in a module, hold each module; by id()."""
     return Counter(
-        id(module) for _, module in model.named_modules(remove_duplicate=False)
+        id(child)
+        for module in model.modules()
+        for child in module._modules.values()
+    )
+
+
+def reached_modules(model: nn.Module) -> set[int]:
+    """What must keep its parts: the id() of every module below a child that
+    :func:`class_code.reached_children` names."""
+    reached: set[int] = set()
+    for module in model.modules():
+        if _is_known(module):
+            continue
+        names = reached_children(module)
+        for name, child in module._modules.items():
+            if child is not None and (name in names or EVERY in names):
+                reached.update(id(inner) for inner in child.modules())
+    return reached
+
+
+def _is_known(module: nn.Module) -> bool:
+    return isinstance(module, HetConv2d | GroupPointwiseConv2d)
+
+
+def has_hooks(*modules: nn.Module) -> bool:
+    """Whether somebody sees or changes what goes into, or comes out of, one
+    of these modules or of those inside them."""
+    return any(
+        inner._forward_hooks or inner._forward_pre_hooks
+        for module in modules
+        for inner in module.modules()
     )
 
 
@@ -67,7 +104,15 @@ def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
             for i in range(1, 4):
                 name = getattr(module, f'norm{i}_name', None)
                 conv = getattr(module, f'conv{i}', None)
-                if name and isinstance(conv, nn.Module):
+                # ResNeSt has the name of a norm that it removed, and a
+                # pre-activation block has the norm before the convolution.
+                if (
+                    isinstance(conv, nn.Module)
+                    and name in module._modules
+                    and runs_one_after_the_other(
+                        module, f'conv{i}', f'norm{i}'
+                    )
+                ):
                     yield module, conv, name
 
 
@@ -78,9 +123,8 @@ def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
         and isinstance(norm, _BatchNorm)
         and not norm.training
         and norm.running_var is not None
-        and not conv._forward_hooks
-        and not norm._forward_hooks
-        and not norm._forward_pre_hooks
+        # spectral_norm and weight_norm are pre-hooks that set the weight.
+        and not has_hooks(conv, norm)
     )
 
 
@@ -108,4 +152,6 @@ def _fold(conv: nn.Module, norm: _BatchNorm) -> None:
 
 
 def _scale(conv: nn.Conv2d, scale: Tensor) -> None:
-    conv.weight.mul_(scale.to(conv.weight.dtype).view(-1, 1, 1, 1))
+    # Not in place: another convolution may have the same weight.
+    scale = scale.to(conv.weight.dtype).view(-1, 1, 1, 1)
+    conv.weight = nn.Parameter(conv.weight * scale)

@@ -1,12 +1,15 @@
 """Turn a trained model into its inference form."""
 
 from mmcv.cnn import ConvModule
-from torch import Tensor, nn
+from torch import nn
 
 from ..kernels import Plan, PlannedConv2d
 from ..layers import HetConv2d
 from .blocks import DeployedBlock, block_convs
-from .fold_bn import fold_bn
+from .class_code import ignores_strides
+from .conv_module import keep_whole
+from .fold_bn import count_uses, fold_bn, has_hooks, reached_modules
+from .memory_format import give_rows, take_rows
 
 
 def switch_to_deploy(model: nn.Module, plan: Plan | None = None) -> nn.Module:
@@ -17,6 +20,11 @@ def switch_to_deploy(model: nn.Module, plan: Plan | None = None) -> nn.Module:
     ReLU that follows in a ConvModule, in a nn.Sequential and in mmdet's
     residual blocks, and those blocks' additions. The function stays the same;
     the model can no longer be trained. Switching again changes nothing.
+
+    What others see stays as it is: a module with forward hooks is not
+    exchanged, nor fused with another, and neither is one of whose parts
+    another module's code makes use (TOOD multiplies with a convolution's
+    weight). Operators that read memory row by row get it so.
 
     Args:
         model (nn.Module): changed in place, and put into inference mode.
@@ -29,7 +37,8 @@ def switch_to_deploy(model: nn.Module, plan: Plan | None = None) -> nn.Module:
     """
     model.eval()
     fold_bn(model)
-    return _Switch(plan if plan is not None else Plan()).visit(model)
+    plan = plan if plan is not None else Plan()
+    return _Switch(model, plan).visit(model)
 
 
 def planned_convs(model: nn.Module) -> list[PlannedConv2d]:
@@ -40,8 +49,10 @@ def planned_convs(model: nn.Module) -> list[PlannedConv2d]:
 class _Switch:
     """One walk over a model; a module in two places is replaced once."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, model: nn.Module, plan: Plan):
         self.plan = plan
+        self.uses = count_uses(model)
+        self.reached = reached_modules(model)
         self.done: dict[nn.Module, nn.Module] = {}
 
     def visit(self, module: nn.Module) -> nn.Module:
@@ -52,6 +63,8 @@ class _Switch:
     def _replace(self, module: nn.Module) -> nn.Module:
         if isinstance(module, (PlannedConv2d, DeployedBlock)):
             return module
+        if id(module) in self.reached:
+            return module
         if _is_plannable(module):
             return PlannedConv2d(module, self.plan)
         convs = block_convs(module)
@@ -61,37 +74,32 @@ class _Switch:
                 [PlannedConv2d(conv, self.plan, relu=True) for conv in convs],
                 None if downsample is None else self.visit(downsample),
             )
+        shared = self._shared_names(module)
         # named_children() would leave out the second place of a child.
         for name, child in list(module._modules.items()):
             if child is not None:
                 setattr(module, name, self.visit(child))
-        if type(module).__module__.startswith('mmcv.ops'):
-            _read_row_by_row(module)
+        if ignores_strides(module):
+            take_rows(module)
+            for conv in planned_convs(module):
+                give_rows(conv)
         elif isinstance(module, ConvModule):
-            _fuse_activation(module)
+            _fuse_activation(module, shared)
         elif type(module) is nn.Sequential:
-            _fuse_relus(module)
+            _fuse_relus(module, shared)
         return module
 
-
-def _read_row_by_row(module: nn.Module) -> None:
-    """Hand an operator of mmcv its inputs in the layout that it expects.
-
-    RoIAlign on the CPU takes any memory for channels first, and a plan may
-    leave feature maps with the channels last.
-    """
-    if _contiguous not in module._forward_pre_hooks.values():
-        module.register_forward_pre_hook(_contiguous)
-
-
-def _contiguous(_, inputs: tuple) -> tuple:
-    return tuple(
-        x.contiguous() if isinstance(x, Tensor) else x for x in inputs
-    )
+    def _shared_names(self, module: nn.Module) -> set[str]:
+        """The children that stand in another place, too."""
+        return {
+            name
+            for name, child in module._modules.items()
+            if self.uses[id(child)] > 1
+        }
 
 
 def _is_plannable(module: nn.Module) -> bool:
-    if module._forward_hooks or module._forward_pre_hooks:
+    if has_hooks(module):
         return False
     if not isinstance(module, HetConv2d) and (
         type(module) is not nn.Conv2d or module.groups != 1
@@ -102,18 +110,19 @@ def _is_plannable(module: nn.Module) -> bool:
     )
 
 
-def _fuse_activation(module: ConvModule) -> None:
+def _fuse_activation(module: ConvModule, shared: set[str]) -> None:
     """ConvModule: conv, a folded norm, ReLU."""
-    if (
-        not isinstance(module.conv, PlannedConv2d)
-        or not module.with_activation
-    ):
+    if not isinstance(module.conv, PlannedConv2d):
+        return
+    keep_whole(module)
+    if not module.with_activation or 'conv' in shared:
         return
     between = module.order[module.order.index('conv') + 1 :]
     norm = module.norm if module.with_norm else None
-    folded = norm is None or type(norm) is nn.Identity
+    folded = norm is None or _does_nothing(norm)
     if (
         type(module.activate) is nn.ReLU
+        and not has_hooks(module.activate)
         and folded
         and between in (('norm', 'act'), ('act',), ('act', 'norm'))
     ):
@@ -121,7 +130,7 @@ def _fuse_activation(module: ConvModule) -> None:
         module.activate = nn.Identity()
 
 
-def _fuse_relus(sequence: nn.Sequential) -> None:
+def _fuse_relus(sequence: nn.Sequential, shared: set[str]) -> None:
     """A planned convolution and the ReLU behind it, if that is in place.
 
     A backbone may take outputs from inside its nn.Sequential (SSDVGG does).
@@ -130,16 +139,21 @@ def _fuse_relus(sequence: nn.Sequential) -> None:
     """
     names = [
         name
-        for name, child in sequence.named_children()
-        if type(child) is not nn.Identity
+        for name, child in sequence._modules.items()
+        if not _does_nothing(child)
     ]
     for conv_name, name in zip(names, names[1:]):
-        conv, relu = sequence.get_submodule(conv_name), getattr(sequence, name)
+        conv, relu = sequence._modules[conv_name], sequence._modules[name]
         if (
             isinstance(conv, PlannedConv2d)
+            and conv_name not in shared
             and type(relu) is nn.ReLU
             and relu.inplace
-            and not relu._forward_hooks
+            and not has_hooks(relu)
         ):
             conv.relu = True
             setattr(sequence, name, nn.Identity())
+
+
+def _does_nothing(module: nn.Module) -> bool:
+    return type(module) is nn.Identity and not has_hooks(module)

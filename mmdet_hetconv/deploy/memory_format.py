@@ -1,0 +1,39 @@
+"""Feature maps for operators that read memory row by row.
+
+A plan may leave feature maps with the channels last, which torch's operators
+see by the strides. Kernels that take any memory for channels first, as those
+of mmcv.ops do on the CPU, would compute on other numbers.
+"""
+
+from torch import Tensor, nn
+
+
+def take_rows(module: nn.Module) -> None:
+    """Hand a module its tensors with the channels first in memory."""
+    if _rows_in not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(_rows_in, with_kwargs=True)
+
+
+def give_rows(module: nn.Module) -> None:
+    """Let a module put out its tensor with the channels first in memory."""
+    if _rows_out not in module._forward_hooks.values():
+        module.register_forward_hook(_rows_out)
+
+
+def _rows_in(_, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    return _rows(args), _rows(kwargs)
+
+
+def _rows_out(_, args: tuple, output: Tensor) -> Tensor:
+    return output.contiguous()
+
+
+def _rows(value):
+    """The same with every tensor inside tuples, lists and dicts in rows."""
+    if isinstance(value, Tensor):
+        return value.contiguous()
+    if type(value) in (tuple, list):
+        return type(value)(_rows(item) for item in value)
+    if type(value) is dict:
+        return {key: _rows(item) for key, item in value.items()}
+    return value
