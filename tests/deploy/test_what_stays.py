@@ -224,4 +224,4 @@ def test_conv_module_refuses_to_leave_out_what_is_fused(left_out, by_name):
 def test_efficient_conv_bn_eval_ends():
     """mmcv's takes the norm's statistics, which are folded."""
     model = ConvModule(8, 8, 3, norm_cfg=NORM, efficient_conv_bn_eval=True)
-    switched(trained(model), image(8))
+    switched(trained(model), image(8)).eval()(image(8))

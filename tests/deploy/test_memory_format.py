@@ -1,0 +1,129 @@
+"""Operators that read memory row by row get it so in the inference form."""
+
+import pytest
+import torch
+from mmcv.ops import (
+    DeformConv2dPack,
+    ModulatedDeformConv2dPack,
+    SAConv2d,
+    deform_conv2d,
+)
+from mmdet.registry import MODELS
+from torch import nn
+
+from mmdet_hetconv.deploy import class_code, switch_to_deploy
+from mmdet_hetconv.deploy.switch import planned_convs
+
+from .test_fold_bn import trained
+from .test_switch import switched
+
+
+def drawn(model: nn.Module) -> nn.Module:
+    """With offsets that matter: as built they are zero, which hides faults."""
+    model = trained(model)
+    for name, module in model.named_modules():
+        if name.rpartition('.')[2] == 'conv_offset':
+            nn.init.normal_(module.weight, std=0.1)
+            nn.init.normal_(module.bias)
+    return model
+
+
+@pytest.mark.parametrize('kind', ['DCN', 'DCNv2'])
+def test_backbones_with_deformable_convolutions(kind):
+    dcn = dict(type=kind, deform_groups=1, fallback_on_stride=False)
+    stages = (False, True, True, True)
+    model = MODELS.build(
+        dict(type='ResNet', depth=50, base_channels=8,
+             dcn=dcn, stage_with_dcn=stages)
+    )  # fmt: skip
+    deployed = switched(drawn(model), torch.randn(1, 3, 64, 64))
+    offsets = [
+        module
+        for name, module in deployed.named_modules()
+        if name.endswith('conv_offset')
+    ]
+    assert len(offsets) == 4 + 6 + 3
+    assert set(offsets) <= set(planned_convs(deployed))
+
+
+@pytest.mark.parametrize('kind', [DeformConv2dPack, ModulatedDeformConv2dPack])
+def test_behind_convolutions(kind):
+    model = nn.Sequential(
+        nn.Conv2d(8, 16, 3, padding=1), kind(16, 16, 3, padding=1),
+        nn.Conv2d(16, 8, 1),
+    )  # fmt: skip
+    switched(drawn(model), torch.randn(2, 8, 12, 10))
+
+
+def test_switchable_atrous_convolution():
+    """Its two small convolutions see and change what it convolves."""
+    model = nn.Sequential(
+        nn.Conv2d(8, 16, 1), SAConv2d(16, 16, 3, padding=1, use_deform=True)
+    )
+    for conv in (model[1].switch, model[1].offset_s, model[1].offset_l):
+        nn.init.normal_(conv.weight, std=0.1)
+    switched(model.eval(), torch.randn(1, 8, 12, 10))
+
+
+class Samples(nn.Module):
+    """An operator as a function, as TOOD calls it; inputs by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Conv2d(8, 18, 3, padding=1)
+        self.maps = nn.Conv2d(8, 8, 1)
+        self.weight = nn.Parameter(torch.randn(8, 8, 3, 3))
+
+    def forward(self, levels, more):
+        outputs = [
+            deform_conv2d(x, self.offset(x), self.weight, 1, 1)
+            for x in (*levels, *more['levels'])
+        ]
+        return [*outputs, deform_conv2d(
+            self.maps(x := levels[0]), self.offset(x), self.weight, 1, 1
+        )]  # fmt: skip
+
+
+def test_functions():
+    torch.manual_seed(0)
+    model = Samples().eval()
+    x = torch.randn(2, 8, 9, 7)
+    with torch.no_grad():
+        want = model([x], more=dict(levels=[2 * x]))
+        switch_to_deploy(model)
+        last = x.to(memory_format=torch.channels_last)
+        got = model([last], more=dict(levels=[2 * last]))
+    assert len(planned_convs(model)) == 2
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+class Halve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x / 2
+
+
+class Users(nn.Module):
+    def forward(self, x):
+        return Halve.apply(x)
+
+
+@pytest.mark.parametrize(
+    'module, ignores',
+    [
+        (Users(), True),
+        (Samples(), True),
+        (DeformConv2dPack(4, 4, 3), True),
+        (nn.Conv2d(4, 4, 3), False),
+    ],
+)
+def test_what_may_ignore_strides(module, ignores):
+    assert class_code.ignores_strides(module) == ignores
+
+
+def test_heads_of_plain_operators_do_not_copy():
+    """RTMDet's head has an autograd function of torch's operators."""
+    from mmdet.models.dense_heads import RTMDetSepBNHead
+
+    assert not class_code._runs_kernels(RTMDetSepBNHead)
