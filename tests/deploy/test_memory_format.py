@@ -36,7 +36,7 @@ def test_backbones_with_deformable_convolutions(kind):
         dict(type='ResNet', depth=50, base_channels=8,
              dcn=dcn, stage_with_dcn=stages)
     )  # fmt: skip
-    deployed = switched(drawn(model), torch.randn(1, 3, 64, 64))
+    deployed = switched(drawn(model), torch.randn(1, 3, 96, 96))
     offsets = [
         module
         for name, module in deployed.named_modules()
