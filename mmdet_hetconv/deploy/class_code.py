@@ -20,16 +20,8 @@ PARTS = frozenset({'weight', 'bias', 'conv', 'norm', 'activate'})
 EVERY = '*'
 # Any tensor has a method of that name.
 _OF_TENSORS = frozenset({'norm'})
-# Methods that run before a model is in use.
-_BEFORE_USE = frozenset(
-    {
-        '__init__',
-        '_freeze_stages',
-        '_init_layers',
-        '_load_from_state_dict',
-        'init_weights',
-    }
-)
+# Methods that run before a model is in use begin so.
+_BEFORE_USE = ('__init__', 'init_', '_init_', '_freeze', '_load_', 'reset_')
 # What computes with torch's own operators only, which mind the strides.
 _STRIDES_MINDED = ('torch.', 'mmdet.', 'mmcv.cnn.', 'mmdet_hetconv.')
 
@@ -101,7 +93,9 @@ def _methods(kind: type) -> Iterator[FunctionType]:
 
     Those of torch and mmcv's bricks are left out: what they do is known.
     """
-    for name in sorted(set(dir(kind)) - _BEFORE_USE):
+    for name in dir(kind):
+        if name.startswith(_BEFORE_USE):
+            continue
         method = inspect.getattr_static(kind, name)
         if isinstance(method, staticmethod | classmethod):
             method = method.__func__
