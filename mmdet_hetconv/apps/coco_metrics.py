@@ -8,6 +8,8 @@ from contextlib import redirect_stdout
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ..engine.metrics import number_boxes
+
 # Names of COCOeval.stats, those shown.
 _STATS = {
     'AP': 0,
@@ -37,7 +39,7 @@ def coco_metrics(
         truth = COCO()
         # pycocotools marks what it ignores in the entries themselves.
         truth.dataset = copy.deepcopy(annotations)
-        truth.createIndex()
+        number_boxes(truth)
         # loadRes() does not take an empty list.
         found = truth.loadRes(results) if results else COCO()
         evaluation = COCOeval(truth, found, 'bbox')

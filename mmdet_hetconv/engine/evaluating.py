@@ -8,9 +8,12 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
+from .metrics import use_own_metrics
+
 
 def evaluate(cfg: Config, model: nn.Module) -> dict[str, float]:
     """A model's metrics on the test data of a config."""
+    use_own_metrics(cfg)
     with tempfile.TemporaryDirectory() as folder:
         runner = Runner(
             model,

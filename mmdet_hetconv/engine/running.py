@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from ..errors import UserError
 from . import checkpoint, configs, deploying, preflight, processes
 from .files import NO_SPACE
+from .metrics import use_own_metrics
 from .own_data import use_own_data
 from .safe_globals import unpickle_weights_only
 
@@ -97,6 +98,7 @@ def _prepare(args: argparse.Namespace, task: str) -> Config:
     configs.merge_options(cfg, args.cfg_options)
     configs.set_work_dir(cfg, args.work_dir, args.config)
     configs.use_own_hooks(cfg)
+    use_own_metrics(cfg)
     return cfg
 
 

@@ -47,6 +47,17 @@ def test_perfect():
     assert found['AP small'] == found['AP large'] == -1
 
 
+@pytest.mark.parametrize('ids', [range(4), 'abcd', [-1, 0, 2**60, 5]])
+def test_ids_of_any_kind(ids):
+    """pycocotools takes the id 0 for a box that nothing matches."""
+    truth = content()
+    for box, number in zip(truth['annotations'], ids, strict=True):
+        box['id'] = number
+    found = coco_metrics(truth, [1, 2], results(truth['annotations']))
+    assert found['AP'] == pytest.approx(1)
+    assert [box['id'] for box in truth['annotations']] == list(ids)
+
+
 def test_a_class_missed_and_boxes_shifted():
     truth = content()
     found = results(a for a in truth['annotations'] if a['category_id'] == 3)
