@@ -27,6 +27,7 @@ class Annotations:
         path: the file.
         classes: in the order in which mmdet numbers them.
         images: names of the image files, relative to their folder.
+        ids: of the images, in that order; the COCO layout has them.
         boxes: how many boxes there are.
         has_masks: whether at least one box has a segmentation.
         unusable: how many boxes nothing is learnt from, since they are
@@ -39,6 +40,7 @@ class Annotations:
     boxes: int
     has_masks: bool
     unusable: int = 0
+    ids: tuple[int | str, ...] = ()
 
 
 def read_coco(path: str | Path) -> Annotations:
@@ -80,6 +82,7 @@ def read_coco(path: str | Path) -> Annotations:
         len(boxes),
         any(box.get('segmentation') for box in boxes),
         unusable,
+        tuple(image['id'] for image in images),
     )
 
 

@@ -16,8 +16,10 @@ from torch import nn
 from ..errors import UserError
 from ..layers import HetConv2d
 from ..layers.hetconv import check_part
+from .agreement import check_evaluator
 from .annotations import Annotations, read_coco, read_voc
 from .checkpoint import is_local, read_checkpoint
+from .classes import check_coco_classes, check_voc_classes, some
 from .datasets import (
     class_counts,
     class_names,
@@ -116,10 +118,11 @@ def check_writable(folder: str | Path, what: str) -> None:
 def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
     images: dict[str, Path] = {}
     for loader in loaders(cfg, roles):
-        for path, leaf in leaf_datasets(
-            cfg[loader].dataset, f'{loader}.dataset'
-        ):
-            found = _check_dataset(leaf, path, cfg)
+        leaves = dict(leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'))
+        shown = [
+            _check_dataset(leaf, path, cfg) for path, leaf in leaves.items()
+        ]
+        for found, leaf in zip(shown, leaves.values()):
             if found and found.unusable and loader == 'train_dataloader':
                 announce(
                     f'{found.path}: {found.unusable} of {found.boxes} boxes '
@@ -129,8 +132,14 @@ def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
                 )
             for image in found.images if found else ():
                 images.setdefault(_image_path(leaf, image), found.path)
-    for role in roles:
-        _check_evaluator(cfg.get(f'{role}_evaluator'), f'{role}_evaluator')
+        evaluator = loader.replace('dataloader', 'evaluator')
+        path, first = next(iter(leaves.items()))
+        check_evaluator(
+            cfg.get(evaluator),
+            evaluator,
+            shown if all(found and found.ids for found in shown) else (),
+            class_names(first, path),
+        )
     for named_by in sorted(set(images.values())):
         check_images((i for i in images if images[i] == named_by), named_by)
 
@@ -167,9 +176,9 @@ def _check_dataset(
     if classes is None:
         raise UserError(f'{path}.metainfo.classes is missing')
     if kind == 'CocoDataset':
-        _check_coco_classes(classes, found, path)
+        check_coco_classes(classes, found, f'{path}.metainfo.classes')
     else:
-        _check_voc_classes(classes, found, path)
+        check_voc_classes(classes, found, path)
     for key, part in class_counts(cfg.model):
         if part['num_classes'] != len(classes):
             raise UserError(
@@ -177,59 +186,6 @@ def _check_dataset(
                 f'{len(classes)} classes'
             )
     return found
-
-
-def _check_coco_classes(classes, found: Annotations, path: str) -> None:
-    """CocoDataset numbers classes by the file, not by its own list.
-
-    A class that the file lacks, or another order, would silently shift or
-    exchange labels.
-    """
-    known = tuple(name for name in found.classes if name in classes)
-    if known == classes:
-        return
-    lacking = [name for name in classes if name not in found.classes]
-    if lacking:
-        raise UserError(
-            f'{path}: the class {lacking[0]!r} is no category of '
-            f'{found.path}, which has {_some(found.classes)} '
-            '(--data-root reads the classes from the annotations)'
-        )
-    raise UserError(
-        f'{path}.metainfo.classes is not in the order of the categories of '
-        f'{found.path}, which is {_some(known)}'
-    )
-
-
-def _check_voc_classes(classes, found: Annotations, path: str) -> None:
-    unknown = [name for name in found.classes if name not in classes]
-    if len(unknown) == len(found.classes):
-        raise UserError(
-            f'{path}: {found.path} has objects of the classes '
-            f'{_some(found.classes)}, none of which is one of the '
-            f"config's, {_some(classes)} (--data-root reads the classes "
-            'from the annotations)'
-        )
-    if unknown:
-        announce(
-            f'{path}: objects of the classes {_some(unknown)} are not used',
-            logging.WARNING,
-        )
-
-
-def _some(names) -> str:
-    shown = ', '.join(repr(name) for name in names[:5])
-    return f'{shown}, ...' if len(names) > 5 else shown
-
-
-def _check_evaluator(evaluator, path: str) -> None:
-    for key, part in _walk(evaluator, path):
-        name = part.get('ann_file')
-        if type_name(part) == 'CocoMetric' and name and is_local(name):
-            try:
-                read_coco(name)
-            except UserError as error:
-                raise UserError(f'{key}.ann_file: {error}') from error
 
 
 @contextmanager
@@ -285,7 +241,7 @@ def check_classes(content: dict, cfg: Config, path: str) -> None:
             if trained and classes and tuple(trained) != classes:
                 raise UserError(
                     f'checkpoint {path} was trained on the classes '
-                    f'{_some(trained)}, {key} has {_some(classes)}'
+                    f'{some(trained)}, {key} has {some(classes)}'
                 )
 
 

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_hetconv.engine import preflight, processes
+from mmdet_hetconv.engine import classes, preflight, processes
 from mmdet_hetconv.layers import HetConv2d
 
 from . import tiny
@@ -16,11 +16,12 @@ from . import tiny
 def announced(monkeypatch):
     """Messages and levels."""
     found = []
-    monkeypatch.setattr(
-        preflight,
-        'announce',
-        lambda text, level=logging.INFO: found.append((text, level)),
-    )
+    for module in (preflight, classes):
+        monkeypatch.setattr(
+            module,
+            'announce',
+            lambda text, level=logging.INFO: found.append((text, level)),
+        )
     return found
 
 
@@ -101,11 +102,11 @@ def test_unused_voc_classes_and_boxes_are_announced(tmp_path, announced):
         )
     )
     preflight.check_config(cfg, ('train',))
-    (classes, boxes) = announced
-    assert "'disc' are not used" in classes[0]
+    (names, boxes) = announced
+    assert "'disc' are not used" in names[0]
     # The first image has a box that is a single point.
     assert 'train.txt: 1 of 13 boxes are not learnt from' in boxes[0]
-    assert classes[1] == boxes[1] == logging.WARNING
+    assert names[1] == boxes[1] == logging.WARNING
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ TRAIN = {
     ),
     'classes in another order': (
         lambda w: w.set(f'{CLASSES}=[bar,disc]'),
-        'classes is not in the order of the categories',
+        'are not in the order of the categories',
     ),
     'classes as a text': (
         lambda w: w.set(f'{CLASSES}=disc'),
@@ -229,6 +229,10 @@ TRAIN = {
     'no annotation file to evaluate': (
         lambda w: w.set('val_evaluator.ann_file=no.json'),
         r'val_evaluator\.ann_file: .*no\.json does not exist',
+    ),
+    'evaluation of other images': (
+        lambda w: w.set(f'val_evaluator.ann_file={w.json}'),
+        r'val_evaluator\.ann_file: .*instances_train2017.json',
     ),
     'empty JSON': (
         lambda w: w.replace(w.json, b''),
