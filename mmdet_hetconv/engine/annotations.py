@@ -8,7 +8,7 @@ import json
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
@@ -17,6 +17,23 @@ from ..errors import UserError
 _LARGEST = 1e9
 # OpenCV reads no larger image.
 MOST_PIXELS = 2**30
+
+
+@dataclass
+class Content:
+    """What is annotated in one image.
+
+    Attributes:
+        size: width and height in pixels, as the file says; None if it is
+            silent.
+        classes: of all boxes.
+        learnt: of the boxes that a detector learns to find: not of crowds,
+            of difficult objects, and of what is `unusable`.
+    """
+
+    size: tuple[float, float] | None
+    classes: set[str] = field(default_factory=set)
+    learnt: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,7 @@ class Annotations:
         has_masks: whether at least one box has a segmentation.
         unusable: how many boxes nothing is learnt from, since they are
             smaller than a pixel or outside of their image.
+        contents: of the images, in their order.
     """
 
     path: Path
@@ -41,6 +59,7 @@ class Annotations:
     has_masks: bool
     unusable: int = 0
     ids: tuple[int | str, ...] = ()
+    contents: tuple[Content, ...] = ()
 
 
 def read_coco(path: str | Path) -> Annotations:
@@ -65,16 +84,27 @@ def read_coco(path: str | Path) -> Annotations:
     for image in images:
         _check_image(path, image)
     by_id = {image['id']: image for image in images}
-    unusable = 0
-    for box in boxes:
-        _check_box(path, box, by_id, category_ids)
-        unusable += not _is_usable(box, by_id[box['image_id']])
     classes = tuple(category.get('name') for category in categories)
     for name in classes:
         if not _is_text(name):
             raise UserError(f'{path}: a category has the name {name!r:.80}')
-        if classes.count(name) > 1:
+    for name in classes:
+        if [other.strip() for other in classes].count(name.strip()) > 1:
             raise UserError(f'{path}: two categories have the name {name!r}')
+    names = {category['id']: category['name'] for category in categories}
+    contents = {
+        number: Content((image['width'], image['height']))
+        for number, image in by_id.items()
+    }
+    unusable = 0
+    for box in boxes:
+        _check_box(path, box, by_id, category_ids)
+        usable = _is_usable(box, by_id[box['image_id']])
+        unusable += not usable
+        content, name = contents[box['image_id']], names[box['category_id']]
+        content.classes.add(name)
+        if usable and not box['iscrowd'] and not box.get('ignore'):
+            content.learnt.add(name)
     return Annotations(
         path,
         classes,
@@ -83,6 +113,7 @@ def read_coco(path: str | Path) -> Annotations:
         any(box.get('segmentation') for box in boxes),
         unusable,
         tuple(image['id'] for image in images),
+        tuple(contents.values()),
     )
 
 
@@ -256,13 +287,21 @@ def read_voc(
         raise UserError(f'image list {list_file} is not a text') from error
     # As mmengine splits it: other ends of lines belong to a name.
     ids = [line.rstrip('\r') for line in text.removesuffix('\n').split('\n')]
+    contents = []
     names, unusable = [], 0
     for number, image_id in enumerate(ids, 1):
         if not image_id.strip():
             raise UserError(f'image list {list_file}: line {number} is empty')
-        for name, is_usable in _read_xml(xml_dir / f'{image_id}.xml'):
+        path = xml_dir / f'{image_id}.xml'
+        root = _parse_xml(path)
+        content = Content(_size(path, root))
+        for name, usable, difficult in _objects(path, root, content.size):
             names.append(name)
-            unusable += not is_usable
+            unusable += not usable
+            content.classes.add(name)
+            if usable and not difficult:
+                content.learnt.add(name)
+        contents.append(content)
     if not names:
         raise UserError(f'image list {list_file}: no image has an object')
     return Annotations(
@@ -272,34 +311,53 @@ def read_voc(
         len(names),
         False,
         unusable,
+        contents=tuple(contents),
     )
 
 
-def _read_xml(path: Path) -> Iterable[tuple[str, bool]]:
-    """The class names of the objects in one XML file, checked.
-
-    With each, whether it is at least a pixel wide and high.
-    """
+def _parse_xml(path: Path) -> ET.Element:
     try:
-        root = ET.fromstring(_read(path))
+        return ET.fromstring(_read(path))
     except (ET.ParseError, ValueError, LookupError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
             f'annotation file {path} is not valid XML: {error}'
         ) from error
-    size = None
-    if root.find('size') is not None:
-        size = tuple(_side(path, root, key) for key in ('width', 'height'))
-        if size[0] * size[1] > MOST_PIXELS:
-            raise UserError(
-                f'{path}: size has {size[0]} x {size[1]} pixels, more than '
-                'OpenCV reads'
-            )
+
+
+def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
+    """Width and height of the image; None if the file does not say."""
+    if root.find('size') is None:
+        return None
+    width, height = (_side(path, root, key) for key in ('width', 'height'))
+    if width * height > MOST_PIXELS:
+        raise UserError(
+            f'{path}: size has {width} x {height} pixels, more than OpenCV '
+            'reads'
+        )
+    return width, height
+
+
+def _objects(
+    path: Path, root: ET.Element, size: tuple[int, int] | None
+) -> Iterable[tuple[str, bool, bool]]:
+    """The objects in one XML file, checked.
+
+    Yields:
+        the class name, whether the box is at least a pixel wide and high,
+        and whether the object is marked as difficult.
+    """
     for thing in root.findall('object'):
         name = thing.findtext('name')
         if not name:
             raise UserError(f'{path}: an object has no name')
+        if name != name.strip():
+            # XMLDataset takes it for another class than the bare name.
+            raise UserError(
+                f'{path}: the name {name!r:.80} of an object has white space '
+                'around it'
+            )
         box = {}
         for key in ('xmin', 'ymin', 'xmax', 'ymax'):
             text = thing.findtext(f'bndbox/{key}', '')
@@ -317,6 +375,7 @@ def _read_xml(path: Path) -> Iterable[tuple[str, bool]]:
         yield (
             name,
             min(box['xmax'] - box['xmin'], box['ymax'] - box['ymin']) >= 1,
+            difficult == '1',
         )
 
 

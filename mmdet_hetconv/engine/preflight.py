@@ -29,6 +29,7 @@ from .datasets import (
     type_name,
 )
 from .images import check_images
+from .left_out import check_anything_to_learn, tell_left_out
 from .processes import announce, is_first_process
 
 # How Python says that an argument is missing or unknown.
@@ -119,29 +120,48 @@ def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
     images: dict[str, Path] = {}
     for loader in loaders(cfg, roles):
         leaves = dict(leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'))
-        shown = [
-            _check_dataset(leaf, path, cfg) for path, leaf in leaves.items()
-        ]
-        for found, leaf in zip(shown, leaves.values()):
-            if found and found.unusable and loader == 'train_dataloader':
-                announce(
-                    f'{found.path}: {found.unusable} of {found.boxes} boxes '
-                    'are not learnt from: they are smaller than a pixel or '
-                    'outside of their image',
-                    logging.WARNING,
-                )
-            for image in found.images if found else ():
-                images.setdefault(_image_path(leaf, image), found.path)
-        evaluator = loader.replace('dataloader', 'evaluator')
+        shown = {
+            path: _check_dataset(leaf, path, cfg)
+            for path, leaf in leaves.items()
+        }
+        known = {path: found for path, found in shown.items() if found}
+        for path, found in known.items():
+            for image in found.images:
+                images.setdefault(_image_path(leaves[path], image), found.path)
         path, first = next(iter(leaves.items()))
+        classes = class_names(first, path)
+        if loader == 'train_dataloader':
+            _tell_not_learnt(leaves, known)
+            if known == shown:
+                check_anything_to_learn(list(known.values()), classes)
+        evaluator = loader.replace('dataloader', 'evaluator')
         check_evaluator(
             cfg.get(evaluator),
             evaluator,
-            shown if all(found and found.ids for found in shown) else (),
-            class_names(first, path),
+            [f for f in known.values() if f.ids] if known == shown else (),
+            classes,
         )
     for named_by in sorted(set(images.values())):
         check_images((i for i in images if images[i] == named_by), named_by)
+
+
+def _tell_not_learnt(
+    leaves: dict[str, dict], known: dict[str, Annotations]
+) -> None:
+    """Tell which images and boxes of a training set are not learnt from."""
+    for path, found in known.items():
+        left_out = tell_left_out(
+            leaves[path], path, found, class_names(leaves[path], path)
+        )
+        if left_out:
+            announce(left_out, logging.WARNING)
+        if found.unusable:
+            announce(
+                f'{found.path}: {found.unusable} of {found.boxes} boxes are '
+                'not learnt from: they are smaller than a pixel or outside '
+                'of their image',
+                logging.WARNING,
+            )
 
 
 def _image_path(dataset: dict, image: str) -> str:

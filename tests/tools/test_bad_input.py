@@ -230,6 +230,20 @@ TRAIN = {
         lambda w: w.set('val_evaluator.ann_file=no.json'),
         r'val_evaluator\.ann_file: .*no\.json does not exist',
     ),
+    'only crowds': (
+        lambda w: w.edit(
+            lambda c: [b.update(iscrowd=1) for b in c['annotations']]
+        ),
+        'instances_train2017.json: no box to learn from',
+    ),
+    'only small images': (
+        lambda w: w.set('train_dataloader.dataset.filter_cfg.min_size=999'),
+        '6 of 6 images of .*instances_train2017.json are not trained on',
+    ),
+    'categories that differ in white space': (
+        lambda w: w.edit(lambda c: c['categories'][1].update(name=' disc ')),
+        "two categories have the name 'disc'",
+    ),
     'evaluation of other images': (
         lambda w: w.set(f'val_evaluator.ann_file={w.json}'),
         r'val_evaluator\.ann_file: .*instances_train2017.json',
@@ -379,6 +393,10 @@ TRAIN = {
     'truncated XML': (
         lambda w: w.replace(w.xml, half, w.voc),
         'train_1.xml is not valid XML',
+    ),
+    'white space around a name': (
+        lambda w: w.in_xml('<name>disc', '<name> disc'),
+        "train_1.xml: the name ' disc' of an object has white space",
     ),
     'XML without xmax': (
         lambda w: w.in_xml('<xmax>24</xmax>', ''),
