@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -28,6 +29,7 @@ from .datasets import (
     loaders,
     type_name,
 )
+from .image_sizes import check_sizes, turns_images
 from .images import check_images
 from .left_out import check_anything_to_learn, tell_left_out
 from .processes import announce, is_first_process
@@ -116,8 +118,16 @@ def check_writable(folder: str | Path, what: str) -> None:
         ) from error
 
 
+class _Shown(NamedTuple):
+    """An image that a run reads: named by which file, as how large."""
+
+    by: Path
+    size: tuple[float, float] | None
+    turned: bool
+
+
 def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
-    images: dict[str, Path] = {}
+    images: dict[str, _Shown] = {}
     for loader in loaders(cfg, roles):
         leaves = dict(leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'))
         shown = {
@@ -126,8 +136,15 @@ def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
         }
         known = {path: found for path, found in shown.items() if found}
         for path, found in known.items():
-            for image in found.images:
-                images.setdefault(_image_path(leaves[path], image), found.path)
+            for image, content in zip(found.images, found.contents):
+                images.setdefault(
+                    _image_path(leaves[path], image),
+                    _Shown(
+                        found.path,
+                        content.size,
+                        turns_images(leaves[path].get('pipeline') or ()),
+                    ),
+                )
         path, first = next(iter(leaves.items()))
         classes = class_names(first, path)
         if loader == 'train_dataloader':
@@ -141,8 +158,16 @@ def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
             [f for f in known.values() if f.ids] if known == shown else (),
             classes,
         )
-    for named_by in sorted(set(images.values())):
-        check_images((i for i in images if images[i] == named_by), named_by)
+    for named_by in sorted({shown.by for shown in images.values()}):
+        named = {i: s for i, s in images.items() if s.by == named_by}
+        check_images(named, named_by)
+        for turned in (True, False):
+            sizes = [
+                (image, shown.size)
+                for image, shown in named.items()
+                if shown.size and shown.turned == turned
+            ]
+            check_sizes(sizes, turned, named_by)
 
 
 def _tell_not_learnt(

@@ -244,6 +244,10 @@ TRAIN = {
         lambda w: w.edit(lambda c: c['categories'][1].update(name=' disc ')),
         "two categories have the name 'disc'",
     ),
+    'width and height exchanged': (
+        lambda w: w.edit(lambda c: c['images'][2].update(width=48, height=64)),
+        'train_2.jpg is loaded with 64 x 48 pixels, but .* has 48 x 64',
+    ),
     'evaluation of other images': (
         lambda w: w.set(f'val_evaluator.ann_file={w.json}'),
         r'val_evaluator\.ann_file: .*instances_train2017.json',
