@@ -79,6 +79,8 @@ def _detect(
         lambda names: track(names, 'Detecting', total=len(source))
     ):
         image_id = truth.image_id(picture.name) if truth else None
+        if image_id is not None:
+            truth.check_size(image_id, picture.name, picture.pixels)
         found = []
         for side, labels, mine in zip(sides, relabel, results):
             (sample,) = side.inferencer.detect([picture.pixels])

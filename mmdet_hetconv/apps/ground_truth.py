@@ -4,7 +4,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from numpy import ndarray
+
 from ..engine.annotations import read_coco
+from ..engine.image_sizes import check_size
 from ..errors import UserError
 
 
@@ -37,6 +40,10 @@ class GroundTruth:
             self._by_name[name] = image['id']
             last = PurePosixPath(name).name
             self._by_last.setdefault(last, []).append(image['id'])
+        self._sizes = {
+            image['id']: (image['width'], image['height'])
+            for image in self.content['images']
+        }
         self._boxes: dict[int, list[dict]] = {}
         for box in self.content['annotations']:
             self._boxes.setdefault(box['image_id'], []).append(box)
@@ -50,6 +57,15 @@ class GroundTruth:
             return self._by_name[name]
         ids = self._by_last.get(PurePosixPath(name).name, [])
         return ids[0] if len(ids) == 1 else None
+
+    def check_size(self, image_id: int, name: str, pixels: ndarray) -> None:
+        """Raise UserError for an image of another size than annotated.
+
+        Shape:
+            pixels: (H, W, C).
+        """
+        height, width = pixels.shape[:2]
+        check_size(name, self._sizes[image_id], (width, height), self.path)
 
     def category_ids(self, classes: Iterable[str]) -> list[int]:
         """The ids of classes.

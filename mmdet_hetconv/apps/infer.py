@@ -55,6 +55,10 @@ def infer(args: argparse.Namespace) -> None:
         write = _writer(source, args.out_dir, stack)
         try:
             for batch in _batches(pictures, args.batch_size):
+                for picture in batch if truth else ():
+                    truth.check_size(
+                        image_id(picture.name), picture.name, picture.pixels
+                    )
                 samples = inferencer.detect([p.pixels for p in batch])
                 for picture, sample in zip(batch, samples):
                     count += 1

@@ -69,13 +69,12 @@ def check_sizes(
                 continue
             on_side = turned and orientation >= 5
             loaded = bitmap[::-1] if on_side else bitmap
-            off = max(abs(a - b) for a, b in zip(size, loaded))
-            if off > _ROUNDING_PX:
+            try:
+                check_size(path, size, loaded, named_by, on_side)
+            except UserError:
                 pool.shutdown(cancel_futures=True)
-                raise UserError(
-                    _other_size(path, size, loaded, on_side, named_by)
-                )
-            if off:
+                raise
+            if tuple(size) != loaded:
                 rounded.append(path)
     if rounded:
         announce(
@@ -85,10 +84,26 @@ def check_sizes(
         )
 
 
-def _other_size(path, size, loaded, on_side: bool, named_by) -> str:
+def check_size(
+    path: str,
+    declared: tuple[float, float],
+    loaded: tuple[int, int],
+    named_by: Path,
+    on_side: bool = False,
+) -> None:
+    """Compare one image's width and height with its annotations'.
+
+    Args:
+        on_side: whether its EXIF orientation exchanged the two.
+
+    Raises:
+        UserError: they differ by more than two pixels.
+    """
+    if max(abs(a - b) for a, b in zip(declared, loaded)) <= _ROUNDING_PX:
+        return
     turned = ', turned by its EXIF orientation' if on_side else ''
-    return (
+    raise UserError(
         f'image {path} is loaded with {loaded[0]} x {loaded[1]} pixels'
-        f'{turned}, but {named_by} has {size[0]:g} x {size[1]:g}: its boxes '
-        'would be in other places'
+        f'{turned}, but {named_by} has {declared[0]:g} x {declared[1]:g}: its '
+        'boxes would be in other places'
     )

@@ -219,3 +219,16 @@ def test_bad_input(world, tmp_path, case):
     words = argv(world, '--out', tmp_path / 'out', *make(world, tmp_path))
     assert message in error_of(compare, *words)
     assert not (tmp_path / 'out' / 'index.html').exists()
+
+
+def test_images_of_another_size_than_annotated(world, tmp_path):
+    """The truth would be in other places than the detections."""
+    content = json.loads(world.ann_file.read_text())
+    content['images'][1].update(width=48, height=64)
+    ann_file = tmp_path / 'turned.json'
+    ann_file.write_text(json.dumps(content))
+    out = tmp_path / 'page'
+    words = ('--images', world.images, '--ann-file', ann_file, '--out', out)
+    message = error_of(compare, *argv(world, *words))
+    assert 'val_1.jpg is loaded with 64 x 48 pixels, but' in message
+    assert not list(out.glob('*'))
