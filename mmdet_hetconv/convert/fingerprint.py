@@ -1,6 +1,6 @@
 """What a network computes on one batch, to compare it with another one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,9 @@ TOLERANCE = 1e-4
 REGION_TOLERANCE = 0.05
 
 
-def find_tensors(value: object, seen: set[int] | None = None) -> Iterator:
+def find_tensors(
+    value: object, seen: set[int] | None = None
+) -> Iterator[Tensor]:
     """All tensors in tuples, lists, mappings and attributes of objects."""
     seen = set() if seen is None else seen
     if id(value) in seen or isinstance(value, nn.Module | type):
@@ -33,7 +35,10 @@ def find_tensors(value: object, seen: set[int] | None = None) -> Iterator:
 
 
 def run_watched(
-    model: nn.Module, batch: object, forward: Forward, hook
+    model: nn.Module,
+    batch: object,
+    forward: Forward,
+    hook: Callable[[str], Callable],
 ) -> list[Tensor]:
     """Run a network with a hook on all modules without children.
 
