@@ -9,212 +9,21 @@ order itself where it cannot be folded, and permutes while it runs.
 """
 
 import itertools
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
+from .axes import find_axes
+from .fingerprint import take_fingerprint
 from .pairing import find_pairs
 from .patches import sample_positions, take_patches
 from .permute import Loss, choose_blocks, in_order, lost_energy
 from .trace import Forward
 
-# What treats every channel alike, besides batch norm.
-CHANNEL_WISE = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.SiLU,
-    nn.GELU,
-    nn.Hardswish,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Identity,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.Upsample,
-)
-# How far the norms of activations may move under a permutation.
-TOLERANCE = 1e-4
 # Output positions per layer that covariances are taken from.
 POSITIONS = 10_000
-
-
-@dataclass
-class Axis:
-    """The channels between convolutions, which may be put in another order.
-
-    Attributes:
-        size: the number of channels.
-        writers: convolutions that have them as filters.
-        norms: batch norms on them.
-        readers: convolutions that have them as channels.
-        open: whether something else was seen to use them.
-    """
-
-    size: int
-    writers: set[str] = field(default_factory=set)
-    norms: set[str] = field(default_factory=set)
-    readers: set[str] = field(default_factory=set)
-    open: bool = False
-
-    def permute(self, modules: dict[str, nn.Module], order: Tensor) -> None:
-        """Put the channels in another order, in place."""
-        for name in self.writers:
-            for parameter in modules[name].parameters():
-                parameter.copy_(parameter[order.to(parameter.device)])
-        for name in self.norms:
-            norm = modules[name]
-            for value in (*norm.parameters(), *norm.buffers()):
-                if value.dim() == 1:  # all but num_batches_tracked
-                    value.copy_(value[order.to(value.device)])
-        for name in self.readers:
-            weight = modules[name].weight
-            weight.copy_(weight[:, order.to(weight.device)])
-
-
-class _AxisFinder:
-    """Follows tensors through the modules of one forward pass."""
-
-    def __init__(self) -> None:
-        self.axes: list[Axis] = []
-        self._tensors: dict[int, tuple[weakref.ref, Axis]] = {}
-        self._read: dict[str, Axis | None] = {}
-        self._written: dict[str, Axis] = {}
-
-    def _axis_of(self, x: object) -> Axis | None:
-        reference, axis = self._tensors.get(id(x), (None, None))
-        return axis if reference is not None and reference() is x else None
-
-    def _mark(self, x: Tensor, axis: Axis) -> None:
-        self._tensors[id(x)] = weakref.ref(x), axis
-
-    def follow(
-        self, name: str, module: nn.Module, args: tuple, y: object
-    ) -> None:
-        """Take note of one call of a module without children."""
-        axes = [self._axis_of(x) for x in args if isinstance(x, Tensor)]
-        axis = axes[0] if len(axes) == 1 else None
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
-            if self._read.setdefault(name, axis) is not axis:
-                # Shared by several places: all of them stay as they are.
-                for each in (axis, self._read[name]):
-                    if each is not None:
-                        each.open = True
-            if axis is not None:
-                axis.readers.add(name)
-            if name not in self._written:
-                self._written[name] = Axis(module.out_channels, {name})
-                self.axes.append(self._written[name])
-            self._mark(y, self._written[name])
-        elif axis is not None and isinstance(module, _BatchNorm):
-            axis.norms.add(name)
-            self._mark(y, axis)
-        elif axis is not None and isinstance(module, CHANNEL_WISE):
-            self._mark(y, axis)
-        else:
-            for axis in axes:
-                if axis is not None:
-                    axis.open = True
-
-
-def _watch_leaves(model: nn.Module, hook) -> list:
-    return [
-        module.register_forward_hook(hook(name))
-        for name, module in model.named_modules()
-        if not any(module.children())
-    ]
-
-
-def _run(model: nn.Module, batch: object, forward: Forward, hook) -> None:
-    handles = _watch_leaves(model, hook)
-    try:
-        with torch.no_grad():
-            forward(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _fingerprint(
-    model: nn.Module, batch: object, forward: Forward
-) -> list[float]:
-    """Norms of activations, which a right permutation does not change.
-
-    Of all modules that work on the images; what is done with single RoIs
-    also depends on rounding, by way of their ranking.
-    """
-    norms: list[float] = []
-    images = 0
-
-    def hook(name: str):
-        def note(module: nn.Module, args: tuple, y: object) -> None:
-            nonlocal images
-            if isinstance(y, Tensor) and y.dim():
-                images = images or len(y)
-                if len(y) == images:
-                    norms.append(y.double().norm().item())
-
-        return note
-
-    _run(model, batch, forward, hook)
-    return norms
-
-
-def _alike(one: list[float], other: list[float]) -> bool:
-    return len(one) == len(other) and all(
-        abs(a - b) <= TOLERANCE * max(abs(a), abs(b), 1e-12)
-        for a, b in zip(one, other)
-    )
-
-
-def find_axes(model: nn.Module, batch: object, forward: Forward) -> list[Axis]:
-    """All axes of a network, those with readers and nothing else not `open`.
-
-    What a network does between its modules (a sum, a concatenation) cannot be
-    seen from outside. So every axis that looks closed is shuffled, and is
-    open after all if an activation's norm then changes. The weights are put
-    back as they were.
-    """
-    finder = _AxisFinder()
-
-    def hook(name: str):
-        def note(module: nn.Module, args: tuple, y: object) -> None:
-            finder.follow(name, module, args, y)
-
-        return note
-
-    _run(model, batch, forward, hook)
-    modules = dict(model.named_modules())
-    generator = torch.Generator().manual_seed(0)
-    truth = _fingerprint(model, batch, forward)
-    closed = [axis for axis in finder.axes if axis.readers and not axis.open]
-
-    def survives(axes: list[Axis]) -> bool:
-        orders = [
-            torch.randperm(axis.size, generator=generator) for axis in axes
-        ]
-        for axis, order in zip(axes, orders):
-            axis.permute(modules, order)
-        same = _alike(truth, _fingerprint(model, batch, forward))
-        for axis, order in zip(axes, orders):
-            axis.permute(modules, order.argsort())
-        return same
-
-    with torch.no_grad():
-        if not survives(closed):
-            for axis in closed:
-                axis.open = not survives([axis])
-    for axis in finder.axes:
-        axis.open |= not axis.readers
-    return finder.axes
 
 
 def _tap_covariances(
@@ -331,11 +140,12 @@ def rearrange(
     blocks = choose_blocks(list(losses.values()), free)
     orders = {i: blocks[i].argsort(stable=True) for i in free}
     folded = {i: order for i, order in orders.items() if i < len(axes)}
-    truth = _fingerprint(dense, batches[0], forward)
+    truth = take_fingerprint(dense, batches[0], forward)
     with torch.no_grad():
         for i, order in folded.items():
             axes[i].permute(modules, order)
-        if not _alike(truth, _fingerprint(dense, batches[0], forward)):
+        permuted = take_fingerprint(dense, batches[0], forward)
+        if not truth.is_like(permuted, {axes[i].size for i in folded}):
             for i, order in folded.items():
                 axes[i].permute(modules, order.argsort())
             raise RuntimeError(

@@ -9,6 +9,7 @@ MobileNet. Source: Singh et al., CVPR 2019, sections 3.3 and 3.4 ("GWC + PWC",
 
 import math
 
+import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
@@ -50,6 +51,8 @@ class GroupPointwiseConv2d(nn.Module):
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = 'zeros',
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         *,
         conv_groups: int,
     ):
@@ -73,23 +76,35 @@ class GroupPointwiseConv2d(nn.Module):
             conv_groups,
             False,
             padding_mode,
+            device=device,
+            dtype=dtype,
         )
-        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
+        self.pointwise = nn.Conv2d(
+            in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype
+        )
         self.kernel_size = self.groupwise.kernel_size
         self.stride = self.groupwise.stride
         self.padding = self.groupwise.padding
         self.dilation = self.groupwise.dilation
         self.padding_mode = padding_mode
 
+    def reset_parameters(self) -> None:
+        """nn.Conv2d's initialisation of both convolutions."""
+        self.groupwise.reset_parameters()
+        self.pointwise.reset_parameters()
+
     def apply(self, fn: Initialise) -> 'GroupPointwiseConv2d':
         """nn.Module's; initialisers of mmengine see each group by itself."""
         if not is_initialiser(fn):
             return super().apply(fn)
+        name = type(self).__name__
         weights = self.groupwise.weight.detach()
         for weight in weights.chunk(self.groupwise.groups):
             taps = weight[0, 0].numel()
-            draw(fn, weight.shape[1] * taps, weight.shape[0] * taps, weight)
-        self.pointwise.apply(fn)
+            fans = weight.shape[1] * taps, weight.shape[0] * taps
+            draw(fn, name, *fans, weight)
+        fans = self.in_channels, self.out_channels
+        draw(fn, name, *fans, self.pointwise.weight, self.pointwise.bias)
         return self
 
     def forward(self, x: Tensor) -> Tensor:

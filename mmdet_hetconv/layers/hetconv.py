@@ -20,6 +20,7 @@ from .initialising import Initialise, draw, is_initialiser
 from .loading import report_projected
 
 ARRANGEMENTS = ('blocked', 'shifted', 'permuted')
+PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')  # nn.Conv2d's
 
 
 def check_part(p: int, arrangement: str) -> None:
@@ -127,7 +128,8 @@ class HetConv2d(nn.Module):
 
     Raises:
         ValueError: p < 1 or not a divisor of both channel numbers; an even
-            kernel; groups other than 1; an unknown arrangement.
+            kernel; groups other than 1; an unknown arrangement or
+            padding_mode.
 
     A state dict may hold the dense layer's ``weight`` (and ``bias``) in place
     of this layer's: it is projected, see :func:`functional.project_dense`.
@@ -161,6 +163,11 @@ class HetConv2d(nn.Module):
     ):
         super().__init__()
         check_part(p, arrangement)
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(
+                f'HetConv: padding_mode must be one of {PADDING_MODES}, got '
+                f'{padding_mode!r}'
+            )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _pair(kernel_size)
@@ -218,25 +225,38 @@ class HetConv2d(nn.Module):
                 dtype=dtype,
             )
         )
-        if arrangement == 'shifted':
-            order = functional.residue_order(in_channels, p)
-            place = functional.residue_order(out_channels, p).argsort()
-        elif arrangement == 'permuted':
-            order, place = (
-                torch.arange(in_channels),
-                torch.arange(out_channels),
-            )
-        else:
-            order = place = None
         # x[:, input_order] has blocked channels; so has the output before
         # [:, output_order]. In the state dict, so that weights of one
         # arrangement are never taken for those of another.
-        self.register_buffer('input_order', order)
-        self.register_buffer('output_order', place)
+        names = 'input_order', 'output_order'
+        for name, order in zip(names, self._first_orders()):
+            if order is not None:
+                order = order.to(self.grouped.weight.device)
+            self.register_buffer(name, order)
         self.reset_parameters()
 
+    def _first_orders(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """The two orders of a layer that no weights were loaded into."""
+        channels, filters = self.in_channels, self.out_channels
+        if self.arrangement == 'shifted':
+            order = functional.residue_order(channels, self.p)
+            place = functional.residue_order(filters, self.p).argsort()
+            return order, place
+        if self.arrangement == 'permuted':
+            return torch.arange(channels), torch.arange(filters)
+        return None, None
+
+    @torch.no_grad()
     def reset_parameters(self) -> None:
-        """nn.Conv2d's initialisation with the filter's true fan-in."""
+        """nn.Conv2d's initialisation with the filter's true fan-in.
+
+        The orders of channels are the first ones again, as after
+        ``to_empty()`` they have to be.
+        """
+        order, place = self._first_orders()
+        if order is not None:
+            self.input_order.copy_(order)
+            self.output_order.copy_(place)
         fan_in = functional.taps_per_filter(
             self.in_channels, self.kernel_size, self.p
         )
@@ -246,14 +266,16 @@ class HetConv2d(nn.Module):
 
     def apply(self, fn: Initialise) -> 'HetConv2d':
         """nn.Module's; initialisers of mmengine see the filter's fans."""
-        if self.pointwise is None or not is_initialiser(fn):
+        if not is_initialiser(fn):
             return super().apply(fn)
+        name = type(self).__name__
         fans = [
             functional.taps_per_filter(channels, self.kernel_size, self.p)
             for channels in (self.in_channels, self.out_channels)
         ]
-        draw(fn, *fans, self.grouped.weight, self.grouped.bias)
-        draw(fn, *fans, self.pointwise.weight)
+        draw(fn, name, *fans, self.grouped.weight, self.grouped.bias)
+        if self.pointwise is not None:
+            draw(fn, name, *fans, self.pointwise.weight)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -305,10 +327,13 @@ class HetConv2d(nn.Module):
             weight: (N, M, Kh, Kw); bias: (N,).
         """
         state = {}
-        if self.input_order is not None:
+        order, place = self.input_order, self.output_order
+        if order is not None:
+            if order.is_meta:
+                order, place = self._first_orders()
             state = dict(
-                input_order=self.input_order.to(weight.device),
-                output_order=self.output_order.to(weight.device),
+                input_order=order.to(weight.device),
+                output_order=place.to(weight.device),
             )
             filters = state['output_order'].argsort()
             weight = weight[filters][:, state['input_order']]
@@ -352,8 +377,9 @@ class HetConv2d(nn.Module):
             for name, value in self.project(dense, bias).items():
                 state_dict[prefix + name] = value
             report_projected()
-        for name in ('input_order', 'output_order'):
-            self._check_order(name, state_dict, prefix, error_msgs)
+        names = 'input_order', 'output_order'
+        for name, first in zip(names, self._first_orders()):
+            self._check_order(name, first, state_dict, prefix, error_msgs)
         super()._load_from_state_dict(
             state_dict,
             prefix,
@@ -364,23 +390,34 @@ class HetConv2d(nn.Module):
             error_msgs,
         )
 
-    def _check_order(self, name, state_dict, prefix, error_msgs) -> None:
-        """Refuse weights of another arrangement: they are another function."""
-        if prefix + 'grouped.weight' not in state_dict:
+    def _check_order(
+        self,
+        name: str,
+        first: Tensor | None,
+        state_dict: dict,
+        prefix: str,
+        error_msgs: list[str],
+    ) -> None:
+        """Refuse weights of another arrangement: they are another function.
+
+        Args:
+            first: what the layer had before anything was loaded.
+        """
+        weight = state_dict.get(prefix + 'grouped.weight')
+        if weight is None:
             return
-        mine, theirs = getattr(self, name), state_dict.get(prefix + name)
+        theirs = state_dict.get(prefix + name)
         if self.arrangement == 'permuted':
-            identity = torch.arange(len(mine))
             if theirs is None:  # weights of the 'blocked' arrangement
-                state_dict[prefix + name] = identity
-            elif not torch.equal(theirs.cpu().sort().values, identity):
+                state_dict[prefix + name] = first.to(weight.device)
+            elif not torch.equal(theirs.cpu().sort().values, first):
                 error_msgs.append(
-                    f'{prefix}{name}: no permutation of {len(mine)} channels'
+                    f'{prefix}{name}: no permutation of {len(first)} channels'
                 )
             return
-        same = (mine is None) == (theirs is None)
-        if same and mine is not None:
-            same = torch.equal(mine, theirs.to(mine.device))
+        same = (first is None) == (theirs is None)
+        if same and first is not None:
+            same = torch.equal(first, theirs.cpu())
         if not same:
             error_msgs.append(
                 f"{prefix}{name}: the checkpoint's channel arrangement is "

@@ -21,6 +21,7 @@ def is_initialiser(fn: Initialise) -> bool:
 @torch.no_grad()
 def draw(
     fn: Initialise,
+    name: str,
     fan_in: int,
     fan_out: int,
     weight: Tensor,
@@ -31,13 +32,20 @@ def draw(
     What the initialiser leaves alone, because it is for other layers, stays.
 
     Args:
+        name: the layer's class. The initialiser may be for it or for Conv2d.
         fan_in: inputs that one output depends on.
         fan_out: outputs that one input contributes to.
         weight: of any shape, at most fan_in * fan_out numbers.
         bias: at most fan_out numbers.
     """
+    # mmengine compares the names of a module's class and of its bases.
     conv = nn.utils.skip_init(
-        nn.Conv2d, fan_in, fan_out, 1, device=weight.device, dtype=weight.dtype
+        type(name, (nn.Conv2d,), {}),
+        fan_in,
+        fan_out,
+        1,
+        device=weight.device,
+        dtype=weight.dtype,
     )
     for parameter in conv.parameters():
         parameter.fill_(torch.nan)

@@ -239,6 +239,8 @@ def test_traces():
         (dict(arrangement='x'), r"'permuted'\), got 'x'"),
         (dict(padding='full'), r"got 'full'"),
         (dict(padding='same', stride=2), r'needs stride 1'),
+        (dict(padding_mode='constant'), r"'circular'\), got 'constant'"),
+        (dict(padding_mode='foo'), r"'circular'\), got 'foo'"),
     ],
 )
 def test_wrong_arguments(arguments, message):

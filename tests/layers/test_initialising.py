@@ -119,3 +119,44 @@ def test_a_group_has_its_own_fans(groups):
     std = math.sqrt(2 / 64)
     assert float(layer.pointwise.weight.std()) == pytest.approx(std, rel=0.05)
     assert (layer.pointwise.bias == 0).all()
+
+
+@pytest.mark.parametrize('p', [1, P])
+@pytest.mark.parametrize('layer', ['HetConv2d', ['Linear', 'HetConv2d']])
+def test_an_initialiser_may_name_het_conv(layer, p):
+    """The last one that is for a layer counts, as for all layers."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        HetConv2d(CHANNELS, FILTERS, 3, p=p), nn.Conv2d(CHANNELS, FILTERS, 3)
+    )
+    both = dict(type='Normal', layer='Conv2d', std=0.5)
+    own = dict(type='Kaiming', layer=layer, bias=0.25)
+    initialize(net, [both, own])
+    std = math.sqrt(2 / (FILTERS * (9 + p - 1) / p))
+    branches = [net[0].grouped, net[0].pointwise]
+    for branch in branches[: 2 if p > 1 else 1]:
+        assert float(branch.weight.std()) == pytest.approx(std, rel=0.05)
+    assert (net[0].grouped.bias == 0.25).all()
+    assert float(net[1].weight.std()) == pytest.approx(0.5, rel=0.05)
+    assert (net[1].bias == 0).all()
+
+
+def test_an_override_may_follow_the_name_of_het_conv():
+    net = nn.Sequential(make(), make())
+    override = dict(type='Constant', name='1', val=2)
+    cfg = dict(type='Normal', layer='HetConv2d', std=0.1, override=override)
+    initialize(net, cfg)
+    assert float(net[0].grouped.weight.std()) == pytest.approx(0.1, rel=0.05)
+    assert (net[1].grouped.weight == 2).all()
+    assert (net[1].pointwise.weight == 2).all()
+
+
+def test_an_initialiser_may_name_the_rivals():
+    torch.manual_seed(0)
+    net = nn.Sequential(GroupPointwiseConv2d(96, 64, 3, conv_groups=4))
+    cfg = dict(type='Kaiming', layer='GroupPointwiseConv2d', bias=0.25)
+    initialize(net, cfg)
+    for conv, fan_out in ((net[0].groupwise, 9 * 24), (net[0].pointwise, 64)):
+        std = math.sqrt(2 / fan_out)
+        assert float(conv.weight.std()) == pytest.approx(std, rel=0.05)
+    assert (net[0].pointwise.bias == 0.25).all()

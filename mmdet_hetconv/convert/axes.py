@@ -1,0 +1,174 @@
+"""Where the channels of a network may stand in any order.
+
+Between a convolution and those that read its output, through batch norms,
+activations and pooling only, and where nothing else looks at them, least of
+all what the network returns.
+"""
+
+import weakref
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .fingerprint import run_watched, take_fingerprint
+from .trace import Forward
+
+# What treats every channel alike, besides batch norm.
+CHANNEL_WISE = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.SiLU,
+    nn.GELU,
+    nn.Hardswish,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.Upsample,
+)
+
+
+@dataclass
+class Axis:
+    """The channels between convolutions, which may be put in another order.
+
+    Attributes:
+        size: the number of channels.
+        writers: convolutions that have them as filters.
+        norms: batch norms on them.
+        readers: convolutions that have them as channels.
+        open: whether something else was seen to use them.
+    """
+
+    size: int
+    writers: set[str] = field(default_factory=set)
+    norms: set[str] = field(default_factory=set)
+    readers: set[str] = field(default_factory=set)
+    open: bool = False
+
+    def permute(self, modules: dict[str, nn.Module], order: Tensor) -> None:
+        """Put the channels in another order, in place."""
+        for name in self.writers:
+            for parameter in modules[name].parameters():
+                parameter.copy_(parameter[order.to(parameter.device)])
+        for name in self.norms:
+            norm = modules[name]
+            for value in (*norm.parameters(), *norm.buffers()):
+                if value.dim() == 1:  # all but num_batches_tracked
+                    value.copy_(value[order.to(value.device)])
+        for name in self.readers:
+            weight = modules[name].weight
+            weight.copy_(weight[:, order.to(weight.device)])
+
+
+class _AxisFinder:
+    """Follows tensors through the modules of one forward pass."""
+
+    def __init__(self) -> None:
+        self.axes: list[Axis] = []
+        self._tensors: dict[int, tuple[weakref.ref, Axis]] = {}
+        self._storages: dict[StorageWeakRef, Axis] = {}
+        self._read: dict[str, Axis | None] = {}
+        self._written: dict[str, Axis] = {}
+
+    def _axis_of(self, x: object) -> Axis | None:
+        reference, axis = self._tensors.get(id(x), (None, None))
+        return axis if reference is not None and reference() is x else None
+
+    def _mark(self, x: Tensor, axis: Axis) -> None:
+        self._tensors[id(x)] = weakref.ref(x), axis
+        self._storages[StorageWeakRef(x.untyped_storage())] = axis
+
+    def open_returned(self, outputs: list[Tensor]) -> None:
+        """Take note of what the network returns, whole or views of it."""
+        for y in outputs:
+            axis = self._storages.get(StorageWeakRef(y.untyped_storage()))
+            if axis is not None:
+                axis.open = True
+
+    def follow(
+        self, name: str, module: nn.Module, args: tuple, y: object
+    ) -> None:
+        """Take note of one call of a module without children."""
+        axes = [self._axis_of(x) for x in args if isinstance(x, Tensor)]
+        axis = axes[0] if len(axes) == 1 else None
+        if isinstance(module, nn.Conv2d) and module.groups == 1:
+            if self._read.setdefault(name, axis) is not axis:
+                # Shared by several places: all of them stay as they are.
+                for each in (axis, self._read[name]):
+                    if each is not None:
+                        each.open = True
+            if axis is not None:
+                axis.readers.add(name)
+            if name not in self._written:
+                self._written[name] = Axis(module.out_channels, {name})
+                self.axes.append(self._written[name])
+            self._mark(y, self._written[name])
+        elif axis is not None and isinstance(module, _BatchNorm):
+            axis.norms.add(name)
+            self._mark(y, axis)
+        elif axis is not None and isinstance(module, CHANNEL_WISE):
+            self._mark(y, axis)
+        else:
+            for axis in axes:
+                if axis is not None:
+                    axis.open = True
+
+
+def _random_cycle(size: int, generator: torch.Generator) -> Tensor:
+    """An order that leaves nothing where it was, (size,)."""
+    chain = torch.randperm(size, generator=generator)
+    order = torch.empty_like(chain)
+    order[chain] = chain.roll(1)
+    return order
+
+
+def find_axes(model: nn.Module, batch: object, forward: Forward) -> list[Axis]:
+    """All axes of a network, those with readers and nothing else not `open`.
+
+    What a network does between its modules (a sum, a concatenation) cannot be
+    seen from outside. So every axis that looks closed is shuffled, and is
+    open after all if an output or an activation's norm then changes. The
+    weights are put back as they were.
+
+    Raises:
+        ValueError: the network returns no tensor.
+    """
+    finder = _AxisFinder()
+
+    def hook(name: str):
+        def note(module: nn.Module, args: tuple, y: object) -> None:
+            finder.follow(name, module, args, y)
+
+        return note
+
+    finder.open_returned(run_watched(model, batch, forward, hook))
+    modules = dict(model.named_modules())
+    generator = torch.Generator().manual_seed(0)
+    truth = take_fingerprint(model, batch, forward)
+    closed = [axis for axis in finder.axes if axis.readers and not axis.open]
+
+    def survives(axes: list[Axis]) -> bool:
+        orders = [_random_cycle(axis.size, generator) for axis in axes]
+        for axis, order in zip(axes, orders):
+            axis.permute(modules, order)
+        shuffled = take_fingerprint(model, batch, forward)
+        for axis, order in zip(axes, orders):
+            axis.permute(modules, order.argsort())
+        return truth.is_like(shuffled, {axis.size for axis in axes})
+
+    with torch.no_grad():
+        if not survives(closed):
+            for axis in closed:
+                axis.open = not survives([axis])
+    for axis in finder.axes:
+        axis.open |= not axis.readers
+    return finder.axes
