@@ -7,7 +7,8 @@ r"""The paper's CIFAR-10 table: networks, P and rivals, one row per training.
 DIR holds the official python batches, or mosaics (see cifar_data.py). P = 1
 is the standard convolution. Rows go to benchmarks/results/cifar10.csv when
 their training ends; those that are there are skipped, so a run that was
-stopped goes on where it was. `python tools/report.py` draws what is there.
+stopped goes on where it was. `python -m benchmarks.report` draws what is
+there.
 """
 
 import argparse

@@ -3,7 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...table import markdown_table, read_rows, share_saved, with_unit
+from mmdet_hetconv.table import (
+    markdown_table,
+    read_rows,
+    share_saved,
+    with_unit,
+)
+
 from . import plots
 from .rows import (
     CLASSIFIER,

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from ...errors import UserError
-from ...table import markdown_table
+from mmdet_hetconv.errors import UserError
+from mmdet_hetconv.table import markdown_table
+
 from .rows import Row, column, grouped, origin
 
 

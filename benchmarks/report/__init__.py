@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import UserError
-from ...table import read_rows
+from mmdet_hetconv.errors import UserError
+from mmdet_hetconv.table import read_rows
+
 from . import accuracy, conversion, cost, detection, latency, overfitting
 from .rows import Row
 
@@ -102,7 +103,7 @@ def write_results(folder: str | Path, out: str | Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     parts = [
         '# Results\n',
-        'Written by `python tools/report.py` from the CSV files of '
+        'Written by `python -m benchmarks.report` from the CSV files of '
         '`benchmarks/results`: do not edit it. dense is the network as it is '
         '(MobileNet: its depth-wise pairs); dwc is depth-wise, gwcN '
         'group-wise with N groups, each with a point-wise convolution; hetP '

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...table import markdown_table
+from mmdet_hetconv.table import markdown_table
+
 from .rows import Row, flags, origin
 
 

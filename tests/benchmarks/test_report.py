@@ -7,10 +7,11 @@ from statistics import mean, stdev
 
 import pytest
 
-from mmdet_hetconv.analysis.results import write_results
+from benchmarks.report import write_results
+from benchmarks.report.__main__ import main
 from mmdet_hetconv.errors import UserError
 from mmdet_hetconv.table import share_saved, with_unit
-from tests.tools.entry import error_of, load_main
+from tests.tools.entry import error_of
 
 MACHINE = dict(machine='a computer', torch='9.8.7', date='2031-01-02')
 MACS = dict(dense=31_111_000, het2=17_222_000, het4=10_333_000)
@@ -330,7 +331,7 @@ def test_a_table_without_dense_is_refused(results, tmp_path, name):
 
     edit(results / f'{name}.csv', drop)
     out = ('--results', results, '--out', tmp_path)
-    message = error_of(load_main('report'), *out)
+    message = error_of(main, *out)
     assert f'{name}.csv' in message and 'no row of the dense' in message
     assert not (tmp_path / 'README.md').exists()
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...errors import UserError
-from ...table import markdown_table
+from mmdet_hetconv.errors import UserError
+from mmdet_hetconv.table import markdown_table
+
 from .rows import Row, flags, grouped, number, options, origin, setting
 
 CONVERSION = ('network', 'width', 'dense_epochs', 'batch_size', 'lr', 'amp')

@@ -1,18 +1,18 @@
-#!/usr/bin/env python
 """Draw all measured results and write the page docs/results/README.md."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdet_hetconv.analysis.results import write_results
 from mmdet_hetconv.errors import one_sentence
 
-ROOT = Path(__file__).parents[1]
+from . import write_results
+
+ROOT = Path(__file__).parents[2]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='report.py', description=__doc__)
+    parser = argparse.ArgumentParser(prog='report', description=__doc__)
     parser.add_argument(
         '--results',
         metavar='DIR',
@@ -30,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    with one_sentence('report.py'):
+    with one_sentence('report'):
         print(write_results(args.results, args.out))
 
 
