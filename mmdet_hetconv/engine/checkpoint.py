@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..layers import HetConv2d, residue_order
 from .processes import announce
-from .safe_globals import allow_training_checkpoints
+from .safe_globals import training_checkpoints
 
 # What Runner.resume() of mmengine reads.
 _RESUME_KEYS = ('state_dict', 'meta', 'message_hub')
@@ -44,11 +44,11 @@ def read_checkpoint(path: str | Path) -> dict:
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f'checkpoint {path} does not exist')
-    # Again: onedl-mmengine allows the same classes while it loads a file, and
-    # takes them off torch's list afterwards.
-    allow_training_checkpoints()
     try:
-        with explained_unpickling(f'checkpoint {path}'):
+        with (
+            explained_unpickling(f'checkpoint {path}'),
+            training_checkpoints(),
+        ):
             content = torch.load(path, map_location='cpu', weights_only=True)
     except UserError:
         raise

@@ -28,7 +28,7 @@ from .folders import find_data
 from .images import check_images
 from .own_data import use_own_data
 from .processes import announce
-from .safe_globals import unpickle_weights_only
+from .safe_globals import load_weights_only
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # Images that tell how channels are to be permuted.
@@ -60,7 +60,7 @@ def convert(args: argparse.Namespace) -> None:
         UserError: a mistake in the command line, the configs, the checkpoint
             or the images. The output file is not touched then.
     """
-    unpickle_weights_only()
+    load_weights_only()
     register_all_modules(init_default_scope=True)
     out = _check_out(args.out)
     dense_cfg = configs.read_config(args.dense_config)

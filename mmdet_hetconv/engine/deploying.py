@@ -26,7 +26,7 @@ from ..version import __version__
 from . import checkpoint, configs, preflight
 from .files import part_of, save_whole
 from .processes import announce
-from .safe_globals import unpickle_weights_only
+from .safe_globals import load_weights_only
 
 # Where a deployed checkpoint keeps its plan; marks it as one.
 PLAN = 'hetconv_plan'
@@ -166,7 +166,7 @@ def plan_of(model: nn.Module) -> Plan:
 
 
 def _build(args) -> tuple[Config, nn.Module, dict]:
-    unpickle_weights_only()
+    load_weights_only()
     register_all_modules(init_default_scope=True)
     cfg = configs.read_config(args.config)
     configs.merge_options(cfg, args.cfg_options)

@@ -19,7 +19,7 @@ from . import checkpoint, configs, deploying, preflight, processes
 from .files import NO_SPACE
 from .metrics import use_own_metrics
 from .own_data import use_own_data
-from .safe_globals import unpickle_weights_only
+from .safe_globals import load_weights_only
 
 
 @processes.leaves_group
@@ -88,7 +88,7 @@ def test(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace, task: str) -> Config:
     """The config with everything that both tools' arguments say."""
-    unpickle_weights_only()
+    load_weights_only()
     setup_cache_size_limit_of_dynamo()
     register_all_modules(init_default_scope=False)
     cfg = configs.read_config(args.config)

@@ -11,7 +11,8 @@ that the name stands for :func:`statistics_method` while loading.
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -52,22 +53,38 @@ def checkpoint_globals() -> list:
 
 
 def allow_training_checkpoints() -> None:
-    """Let torch.load() read checkpoints of mmengine, weights_only=True.
+    """Let torch.load(weights_only=True) read checkpoints of mmengine.
 
-    Before torch 2.6 torch.load() knows no such protection by default, and
-    nothing has to be allowed.
+    For programs, and while :func:`training_checkpoints` lasts: it changes
+    torch's list for the whole process. Before torch 2.6 torch.load() knows no
+    such protection by default, and nothing has to be allowed.
     """
     version = torch.__version__.split('.')[:2]
     if tuple(int(part) for part in version) >= (2, 6):
         torch.serialization.add_safe_globals(checkpoint_globals())
 
 
-def unpickle_weights_only() -> None:
+@contextmanager
+def training_checkpoints() -> Iterator[None]:
+    """While it lasts, checkpoints of mmengine can be read."""
+    before = torch.serialization.get_safe_globals()
+    allow_training_checkpoints()
+    try:
+        yield
+    finally:
+        # torch's own safe_globals() would take off what was there before.
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def load_weights_only() -> None:
     """Make every torch.load() of this process one of weights only.
 
     mmengine downloads by torch.hub, which unpickles anything, and torch
-    before 2.6 does so by default. For programs: a library that does it on
-    import would break its user's own files.
+    before 2.6 does so by default; later ones refuse what a training of
+    mmengine saves. For programs: a library that does it on import would
+    change what its user's own files may hold.
     """
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    allow_training_checkpoints()

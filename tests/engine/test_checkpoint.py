@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -72,13 +74,24 @@ def test_a_training_checkpoint_is_read(home, tmp_path):
     assert found['message_hub']['runtime_info'] == dict(best=0.5, small=0.5)
 
 
-def test_it_is_read_after_others_took_their_classes_back(tmp_path):
-    """onedl-mmengine does so whenever it loads a checkpoint."""
+def test_torchs_list_is_as_before(tmp_path):
+    """A library must not change what its user's files may hold."""
     torch.save(content(), tmp_path / 'a.pth')
     with torch.serialization.safe_globals([HistoryBuffer, np.ndarray]):
-        pass
-    history = read_checkpoint(tmp_path / 'a.pth')['message_hub']
+        before = set(torch.serialization.get_safe_globals())
+        history = read_checkpoint(tmp_path / 'a.pth')['message_hub']
+        assert set(torch.serialization.get_safe_globals()) == before
     assert history['log_scalars']['train/loss'].current() == 0.25
+
+
+def test_import_leaves_torchs_list_alone():
+    program = (
+        'import torch, mmengine, mmcv, mmdet\n'
+        'before = set(torch.serialization.get_safe_globals())\n'
+        'import mmdet_hetconv\n'
+        'assert set(torch.serialization.get_safe_globals()) == before\n'
+    )
+    subprocess.run([sys.executable, '-c', program], check=True)
 
 
 class Call:
