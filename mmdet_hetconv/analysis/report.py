@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from mmdet_hetconv.layers.group_pointwise import GroupPointwiseConv2d
-from mmdet_hetconv.layers.hetconv import HetConv2d, why_not_heterogeneous
+from mmdet_hetconv.layers.hetconv import HetConv2d
+from mmdet_hetconv.layers.shape import why_not_heterogeneous
 from mmdet_hetconv.table import (
     format_table,
     share_saved,
@@ -104,13 +105,7 @@ def why_dense(layer: nn.Module, p: int) -> str:
     if type(layer) is not nn.Conv2d:
         return f'built as {type(layer).__name__}'
     return (
-        why_not_heterogeneous(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.groups,
-            p,
-        )
+        why_not_heterogeneous(layer, p)
         or 'its component was given no HetConv, or builds it plain'
     )
 

@@ -100,7 +100,7 @@ class HetInferencer(DetInferencer):
             model = deploying.switch_deployed(model, content, weights)
         else:
             deploying.check_not_deployed(content, weights)
-            checkpoint.check_fits(model, content, weights)
+            checkpoint.load_weights(model, content, weights)
         model.cfg = cfg
         self._load_weights_to_model(
             model,

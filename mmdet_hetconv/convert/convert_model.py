@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from mmdet_hetconv.layers.hetconv import check_part
+from mmdet_hetconv.layers.shape import check_p
 from mmdet_hetconv.layers.switch import ConvRecord, find_convs, switch_convs
 from mmdet_hetconv.table import format_table, share_saved, with_unit
 
@@ -118,7 +118,7 @@ def convert_model(
     layers = dict(layers or {})
     included, excluded = _as_patterns(include), _as_patterns(exclude)
     for part in (*layers.values(), 1 if p is None else p):
-        check_part(part, arrangement)
+        check_p(part, arrangement)
     names = list(find_convs(model))
     for pattern in (*included, *excluded, *layers):
         if not any(_matches(name, pattern) for name in names):

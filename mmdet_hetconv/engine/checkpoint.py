@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -62,6 +63,25 @@ def read_checkpoint(path: str | Path) -> dict:
             f'{path} is not a checkpoint: it holds a {type(content).__name__}'
         )
     return content
+
+
+def read_weights(path: str) -> dict:
+    """A checkpoint's content; 'torchvision://resnet50' and URLs, too.
+
+    Raises:
+        UserError: as :func:`read_checkpoint`; it cannot be downloaded.
+    """
+    if is_local(path):
+        return read_checkpoint(path)
+    try:
+        with explained_unpickling(f'checkpoint {path}'):
+            return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except UserError:
+        raise
+    except Exception as error:  # a download: anything may happen
+        raise UserError(
+            f'checkpoint {path} cannot be loaded: {error}'
+        ) from error
 
 
 @contextmanager
@@ -168,12 +188,12 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def check_fits(model: nn.Module, content: dict, path: str | Path) -> None:
+def load_weights(model: nn.Module, content: dict, path: str | Path) -> None:
     """Load a checkpoint's weights, all of them.
 
     mmengine loads what fits and logs the rest, so that a checkpoint of
     another architecture is evaluated, or trained on, with random weights.
-    Weights that the model has no place for are left to that log.
+    Weights that the model has no place for are told.
 
     Raises:
         UserError: weights are missing or have another shape.
@@ -181,31 +201,22 @@ def check_fits(model: nn.Module, content: dict, path: str | Path) -> None:
     state = content.get('state_dict', content)
     state = {re.sub(r'^module\.', '', key): v for key, v in state.items()}
     model = unwrap(model)
-    missing, unexpected, wrong = [], [], []
-    _load(model, '', state, missing, unexpected, wrong)
-    missing = [key for key in missing if 'num_batches_tracked' not in key]
-    if not missing and not wrong:
-        return
-    reason = _other_heterogeneity(model, state) or (
-        wrong[0] if wrong else f'{missing[0]} is missing'
-    )
-    raise UserError(
-        f'checkpoint {path} is not of the model in the config: {reason} '
-        f'({len(missing)} weights missing, {len(unexpected)} unexpected, '
-        f'{len(wrong)} of another shape)'
-    )
-
-
-def _load(module, prefix, state, missing, unexpected, wrong) -> None:
-    """What load_state_dict() does, with all three lists as a result."""
-    # A module may replace keys in its state dict, HetConv2d does: each one
-    # gets its own.
-    own = {k: v for k, v in state.items() if k.startswith(prefix)}
-    module._load_from_state_dict(
-        own, prefix, {}, True, missing, unexpected, wrong
-    )
-    for name, child in module.named_children():
-        _load(child, f'{prefix}{name}.', own, missing, unexpected, wrong)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        wrong = [f'{key} is missing' for key in missing]
+    except RuntimeError as error:  # torch has a line for each shape
+        _, *wrong = str(error).splitlines()
+    if wrong:
+        reason = _other_heterogeneity(model, state) or wrong[0].strip()
+        raise UserError(
+            f'checkpoint {path} is not of the model in the config: {reason} '
+            f'({len(wrong)} weights of {len(model.state_dict())} do not fit)'
+        )
+    if unexpected:
+        announce(
+            f'{path}: {len(unexpected)} weights that the model has no place '
+            f'for are not loaded: {unexpected[0]}, ...'
+        )
 
 
 def _other_heterogeneity(

@@ -13,7 +13,6 @@ from mmdet.registry import DATASETS, MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from ..convert import Fit, calibrate, find_pairs, load_projected, rearrange
@@ -67,7 +66,7 @@ def convert(args: argparse.Namespace) -> None:
     het_cfg = configs.read_config(args.het_config)
     for cfg in (dense_cfg, het_cfg):
         configs.merge_options(cfg, args.cfg_options)
-    content = _read_weights(args.checkpoint)
+    content = checkpoint.read_weights(args.checkpoint)
     root = args.data_root
     if root and _use_data(root, dense_cfg, het_cfg, content):
         root = None  # the configs now name its images
@@ -159,21 +158,6 @@ def _check_out(name: str) -> Path:
     return out
 
 
-def _read_weights(path: str) -> dict:
-    """A checkpoint's content; 'torchvision://resnet50' and URLs too."""
-    if checkpoint.is_local(path):
-        return checkpoint.read_checkpoint(path)
-    try:
-        with checkpoint.explained_unpickling(f'checkpoint {path}'):
-            return CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except UserError:
-        raise
-    except Exception as error:  # a download: anything may happen
-        raise UserError(
-            f'checkpoint {path} cannot be loaded: {error}'
-        ) from error
-
-
 def _load_dense(dense: nn.Module, content: dict, path: str) -> str:
     """Load a detector's weights, or those of a backbone alone.
 
@@ -184,9 +168,7 @@ def _load_dense(dense: nn.Module, content: dict, path: str) -> str:
     is_detector = any('backbone.' in key for key in state)
     part = '' if is_detector else 'backbone'
     model = dense.get_submodule(part)
-    checkpoint.check_fits(model, content, path)
-    state = {key.removeprefix('module.'): v for key, v in state.items()}
-    model.load_state_dict(state, strict=False)
+    checkpoint.load_weights(model, content, path)
     return part
 
 

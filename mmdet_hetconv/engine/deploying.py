@@ -112,11 +112,11 @@ def switch_deployed(model: nn.Module, content: dict, path: str) -> nn.Module:
         UserError: the weights are not the model's.
     """
     if PLAN not in content:
-        checkpoint.check_fits(model, content, path)
+        checkpoint.load_weights(model, content, path)
         return switch_to_deploy(model)
     plan = Plan()
     model = switch_to_deploy(model, plan)
-    checkpoint.check_fits(model, content, path)
+    checkpoint.load_weights(model, content, path)
     try:
         plan.load_state_dict(content[PLAN])
     except (ValueError, TypeError, AttributeError) as error:
@@ -124,7 +124,7 @@ def switch_deployed(model: nn.Module, content: dict, path: str) -> nn.Module:
     return model
 
 
-def switch_runner(runner, content: dict | None, args) -> None:
+def switch_runner(runner, content: dict, args) -> None:
     """Exchange the layers of a runner that is about to test.
 
     Raises:
@@ -134,10 +134,6 @@ def switch_runner(runner, content: dict | None, args) -> None:
     """
     if args.backend == 'onnxruntime':
         _check_packages('onnx', 'onnxscript', 'onnxruntime')
-    if content is None:
-        raise UserError(
-            f'--deploy and --backend need a file, not {args.checkpoint}'
-        )
     model = checkpoint.unwrap(runner.model)
     switch_deployed(model, content, args.checkpoint)
     if args.backend == 'onnxruntime':
@@ -153,9 +149,9 @@ def switch_runner(runner, content: dict | None, args) -> None:
         announce(f'{path} written, onnxruntime evaluates it')
 
 
-def check_not_deployed(content: dict | None, path: str) -> None:
+def check_not_deployed(content: dict, path: str) -> None:
     """Refuse a deployed checkpoint where a trained one is expected."""
-    if content is not None and PLAN in content:
+    if PLAN in content:
         raise UserError(f'checkpoint {path} is a deployed one: add --deploy')
 
 

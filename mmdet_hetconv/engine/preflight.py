@@ -16,7 +16,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..layers import HetConv2d
-from ..layers.hetconv import check_part
+from ..layers.shape import check_p
 from .agreement import check_evaluator
 from .annotations import Annotations, read_coco, read_voc
 from .checkpoint import is_local, read_checkpoint
@@ -57,7 +57,7 @@ def check_config(cfg: Config, roles: tuple[str, ...]) -> None:
             raise UserError(f'{path}.conv_cfg.type={kind} is not registered')
     for path, conv_cfg in _het_conv_cfgs(cfg.model):
         try:
-            check_part(
+            check_p(
                 conv_cfg.get('p', 4), conv_cfg.get('arrangement', 'blocked')
             )
         except ValueError as error:

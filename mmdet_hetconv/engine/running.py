@@ -39,7 +39,7 @@ def train(args: argparse.Namespace) -> None:
     preflight.check_config(cfg, ('train', 'val'))
     runner = _build_runner(cfg)
     if state is not None:
-        checkpoint.check_fits(runner.model, state, cfg.load_from)
+        checkpoint.load_weights(runner.model, state, cfg.load_from)
         del state  # as large as the model and its optimizer
     preflight.check_model(runner.model, cfg)
     preflight.warn_if_frozen_at_random(runner.model, cfg)
@@ -55,13 +55,10 @@ def test(args: argparse.Namespace) -> None:
         UserError: as :func:`train`.
     """
     cfg = _prepare(args, 'test')
-    switched = args.deploy or args.backend != 'torch'
-    # A switched model has other names: it is loaded before the switch.
-    cfg.load_from = None if switched else args.checkpoint
+    # Loaded here, all of it: the runner takes what fits and logs the rest.
+    cfg.load_from = None
     cfg.resume = False
-    content = None
-    if checkpoint.is_local(args.checkpoint):
-        content = checkpoint.read_checkpoint(args.checkpoint)
+    content = checkpoint.read_weights(args.checkpoint)
     preflight.check_config(cfg, ('test',))
     if args.out:
         preflight.check_writable(Path(args.out).parent, '--out')
@@ -69,15 +66,14 @@ def test(args: argparse.Namespace) -> None:
         trigger_visualization_hook(cfg, args)
     if args.tta:
         _augment(cfg)
-    if content is not None:
-        preflight.check_classes(content, cfg, args.checkpoint)
+    preflight.check_classes(content, cfg, args.checkpoint)
     runner = _build_runner(cfg)
     preflight.check_model(runner.model, cfg)
-    if switched:
+    if args.deploy or args.backend != 'torch':
         deploying.switch_runner(runner, content, args)
-    elif content is not None:
+    else:
         deploying.check_not_deployed(content, args.checkpoint)
-        checkpoint.check_fits(runner.model, content, args.checkpoint)
+        checkpoint.load_weights(runner.model, content, args.checkpoint)
     if args.out:
         runner.test_evaluator.metrics.append(
             DumpDetResults(out_file_path=args.out)

@@ -1,5 +1,10 @@
 """The operators: HetConv and the paper's rivals. torch and mmengine only."""
 
+from .conv_types import (
+    build_depth_pointwise_conv,
+    build_group_pointwise_conv,
+    build_het_conv,
+)
 from .functional import (
     expand_foreign,
     merge_to_dense,
@@ -10,14 +15,10 @@ from .functional import (
     take_own,
     taps_per_filter,
 )
-from .group_pointwise import (
-    GroupPointwiseConv2d,
-    build_depth_pointwise_conv,
-    build_group_pointwise_conv,
-    group_pointwise_taps,
-)
-from .hetconv import HetConv2d, build_het_conv, why_not_heterogeneous
+from .group_pointwise import GroupPointwiseConv2d, group_pointwise_taps
+from .hetconv import HetConv2d
 from .learning_rate import HetConvOptimWrapperConstructor
+from .shape import why_not_heterogeneous
 
 __all__ = [
     'GroupPointwiseConv2d',

@@ -10,9 +10,7 @@ MobileNet. Source: Singh et al., CVPR 2019, sections 3.3 and 3.4 ("GWC + PWC",
 import math
 
 import torch
-from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
 from .initialising import Initialise, draw, is_initialiser
 
@@ -120,68 +118,3 @@ def group_pointwise_taps(
     """Weights of the layer, M M Kh Kw / G + M N (also MACs per pixel)."""
     taps = math.prod(kernel_size)
     return in_channels * (in_channels // conv_groups * taps + out_channels)
-
-
-def _build(
-    conv_groups,
-    in_channels,
-    out_channels,
-    kernel_size,
-    stride=1,
-    padding=0,
-    dilation=1,
-    groups=1,
-    bias=True,
-    padding_mode='zeros',
-):
-    """The layer, or a plain nn.Conv2d where it would save nothing."""
-    arguments = (
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride,
-        padding,
-        dilation,
-        groups,
-        bias,
-        padding_mode,
-    )
-    if (
-        _pair(kernel_size) == (1, 1)
-        or groups != 1
-        or conv_groups < 2
-        or in_channels % conv_groups
-    ):
-        return nn.Conv2d(*arguments)
-    return GroupPointwiseConv2d(*arguments, conv_groups=conv_groups)
-
-
-@MODELS.register_module('GroupPointwiseConv')
-def build_group_pointwise_conv(
-    *args, conv_groups: int = 4, **kwargs
-) -> nn.Module:
-    """What ``conv_cfg=dict(type='GroupPointwiseConv')`` builds.
-
-    Shapes that do not fit, 1 x 1 and grouped convolutions among them, are
-    built as plain nn.Conv2d.
-
-    Raises:
-        ValueError: conv_groups is not an integer >= 1.
-    """
-    if not isinstance(conv_groups, int) or conv_groups < 1:
-        raise ValueError(
-            'GroupPointwiseConv: conv_groups must be an integer '
-            f'>= 1, got conv_groups={conv_groups!r}'
-        )
-    return _build(conv_groups, *args, **kwargs)
-
-
-@MODELS.register_module('DepthPointwiseConv')
-def build_depth_pointwise_conv(in_channels: int, *args, **kwargs) -> nn.Module:
-    """What ``conv_cfg=dict(type='DepthPointwiseConv')`` builds.
-
-    1 x 1 and grouped convolutions are built as plain nn.Conv2d, and so is a
-    convolution on an image (at most 4 channels), as in MobileNet.
-    """
-    conv_groups = in_channels if in_channels > 4 else 1
-    return _build(conv_groups, in_channels, *args, **kwargs)

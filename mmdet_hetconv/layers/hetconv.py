@@ -8,76 +8,45 @@ Deep CNNs", CVPR 2019 (arXiv 1903.04120).
 """
 
 import math
+import time
 
 import torch
 import torch.nn.functional as F
-from mmengine.registry import MODELS
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from . import functional
+from .arrangement import Order, first_orders, take_channels, why_not_loaded
 from .initialising import Initialise, draw, is_initialiser
-from .loading import report_projected
+from .shape import PADDING_MODES, check_p, numeric_padding, why_not_blocks
 
-ARRANGEMENTS = ('blocked', 'shifted', 'permuted')
-PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')  # nn.Conv2d's
+# Between two layers of one load passes less time than this, in seconds.
+LOAD_PAUSE_S = 1.0
+# The layers that the running load has projected, and when it did the last.
+_projected: set[str] = set()
+_last_projected = -math.inf
 
 
-def check_part(p: int, arrangement: str) -> None:
-    """Raise ValueError for a p or an arrangement that means nothing."""
-    if not isinstance(p, int) or isinstance(p, bool) or p < 1:
-        raise ValueError(f'HetConv: p must be an integer >= 1, got p={p!r}')
-    if arrangement not in ARRANGEMENTS:
-        raise ValueError(
-            'HetConv: arrangement must be one of '
-            f'{ARRANGEMENTS}, got {arrangement!r}'
+def _log_projection(name: str) -> None:
+    """One line for all layers that a load projects, at the first of them.
+
+    A layer is told neither which model it is loaded as a part of nor when
+    that is done: a pause, or a name that was there, begins another load.
+    """
+    global _last_projected
+    now = time.monotonic()
+    if name in _projected or now - _last_projected > LOAD_PAUSE_S:
+        _projected.clear()
+    if not _projected and is_main_process():
+        print_log(
+            'HetConv: dense weights are projected onto heterogeneous '
+            f'kernels, from {name} on',
+            'current',
         )
-
-
-def why_not_heterogeneous(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: tuple[int, int],
-    groups: int,
-    p: int,
-) -> str | None:
-    """Why a convolution of this shape cannot be heterogeneous, or None."""
-    if kernel_size == (1, 1):
-        return 'the kernel is 1 x 1'
-    if groups != 1:
-        return f'it has groups={groups}'
-    if kernel_size[0] % 2 == 0 or kernel_size[1] % 2 == 0:
-        return f'kernel_size={kernel_size} has no centre'
-    if in_channels % p:
-        return f'in_channels={in_channels} is not a multiple of p={p}'
-    if out_channels % p:
-        return f'out_channels={out_channels} is not a multiple of p={p}'
-    return None
-
-
-def _same_padding(padding, stride, kernel_size, dilation) -> tuple[int, int]:
-    """nn.Conv2d's padding argument as two numbers."""
-    if padding == 'valid':
-        return (0, 0)
-    if padding == 'same':
-        if stride != (1, 1):
-            raise ValueError(
-                f"HetConv: padding='same' needs stride 1, got {stride}"
-            )
-        return tuple(d * (k // 2) for k, d in zip(kernel_size, dilation))
-    if isinstance(padding, str):
-        raise ValueError(
-            "HetConv: padding must be numbers, 'same' or "
-            f"'valid', got {padding!r}"
-        )
-    return _pair(padding)
-
-
-def _take_channels(x: Tensor, order: Tensor) -> Tensor:
-    """x[:, order], in the memory format of x."""
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        return x.movedim(1, 3).index_select(3, order).movedim(3, 1)
-    return x.index_select(-3, order)
+    _projected.add(name)
+    _last_projected = now
 
 
 class ForeignPointwise(nn.Conv2d):
@@ -162,7 +131,7 @@ class HetConv2d(nn.Module):
         arrangement: str = 'blocked',
     ):
         super().__init__()
-        check_part(p, arrangement)
+        check_p(p, arrangement)
         if padding_mode not in PADDING_MODES:
             raise ValueError(
                 f'HetConv: padding_mode must be one of {PADDING_MODES}, got '
@@ -173,17 +142,15 @@ class HetConv2d(nn.Module):
         self.kernel_size = _pair(kernel_size)
         self.stride = _pair(stride)
         self.dilation = _pair(dilation)
-        self.padding = _same_padding(
+        self.padding = numeric_padding(
             padding, self.stride, self.kernel_size, self.dilation
         )
         self.groups = groups
         self.padding_mode = padding_mode
         self.p = p
         self.arrangement = arrangement
-        reason = why_not_heterogeneous(
-            in_channels, out_channels, self.kernel_size, groups, p
-        )
-        if reason and self.kernel_size != (1, 1):
+        reason = why_not_blocks(self, p)
+        if reason:
             raise ValueError(
                 f'HetConv2d({in_channels}, {out_channels}, '
                 f'kernel_size={self.kernel_size}, p={p}): {reason}'
@@ -235,16 +202,10 @@ class HetConv2d(nn.Module):
             self.register_buffer(name, order)
         self.reset_parameters()
 
-    def _first_orders(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """The two orders of a layer that no weights were loaded into."""
-        channels, filters = self.in_channels, self.out_channels
-        if self.arrangement == 'shifted':
-            order = functional.residue_order(channels, self.p)
-            place = functional.residue_order(filters, self.p).argsort()
-            return order, place
-        if self.arrangement == 'permuted':
-            return torch.arange(channels), torch.arange(filters)
-        return None, None
+    def _first_orders(self) -> tuple[Order, Order]:
+        return first_orders(
+            self.arrangement, self.in_channels, self.out_channels, self.p
+        )
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -283,7 +244,7 @@ class HetConv2d(nn.Module):
             (top, left) = self.padding
             x = F.pad(x, (left, left, top, top), mode=self.padding_mode)
         if self.input_order is not None:
-            x = _take_channels(x, self.input_order)
+            x = take_channels(x, self.input_order)
         y = self.grouped(x)
         if self.pointwise is not None:
             top, left = self._crop
@@ -292,7 +253,7 @@ class HetConv2d(nn.Module):
             # and a fresh sum costs as much as the 1 x 1 branch itself.
             y += self.pointwise(x)
         if self.output_order is not None:
-            y = _take_channels(y, self.output_order)
+            y = take_channels(y, self.output_order)
         return y
 
     def dense_weight(self) -> Tensor:
@@ -346,23 +307,8 @@ class HetConv2d(nn.Module):
             state['grouped.bias'] = bias
         return state
 
-    def switch_to_deploy(self) -> nn.Module:
-        """This layer's inference form, a PlannedConv2d with its weights.
-
-        A model's layers are exchanged by deploy.switch_to_deploy().
-        """
-        return MODELS.build(dict(type='PlannedConv2d', layer=self))
-
-    def _load_from_state_dict(
-        self,
-        state_dict,
-        prefix,
-        local_metadata,
-        strict,
-        missing_keys,
-        unexpected_keys,
-        error_msgs,
-    ):
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        error_msgs = rest[-1]
         dense = state_dict.get(prefix + 'weight')
         shape = (self.out_channels, self.in_channels, *self.kernel_size)
         if dense is not None and tuple(dense.shape) != shape:
@@ -376,53 +322,31 @@ class HetConv2d(nn.Module):
             bias = state_dict.pop(prefix + 'bias', None)
             for name, value in self.project(dense, bias).items():
                 state_dict[prefix + name] = value
-            report_projected()
+            _log_projection(prefix.rstrip('.') or 'the model')
         names = 'input_order', 'output_order'
         for name, first in zip(names, self._first_orders()):
-            self._check_order(name, first, state_dict, prefix, error_msgs)
-        super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
+            reason = self._take_order(name, first, state_dict, prefix)
+            if reason:
+                error_msgs.append(f'{prefix}{name}: {reason}')
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def _check_order(
-        self,
-        name: str,
-        first: Tensor | None,
-        state_dict: dict,
-        prefix: str,
-        error_msgs: list[str],
-    ) -> None:
+    def _take_order(
+        self, name: str, first: Order, state_dict: dict, prefix: str
+    ) -> str | None:
         """Refuse weights of another arrangement: they are another function.
 
-        Args:
-            first: what the layer had before anything was loaded.
+        Returns:
+            the reason, or None.
         """
         weight = state_dict.get(prefix + 'grouped.weight')
         if weight is None:
-            return
+            return None
         theirs = state_dict.get(prefix + name)
-        if self.arrangement == 'permuted':
-            if theirs is None:  # weights of the 'blocked' arrangement
-                state_dict[prefix + name] = first.to(weight.device)
-            elif not torch.equal(theirs.cpu().sort().values, first):
-                error_msgs.append(
-                    f'{prefix}{name}: no permutation of {len(first)} channels'
-                )
-            return
-        same = (first is None) == (theirs is None)
-        if same and first is not None:
-            same = torch.equal(first, theirs.cpu())
-        if not same:
-            error_msgs.append(
-                f"{prefix}{name}: the checkpoint's channel arrangement is "
-                f"not this layer's, arrangement={self.arrangement!r}"
-            )
+        if self.arrangement == 'permuted' and theirs is None:
+            # Weights of the 'blocked' arrangement.
+            state_dict[prefix + name] = first.to(weight.device)
+            return None
+        return why_not_loaded(self.arrangement, first, theirs)
 
     def extra_repr(self) -> str:
         return (
@@ -432,46 +356,3 @@ class HetConv2d(nn.Module):
             f'padding_mode={self.padding_mode!r}, p={self.p}, '
             f'arrangement={self.arrangement!r}'
         )
-
-
-@MODELS.register_module('HetConv')
-def build_het_conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] | str = 0,
-    dilation: int | tuple[int, int] = 1,
-    groups: int = 1,
-    bias: bool = True,
-    padding_mode: str = 'zeros',
-    *,
-    p: int = 4,
-    arrangement: str = 'blocked',
-) -> nn.Module:
-    """What ``conv_cfg=dict(type='HetConv', p=4)`` builds.
-
-    A component of mmdet hands its conv_cfg to stems, 1 x 1 and depth-wise
-    convolutions too. Where :func:`why_not_heterogeneous` finds no
-    heterogeneity in the shape, and for p=1, this is a plain nn.Conv2d.
-
-    Raises:
-        ValueError: p is not an integer >= 1, or unknown arrangement.
-    """
-    check_part(p, arrangement)
-    arguments = (
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride,
-        padding,
-        dilation,
-        groups,
-        bias,
-        padding_mode,
-    )
-    if p == 1 or why_not_heterogeneous(
-        in_channels, out_channels, _pair(kernel_size), groups, p
-    ):
-        return nn.Conv2d(*arguments)
-    return HetConv2d(*arguments, p=p, arrangement=arrangement)

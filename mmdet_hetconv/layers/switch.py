@@ -12,7 +12,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from .cost import CONVOLUTIONS, dense_macs_per_pixel, macs_per_pixel
-from .hetconv import HetConv2d, why_not_heterogeneous
+from .hetconv import HetConv2d
+from .shape import why_not_heterogeneous
 
 # What to build for the convolution of a name, or why it is to be left.
 Choice = Callable[[str, nn.Conv2d], dict | str]
@@ -120,13 +121,7 @@ def _why_dense(conv: nn.Conv2d, conv_cfg: dict) -> str:
     """Why the factory behind `conv_cfg` built a plain convolution."""
     reason = None
     if conv_cfg['type'] == 'HetConv':
-        reason = why_not_heterogeneous(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            conv.groups,
-            conv_cfg.get('p', 4),
-        )
+        reason = why_not_heterogeneous(conv, conv_cfg.get('p', 4))
     return reason or f'{conv_cfg} stands for a plain convolution here'
 
 

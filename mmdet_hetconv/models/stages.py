@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mmdet_hetconv.layers.hetconv import check_part
+from mmdet_hetconv.layers.shape import check_p
 from mmdet_hetconv.layers.switch import find_convs
 
 # The default of every component here; None instead is the stock class.
@@ -33,7 +33,7 @@ def stage_conv_cfgs(
     if not isinstance(p, (list, tuple)):
         p = [p] * num_stages
     for part in p:
-        check_part(part, 'blocked')
+        check_p(part, 'blocked')
     if len(p) != num_stages:
         raise ValueError(
             f'p={tuple(p)} has {len(p)} entries for {num_stages} stages'
@@ -50,7 +50,7 @@ def cut_part(conv_cfg: dict, in_channels: int, out_channels: int) -> dict:
     """
     if 'p' not in conv_cfg:
         return conv_cfg
-    check_part(conv_cfg['p'], 'blocked')
+    check_p(conv_cfg['p'], 'blocked')
     return dict(conv_cfg, p=math.gcd(conv_cfg['p'], in_channels, out_channels))
 
 

@@ -13,7 +13,7 @@ from mmengine.logging import HistoryBuffer
 from torch import nn
 
 from mmdet_hetconv.engine.checkpoint import (
-    check_fits,
+    load_weights,
     newest_checkpoint,
     read_checkpoint,
 )
@@ -177,7 +177,7 @@ def test_weights_that_fit():
     model = nn.Sequential(HetConv2d(8, 8, 3, p=4), nn.BatchNorm2d(8))
     other = nn.Sequential(HetConv2d(8, 8, 3, p=4), nn.BatchNorm2d(8))
     state = {f'module.{k}': v for k, v in other.state_dict().items()}
-    check_fits(model, dict(state_dict=state), 'a.pth')
+    load_weights(model, dict(state_dict=state), 'a.pth')
     for key, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[key]), key
 
@@ -194,4 +194,4 @@ def test_weights_that_do_not_fit():
     ):
         state = nn.Sequential(other).state_dict()
         with pytest.raises(UserError, match=re.escape(text)):
-            check_fits(model, state, 'a.pth')
+            load_weights(model, state, 'a.pth')

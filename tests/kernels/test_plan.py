@@ -54,7 +54,7 @@ def only_choice(of: Plan) -> Choice:
 @pytest.mark.parametrize('case', CASES)
 def test_layer_equals_its_inference_form(case):
     layer, x = build(case)
-    deployed = layer.switch_to_deploy()
+    deployed = PlannedConv2d(layer)
     torch.testing.assert_close(
         deployed(x).double(), expected(layer, x), rtol=1e-4, atol=2e-5
     )

@@ -3,9 +3,10 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from mmdet_hetconv.layers import HetConv2d
-from mmdet_hetconv.layers.hetconv import why_not_heterogeneous
+from mmdet_hetconv.layers.shape import why_not_blocks
 
 from .oracle import heterogeneous_convolution
 from .test_hetconv import kernels_of
@@ -98,8 +99,8 @@ def test_any_part(channels, filters, kernel, p, arrangement):
         elif arrangement not in ('blocked', 'shifted'):
             assert f'{arrangement!r}' in str(error)
         else:
-            shape = channels, filters, (kernel, kernel), 1, p
-            assert why_not_heterogeneous(*shape) in str(error)
+            conv = nn.Conv2d(channels, filters, kernel, device='meta')
+            assert why_not_blocks(conv, p) in str(error)
     else:
         x = torch.zeros(1, channels, kernel, kernel)
         assert layer(x).shape == (1, filters, 1, 1)

@@ -613,11 +613,11 @@ EVALUATE = {
     ),
     'other architecture': (
         lambda w: of_model(w, ('model.backbone.depth', 50)),
-        r'weights.pth is not of the model in the config: .* weights missing',
+        r'weights.pth is not of the model in the config: .* do not fit',
     ),
     'a weight is missing': (
         lambda w: without(w, 'roi_head.bbox_head.fc_cls.bias'),
-        r'roi_head\.bbox_head\.fc_cls\.bias is missing \(1 weights missing',
+        r'roi_head\.bbox_head\.fc_cls\.bias is missing \(1 weights of',
     ),
     'other p': (
         lambda w: of_model(w, ('model.backbone.conv_cfg.p', 8)),

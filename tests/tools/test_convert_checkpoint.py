@@ -171,7 +171,7 @@ class TestBadInput:
         words[1] = str(tmp_path / 'part.pth')
         message = error_of(convert, *words)
         assert 'backbone.layer3.0.conv1.weight' in message
-        assert '1 weights missing' in message
+        assert '1 weights of' in message
 
     def test_weights_that_are_not_finite(self, folder, out, tmp_path):
         content = torch.load(folder / 'dense.pth', weights_only=True)

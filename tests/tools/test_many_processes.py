@@ -228,13 +228,13 @@ def test_messages_come_once(world, trainings):
     messages = re.findall(r'- (?:INFO|WARNING) - (.+)', trainings.output)
     for start in (
         'COCO layout in',
-        'HetConv: dense weights projected',
+        'HetConv: dense weights are projected',
         'Saving checkpoint at 2 epochs',
         'Epoch(train) ',
     ):
         found = [line for line in messages if line.startswith(start)]
         assert len(found) == len(set(found)) > 0, (start, found)
-    assert sum('dense weights projected' in line for line in messages) == 1
+    assert sum('dense weights are projected' in line for line in messages) == 1
 
 
 def test_a_process_that_dies_ends_the_other(world, trainings):
