@@ -2,14 +2,26 @@
 
 from importlib.util import find_spec
 
-from . import kernels, layers  # noqa: F401
+from . import kernels  # noqa: F401
+from .convert import convert_model
 from .engine import hooks  # noqa: F401
+from .layers import GroupPointwiseConv2d, HetConv2d
 from .version import __version__
 from .zoo import config_path
 
+__all__ = [
+    'GroupPointwiseConv2d',
+    'HetConv2d',
+    '__version__',
+    'config_path',
+    'convert_model',
+]
+
 # The layers are of use with torch and mmengine alone.
+if find_spec('mmcv'):
+    from .deploy import switch_to_deploy
+
+    __all__ += ['switch_to_deploy']
 if find_spec('mmdet'):
     from . import models  # noqa: F401
     from .engine import metrics  # noqa: F401
-
-__all__ = ['__version__', 'config_path']

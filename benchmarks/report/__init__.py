@@ -89,7 +89,7 @@ def write_results(folder: str | Path, out: str | Path) -> Path:
     Args:
         folder: holds the CSV files that the scripts in benchmarks/ append to.
             What is missing, the page says is not measured.
-        out: folder of README.md and the pictures.
+        out: folder of all.md and the pictures.
 
     Returns:
         The page.
@@ -102,7 +102,7 @@ def write_results(folder: str | Path, out: str | Path) -> Path:
         raise UserError(f'results: {folder} is not a folder')
     out.mkdir(parents=True, exist_ok=True)
     parts = [
-        '# Results\n',
+        '# All results\n',
         'Written by `python -m benchmarks.report` from the CSV files of '
         '`benchmarks/results`: do not edit it. dense is the network as it is '
         '(MobileNet: its depth-wise pairs); dwc is depth-wise, gwcN '
@@ -112,6 +112,6 @@ def write_results(folder: str | Path, out: str | Path) -> Path:
     ]
     for section in SECTIONS:
         parts += section.lines(folder, out)
-    page = out / 'README.md'
+    page = out / 'all.md'
     page.write_text('\n'.join(parts))
     return page

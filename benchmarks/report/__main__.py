@@ -1,4 +1,4 @@
-"""Draw all measured results and write the page docs/results/README.md."""
+"""Draw all measured results and write the page docs/results/all.md."""
 
 import argparse
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out',
         metavar='DIR',
         default=ROOT / 'docs/results',
-        help='folder for README.md and the pictures',
+        help='folder for all.md and the pictures',
     )
     return parser.parse_args(argv)
 

@@ -333,7 +333,7 @@ def test_a_table_without_dense_is_refused(results, tmp_path, name):
     out = ('--results', results, '--out', tmp_path)
     message = error_of(main, *out)
     assert f'{name}.csv' in message and 'no row of the dense' in message
-    assert not (tmp_path / 'README.md').exists()
+    assert not (tmp_path / 'all.md').exists()
 
 
 def test_what_is_not_measured_is_said(results, tmp_path):
@@ -351,7 +351,7 @@ def test_what_is_not_measured_is_said(results, tmp_path):
 def test_every_picture_is_shown(results, tmp_path):
     write_results(results, tmp_path)
     shown = re.findall(
-        r'\]\((.*?\.png)\)', (tmp_path / 'README.md').read_text()
+        r'\]\((.*?\.png)\)', (tmp_path / 'all.md').read_text()
     )
     assert {path.name for path in tmp_path.glob('*.png')} == set(shown)
     assert len(shown) == 4
