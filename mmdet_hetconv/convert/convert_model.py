@@ -29,7 +29,7 @@ class ConversionReport:
     def left(self) -> list[ConvRecord]:
         return [r for r in self.records if r.reason is not None]
 
-    def table(self) -> str:
+    def __str__(self) -> str:
         """Layer by layer: MACs per output pixel, parameters, why left.
 
         How many output pixels a layer has depends on the image:
@@ -73,8 +73,8 @@ def _as_patterns(patterns: str | Sequence[str] | None) -> list[str]:
 
 def convert_model(
     model: nn.Module,
-    p: int | None = 4,
     *,
+    p: int | None = 4,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
     layers: Mapping[str, int] | None = None,
@@ -113,7 +113,7 @@ def convert_model(
         >>> report = convert_model(
         ...     model, p=4, exclude='rpn_head', layers={'backbone.layer4': 8}
         ... )
-        >>> print(report.table())
+        >>> print(report)
     """
     layers = dict(layers or {})
     included, excluded = _as_patterns(include), _as_patterns(exclude)

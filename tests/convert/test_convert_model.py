@@ -81,7 +81,7 @@ def test_arrangement():
 
 def test_the_table_adds_up():
     report = convert_model(make_model(), p=4, exclude='head')
-    table = report.table()
+    table = str(report)
     lines = {line.split()[0]: line for line in table.splitlines() if line}
     # 16 filters of 9 * 4 + 12 weights after 9 * 16
     assert lines['backbone.1'].split()[1:] == (
