@@ -158,7 +158,7 @@ class Experiment:
         content = checkpoint.read_checkpoint(path)
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
         model = build_detector(cfg.model).to(device)
-        checkpoint.check_fits(model, content, path)
+        checkpoint.load_weights(model, content, path)
         metrics = evaluate(cfg, model)
         shape = input_shape(cfg)
         costs = count_config(cfg.model, shape)

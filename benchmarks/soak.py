@@ -91,7 +91,7 @@ def take(phase: str, step: int, convs=()) -> Moment:
         step,
         round(pages * os.sysconf('SC_PAGE_SIZE') / 2**20, 1),
         len(os.listdir('/proc/self/fd')),
-        sum(len(k) for plan in plans for k in plan.choices.values()),
+        sum(len(plan.choices) for plan in plans),
         sum(len(conv._chosen) for conv in convs),
         round(sum(conv.extra_bytes() for conv in convs) / 2**20, 2),
     )

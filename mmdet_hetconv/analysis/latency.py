@@ -188,9 +188,8 @@ def _choices(model: nn.Module) -> list[str]:
     plans = {id(c.plan): c.plan for c in planned_convs(model)}
     count: dict[str, int] = {}
     for plan in plans.values():
-        for known in plan.choices.values():
-            for choice in known.values():
-                count[choice.candidate] = count.get(choice.candidate, 0) + 1
+        for choice in plan.choices.values():
+            count[choice.candidate] = count.get(choice.candidate, 0) + 1
     return [f'{name} for {n} kinds of layers' for name, n in count.items()]
 
 

@@ -49,7 +49,7 @@ def deploy(args: argparse.Namespace) -> None:
     if args.tune:
         with torch.no_grad():
             model.extract_feat(torch.zeros(1, 3, *args.tune))
-        announce(plan.summary())
+        announce(str(plan))
     meta = dict(content.get('meta') or {})
     meta['mmdet_hetconv_version'] = __version__
     state = {k: v.cpu().clone() for k, v in model.state_dict().items()}

@@ -36,8 +36,13 @@ TIMEOUT_S = 300
 # The name's beginning and end while the compiler writes.
 PART = ('.fused_cpu_', '.part')
 # Of hetconv_fused.
-ARGUMENTS = [ctypes.c_void_p] * 7 + [ctypes.c_int64, ctypes.c_int]
-ARGUMENTS += [ctypes.c_int64, ctypes.c_int]
+ARGUMENTS = (
+    *[ctypes.c_void_p] * 7,
+    *[ctypes.c_int64] * 2,
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_int,
+)
 
 
 def _processor() -> str:

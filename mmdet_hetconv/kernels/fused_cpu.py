@@ -84,6 +84,15 @@ def pack_panels(
     return torch.cat(packed), torch.tensor(panels, dtype=torch.int64)
 
 
+def _check_floats(**tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype != torch.float32:
+            raise ValueError(
+                f'mmdet_hetconv::fused_cpu: {name} is {tensor.dtype}, '
+                'not torch.float32'
+            )
+
+
 # Not torch.library.custom_op: its wrappers for autograd and aliasing take
 # longer than a small layer.
 torch.library.define(
@@ -114,14 +123,30 @@ def fused_cpu(
     Shape:
         x (B, M, H, W) and residual (B, N, Ho, Wo), float32, channels last;
         packed and panels: see :func:`pack_panels`.
+
+    Raises:
+        ValueError: a tensor is of another shape or dtype; the kernel would
+            read beyond its end.
+        RuntimeError: there is no kernel for this machine, or no memory.
     """
     library, reason = load_library()
     if library is None:
         raise RuntimeError(f'mmdet_hetconv::fused_cpu: {reason}')
+    _check_floats(x=x, packed=packed, bias=bias, residual=residual)
     x = x.contiguous(memory_format=torch.channels_last)
-    if residual is not None:
-        residual = residual.contiguous(memory_format=torch.channels_last)
     y = empty_output(x, filters, kernel_size, stride, padding, dilation)
+    if residual is not None:
+        if residual.shape != y.shape:
+            raise ValueError(
+                f'mmdet_hetconv::fused_cpu: residual is '
+                f'{tuple(residual.shape)}, the output {tuple(y.shape)}'
+            )
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    if bias is not None and bias.numel() != filters:
+        raise ValueError(
+            f'mmdet_hetconv::fused_cpu: bias has {bias.numel()} values for '
+            f'{filters} filters'
+        )
     if not y.numel():
         return y
     batch, channels, height, width = x.shape
@@ -138,10 +163,16 @@ def fused_cpu(
         (ctypes.c_int64 * len(shape))(*shape),
         panels.data_ptr(),
         len(panels),
+        packed.numel(),
         relu,
         CACHE_BYTES,
         torch.get_num_threads(),
     )
+    if failed == 2:
+        raise ValueError(
+            f'mmdet_hetconv::fused_cpu: {packed.numel()} packed weights are '
+            f'not those of {filters} filters on {channels} channels'
+        )
     if failed:
         raise RuntimeError('mmdet_hetconv::fused_cpu: out of memory')
     return y
@@ -195,7 +226,9 @@ class FusedCPU(Candidate):
 
     def __init__(self, weights: ConvWeights, x: Tensor):
         super().__init__(weights, x)
-        library, _ = load_library()
+        library, reason = load_library()
+        if library is None:
+            raise RuntimeError(reason)
         self.p = merge_blocks(weights.out_channels, weights.p)
         grouped, centre = weights.merged(self.p)
         self.packed, self.panels = pack_panels(

@@ -1,14 +1,12 @@
 """The fused kernel for GPUs as an operator and as a candidate.
 
-The operator has a fake kernel, a FLOP formula and gradients; those go through
-the two branches. Triton is optional.
+The operator has a fake kernel and a FLOP formula. Triton is optional.
 """
 
 import functools
 import importlib.util
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
@@ -28,7 +26,7 @@ def _interpreted() -> bool:
 
 
 def pack_taps(grouped: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights in the order in which the kernel reads them (differentiable).
+    """Weights in the order in which the kernel reads them.
 
     Shape:
         grouped (N, M/p, Kh, Kw), its centre is not used; centre
@@ -38,18 +36,6 @@ def pack_taps(grouped: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
     taps = [t for t in range(kh * kw) if t != kh // 2 * kw + kw // 2]
     packed = grouped.flatten(2)[:, :, taps].permute(2, 1, 0)
     return centre.flatten(1).t().contiguous(), packed.contiguous()
-
-
-def _unpack_taps(centre, taps, kernel_size) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`pack_taps`, with an empty centre."""
-    kh, kw = kernel_size
-    middle = kh // 2 * kw + kw // 2
-    hole = torch.zeros_like(taps[:1])
-    if not len(taps):
-        hole = taps.new_zeros((1, *taps.shape[1:]))
-    grouped = torch.cat([taps[:middle], hole, taps[middle:]])
-    grouped = grouped.permute(2, 1, 0).unflatten(2, (kh, kw))
-    return grouped.contiguous(), centre.t()[..., None, None].contiguous()
 
 
 @torch.library.custom_op('mmdet_hetconv::fused', mutates_args=())
@@ -80,6 +66,11 @@ def fused(
     y = empty_output(
         x, centre.shape[1], kernel_size, stride, padding, dilation
     )
+    if residual is not None and residual.shape != y.shape:
+        raise ValueError(
+            f'mmdet_hetconv::fused: residual is {tuple(residual.shape)}, the '
+            f'output {tuple(y.shape)}'
+        )
     if y.numel():
         launch(
             *(x, centre, taps, bias, residual, y),
@@ -105,64 +96,6 @@ def _(
     return empty_output(
         x, centre.shape[1], kernel_size, stride, padding, dilation
     )
-
-
-def _setup_context(ctx, inputs, output) -> None:
-    x, centre, taps, bias, residual, *geometry = inputs
-    relu = geometry[-1]
-    ctx.geometry = geometry
-    ctx.has = bias is not None, residual is not None
-    ctx.save_for_backward(x, centre, taps, output if relu else None)
-
-
-def _backward(ctx, gradient):
-    x, centre, taps, output = ctx.saved_tensors
-    kernel_size, stride, padding, dilation, p, relu = ctx.geometry
-    has_bias, has_residual = ctx.has
-    if relu:
-        gradient = gradient * (output > 0)
-    with torch.enable_grad():
-        leaves = [t.detach().requires_grad_() for t in (x, centre, taps)]
-        x, centre, taps = leaves
-        grouped, point = _unpack_taps(centre, taps, kernel_size)
-        y = F.conv2d(x, grouped, None, stride, padding, dilation, p)
-        inset = [
-            d * (k // 2) - a for k, d, a in zip(kernel_size, dilation, padding)
-        ]
-        top, left = (-i for i in inset)
-        # F.pad crops where the number is negative.
-        middle = F.pad(x, (left, left, top, top))
-        y = y + F.conv2d(middle, point, None, stride)
-    gradients = torch.autograd.grad(y, leaves, gradient)
-    return (
-        *gradients,
-        gradient.sum((0, 2, 3)) if has_bias else None,
-        gradient if has_residual else None,
-        *(None,) * 6,
-    )
-
-
-fused.register_autograd(_backward, setup_context=_setup_context)
-
-
-def fused_het_conv2d(
-    x: Tensor,
-    centre: Tensor,
-    taps: Tensor,
-    bias: Tensor | None = None,
-    residual: Tensor | None = None,
-    **geometry,
-) -> Tensor:
-    """:func:`fused`, in autocast's dtype where autocast is on."""
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, centre, taps, bias, residual = (
-            None if t is None else t.to(dtype)
-            for t in (x, centre, taps, bias, residual)
-        )
-        with torch.autocast(x.device.type, enabled=False):
-            return fused(x, centre, taps, bias, residual, **geometry)
-    return fused(x, centre, taps, bias, residual, **geometry)
 
 
 @register_flop_formula(torch.ops.mmdet_hetconv.fused)

@@ -6,15 +6,29 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.functional import output_size
 from .candidate import Candidate
 from .eager import PackedDenseNCHW, TwoBranchNCHW
-from .plan import Plan, layout_of
+from .key import layout_of
+from .plan import Plan
 from .weights import ConvWeights, take_weights
 
 # Input shapes of which the plan's answer is remembered. A detector that sees
 # images of all sizes meets ever new ones.
 MOST_SHAPES = 1000
+Shape = tuple[int, int, int, int]
 WEIGHTS = ('grouped', 'foreign', 'bias', 'input_order', 'output_order')
+
+
+def _check_residual(
+    residual: Tensor, shape: Shape, device: torch.device
+) -> None:
+    """Refuse what would be broadcast, or read beyond its end."""
+    if residual.shape != shape or residual.device != device:
+        raise ValueError(
+            f'PlannedConv2d: the residual is {tuple(residual.shape)} on '
+            f'{residual.device}, the output {shape} on {device}'
+        )
 
 
 @MODELS.register_module()
@@ -36,7 +50,8 @@ class PlannedConv2d(nn.Module):
         nn.Conv2d's.
 
     Raises:
-        ValueError: the layer pads with something else than zeros.
+        ValueError: the layer pads with something else than zeros; a residual
+            is of another shape than the output, or on another device.
     """
 
     # What ConvModule of mmcv reads of a convolution.
@@ -62,8 +77,8 @@ class PlannedConv2d(nn.Module):
         self.plan = plan if plan is not None else Plan()
         # By kind of candidate, dtype and device.
         self._prepared: dict[tuple, Candidate] = {}
-        # By all of an input that matters: the plan's answers.
-        self._chosen: dict[tuple, Candidate] = {}
+        # By all of an input that matters: the plan's answers, output shapes.
+        self._chosen: dict[tuple, tuple[Candidate, Shape]] = {}
         self.eval()
 
     def weights(self, dtype: torch.dtype | None = None) -> ConvWeights:
@@ -94,39 +109,53 @@ class PlannedConv2d(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
             plain = torch.autocast(x.device.type, enabled=False)
-        if residual is not None:
-            residual = residual.to(x.dtype)
         with plain:
-            return self._candidate(x, residual)(x, residual, self.relu)
+            candidate, shape = self._candidate(x, residual is not None)
+            if residual is not None:
+                _check_residual(residual, shape, x.device)
+                residual = residual.to(x.dtype)
+            return candidate(x, residual, self.relu)
 
-    def _candidate(self, x: Tensor, residual: Tensor | None) -> Candidate:
+    def _candidate(self, x: Tensor, residual: bool) -> tuple[Candidate, Shape]:
+        """What computes, and the shape of the output."""
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if traced or (torch.is_grad_enabled() and x.requires_grad):
             # Operators that every tracer and autograd know.
             kind = PackedDenseNCHW if self.p == 1 else TwoBranchNCHW
             prepared = self._prepared.get((kind.name, x.dtype, x.device))
-            return prepared or kind(self.weights(x.dtype), x)
-        return self._planned(x, residual is not None)
-
-    def _planned(self, x: Tensor, residual: bool) -> Candidate:
+            candidate = prepared or kind(self.weights(x.dtype), x)
+            return candidate, self._output_shape(x)
         key = (
             *(x.shape, x.dtype, x.device, layout_of(x), residual, self.relu),
             *(torch.get_num_threads(), id(self.plan), self.plan.edits),
         )
-        if key not in self._chosen:
+        # Threads may share the layer: what was looked up once is not looked
+        # up again, another one may have cleared it.
+        known = self._chosen.get(key)
+        if known is None:
+            known = self._choose(x, residual), self._output_shape(x)
             if len(self._chosen) >= MOST_SHAPES:
                 self._chosen.clear()
-            self._chosen[key] = self._choose(x, residual)
-        return self._chosen[key]
+            self._chosen[key] = known
+        return known
+
+    def _output_shape(self, x: Tensor) -> Shape:
+        size = output_size(
+            x.shape[2:],
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+        )
+        return (x.shape[0], self.out_channels, *size)
 
     @torch.no_grad()
     def _choose(self, x: Tensor, residual: bool) -> Candidate:
         weights = self.weights(x.dtype)
         kind, built = self.plan.choose(weights, x, residual, self.relu)
         place = (kind.name, x.dtype, x.device)
-        if place not in self._prepared:
-            self._prepared[place] = built or kind(weights, x)
-        return self._prepared[place]
+        candidate = self._prepared.get(place) or built or kind(weights, x)
+        return self._prepared.setdefault(place, candidate)
 
     def extra_bytes(self) -> int:
         """Memory of prepared weights, beside the buffers."""

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .key import bucket
+
 
 @triton.jit
 def het_conv_kernel(
@@ -23,6 +25,7 @@ def het_conv_kernel(
     residual_at,
     y_at,
     pixels,  # B Ho Wo
+    tuned_for,  # pixels rounded up: of one value the tile is tuned once
     height,
     width,
     out_height,
@@ -139,7 +142,14 @@ tuned_kernel = triton.autotune(
         _tile(128, 16, 32, 4, 4),
         _tile(256, 16, 16, 4, 3),
     ],
-    key=['pixels', 'channels', 'filters', 'block_channels', 'KH', 'STRIDE_H'],
+    key=[
+        'tuned_for',
+        'channels',
+        'filters',
+        'block_channels',
+        'KH',
+        'STRIDE_H',
+    ],
 )(het_conv_kernel)
 
 
@@ -173,7 +183,7 @@ def launch(
 
     arguments = (
         *(x, centre, taps, bias, residual, y),
-        *(pixels, height, width, out_height, out_width),
+        *(pixels, bucket(pixels), height, width, out_height, out_width),
         *(channels, filters, channels // p, filters // p),
         *(*kernel_size, *stride, *padding, *dilation),
         *(bias is not None, residual is not None, relu),

@@ -350,8 +350,6 @@ def test_what_is_not_measured_is_said(results, tmp_path):
 
 def test_every_picture_is_shown(results, tmp_path):
     write_results(results, tmp_path)
-    shown = re.findall(
-        r'\]\((.*?\.png)\)', (tmp_path / 'all.md').read_text()
-    )
+    shown = re.findall(r'\]\((.*?\.png)\)', (tmp_path / 'all.md').read_text())
     assert {path.name for path in tmp_path.glob('*.png')} == set(shown)
     assert len(shown) == 4

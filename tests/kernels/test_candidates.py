@@ -1,21 +1,40 @@
 """Every candidate computes the dense convolution of the same function."""
 
+import platform
+import shutil
+
 import pytest
 import torch
 
-from mmdet_hetconv.kernels import CANDIDATES, take_weights
+from mmdet_hetconv.kernels import (
+    CANDIDATES,
+    compile_cpu,
+    fused_cpu,
+    take_weights,
+)
 from mmdet_hetconv.kernels.fused_cpu import FusedCPU, merge_blocks
 from mmdet_hetconv.layers import HetConv2d
 
 from .cases import CASES, build, expected
 
+KNOWN = ['the centres are off']
+if shutil.which('c++') is None:
+    KNOWN.append('no C++ compiler')
+if not torch.backends.mkldnn.is_available():
+    KNOWN.append('oneDNN')
+KNOWN = tuple(KNOWN)
 CPU = [c for c in CANDIDATES if c.name != 'fused_triton']
 
 
 def ready(candidate, layer, x):
+    """The candidate on a layer's weights; skips what it says it cannot do.
+
+    A kernel that does not compile is a fault, not a reason to skip.
+    """
     weights = take_weights(layer)
     reason = candidate.why_not(weights, x)
     if reason:
+        assert reason.startswith(KNOWN), f'{candidate.name}: {reason}'
         pytest.skip(reason)
     return candidate(weights, x)
 
@@ -145,3 +164,63 @@ def test_fused_cpu_counts_exactly_the_papers_flops():
         compute(x, None, False)
     macs = (64 + 8 * 64 // 4) * 64 * 5 * 7
     assert counter.get_total_flops() == 2 * macs
+
+
+@pytest.fixture(
+    scope='module', params=['-mno-avx512f', '-march=x86-64'], ids=str
+)
+def narrow_library(request, tmp_path_factory):
+    """The kernel as a machine without the widest vectors builds it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        patch.setattr(
+            compile_cpu, 'FLAGS', (*compile_cpu.FLAGS, request.param)
+        )
+        library, reason = compile_cpu.load_library.__wrapped__()
+    assert reason is None
+    return library
+
+
+@pytest.mark.skipif(shutil.which('c++') is None, reason='no C++ compiler')
+@pytest.mark.skipif(platform.machine() != 'x86_64', reason='for x86')
+@pytest.mark.parametrize('case', CASES)
+def test_narrow_variants_equal_dense(narrow_library, case, monkeypatch):
+    monkeypatch.setattr(
+        fused_cpu, 'load_library', lambda: (narrow_library, None)
+    )
+    layer, x = build(case)
+    compute = FusedCPU(take_weights(layer), x)
+    torch.testing.assert_close(
+        compute(x, None, False).double(),
+        expected(layer, x),
+        rtol=1e-4,
+        atol=2e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    'name, value',
+    [
+        ('x', torch.zeros(2, 16, 9, 11)),
+        ('x', torch.zeros(2, 32, 9, 11, dtype=torch.float64)),
+        ('packed', torch.zeros(9)),
+        ('bias', torch.zeros(63)),
+        ('residual', torch.zeros(2, 64, 1, 1)),
+        ('residual', torch.zeros(2, 64, 9, 11, dtype=torch.float16)),
+    ],
+)
+def test_fused_cpu_refuses_what_it_would_read_beyond(name, value):
+    layer, x = build('plain')
+    compute = ready(FusedCPU, layer, x)
+    tensors = dict(
+        x=x,
+        packed=compute.packed,
+        panels=compute.panels,
+        bias=compute.weights.bias,
+        residual=None,
+    )
+    tensors[name] = value
+    with pytest.raises(ValueError, match='mmdet_hetconv::fused_cpu'):
+        torch.ops.mmdet_hetconv.fused_cpu(
+            *tensors.values(), 64, [3, 3], [1, 1], [1, 1], [1, 1], 4, False
+        )

@@ -239,5 +239,5 @@ def test_source_that_does_not_compile_is_one_line_and_another_is_taken(
     assert 'broken.cpp did not build' in warning
     assert 'error:' in warning
     assert '\n' not in warning
-    assert 'not fused_cpu: broken.cpp did not build' in conv.plan.summary()
+    assert 'not fused_cpu: broken.cpp did not build' in str(conv.plan)
     assert fused_cpu.FusedCPU.name not in str(conv._prepared)

@@ -204,18 +204,27 @@ extern "C" {
 // Widest panel of this build, in filters.
 int64_t hetconv_panel_width() { return 2 * WIDE; }
 
-// 0, or 1 if memory ran out.
+// 0; 1 if memory ran out; 2 if the panels are not of these weights.
 int hetconv_fused(const float* x, const float* weights, const float* bias,
                   const float* residual, float* y, const int64_t* shape,
-                  const int64_t* panel_table, int64_t panels, int relu,
-                  int64_t cache_bytes, int threads) {
+                  const int64_t* panel_table, int64_t panels,
+                  int64_t weight_count, int relu, int64_t cache_bytes,
+                  int threads) {
   Shape s;
   std::memcpy(&s, shape, sizeof(s));
   const Panel* panel = reinterpret_cast<const Panel*>(panel_table);
 
-  int64_t widest = 0;
-  for (int64_t i = 0; i < panels; ++i)
+  int64_t widest = 0, filters = 0;
+  const int64_t floats = s.M + (s.kh * s.kw - 1) * s.m;  // of one filter
+  for (int64_t i = 0; i < panels; ++i) {
     if (panel[i].width > widest) widest = panel[i].width;
+    filters += panel[i].filters;
+    if (panel[i].channel + s.m > s.M ||
+        panel[i].first + panel[i].filters > s.N ||
+        panel[i].weights + panel[i].width * floats > weight_count)
+      return 2;
+  }
+  if (filters != s.N) return 2;
   const int64_t most = widest == 2 * WIDE ? REGISTERS / 2 : REGISTERS;
 
   // Strips of equal width, so that none is a small remainder.

@@ -1,0 +1,90 @@
+"""Milliseconds of several candidates on one input."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .candidate import LAYOUTS, Candidate
+from .key import layout_of
+from .weights import ConvWeights
+
+# Rounds, the factor beyond which a candidate is out after the first, and
+# seconds after which no further round starts.
+ROUNDS = 4
+HOPELESS = 3.0
+ENOUGH_S = 3.0
+
+
+@dataclass
+class Timed:
+    """What was found.
+
+    Attributes:
+        ms: least milliseconds of each candidate that ran, by name.
+        failed: why the others did not run.
+        built: the candidates that ran.
+    """
+
+    ms: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    built: dict[str, Candidate] = field(default_factory=dict)
+
+
+def time_candidates(
+    candidates: Sequence[type[Candidate]],
+    weights: ConvWeights,
+    x: Tensor,
+    residual: bool,
+    relu: bool,
+    clock: Callable[[], float],
+) -> Timed:
+    """Build and time them in turns, so that a disturbance hits all of them.
+
+    Args:
+        residual: whether one is added.
+        clock: seconds.
+    """
+    start = time.perf_counter()
+    added = None
+    if residual:
+        size = weights.output_size(x.shape[2:])
+        added = x.new_zeros((x.shape[0], weights.out_channels, *size))
+        added = added.contiguous(memory_format=LAYOUTS[layout_of(x)])
+
+    def milliseconds(candidate: Candidate) -> float:
+        if x.device.type == 'cuda':
+            torch.cuda.synchronize(x.device)
+        begin = clock()
+        candidate(x, added, relu)
+        if x.device.type == 'cuda':
+            torch.cuda.synchronize(x.device)
+        return (clock() - begin) * 1e3
+
+    result = Timed()
+    for candidate in candidates:
+        try:
+            built = candidate(weights, x)
+            milliseconds(built)  # warm up, compile
+            first = milliseconds(built)
+        except Exception as error:
+            # Out of memory, or a kernel that does not compile: each library
+            # has errors of its own. The plan's summary shows it.
+            result.failed[candidate.name] = str(error).split('\n')[0][:200]
+            continue
+        result.built[candidate.name] = built
+        result.ms[candidate.name] = first
+    best = min(result.ms.values(), default=0.0)
+    close = [n for n, ms in result.ms.items() if ms < HOPELESS * best]
+    for _ in range(ROUNDS):
+        if time.perf_counter() - start > ENOUGH_S:
+            break
+        for name in close:
+            # Thrice in a row: the first pays for the caches that the
+            # candidate before it has emptied, so it depends on the order.
+            # The least of all: whatever disturbs a run makes it longer.
+            runs = [milliseconds(result.built[name]) for _ in range(3)]
+            result.ms[name] = min(result.ms[name], *runs)
+    return result
