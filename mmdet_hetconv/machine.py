@@ -36,7 +36,7 @@ def machine(device: str | None = None) -> dict[str, str]:
     if torch.device(device).type == 'cuda':
         name = torch.cuda.get_device_name(device)
     else:
-        name = f'{cpu_name()}, {torch.get_num_threads()} threads'
+        name = f'CPU {cpu_name()}, {torch.get_num_threads()} threads'
     return dict(
         machine=name,
         torch=torch.__version__,

@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..deploy import switch_to_deploy
 from ..deploy.onnx import RawOutputs
 from ..deploy.switch import planned_convs
+from ..deploy.whole_run import predict
 from ..kernels import Plan
 from ..layers import HetConv2d
 from ..machine import machine
@@ -150,7 +150,7 @@ def benchmark_config(
         fast = images
         if form.endswith('deployed'):
             fast = images.contiguous(memory_format=torch.channels_last)
-        runs[form] = _runner(model, fast, shape, whole)
+        runs[form] = _runner(model, fast, whole)
     times, peaks = _measure(runs, rounds, device, clock)
     for form, model in models.items():
         for line in _choices(model):
@@ -194,20 +194,12 @@ def _choices(model: nn.Module) -> list[str]:
 
 
 def _runner(
-    model: nn.Module, images: Tensor, shape: tuple[int, int], whole: bool
+    model: nn.Module, images: Tensor, whole: bool
 ) -> Callable[[], object]:
     if not whole:
         raw = RawOutputs(model)
         return lambda: raw(images)
-    metainfo = dict(
-        img_shape=shape,
-        ori_shape=shape,
-        batch_input_shape=shape,
-        pad_shape=shape,
-        scale_factor=(1.0, 1.0),
-    )
-    samples = [DetDataSample(metainfo=metainfo) for _ in images]
-    return lambda: model.predict(images, copy.deepcopy(samples))
+    return lambda: predict(model, images)
 
 
 @torch.no_grad()

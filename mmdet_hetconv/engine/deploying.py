@@ -20,6 +20,7 @@ from ..deploy.onnx import (
     run_by_onnxruntime,
 )
 from ..deploy.switch import planned_convs
+from ..deploy.whole_run import predict
 from ..errors import UserError
 from ..kernels import Plan
 from ..version import __version__
@@ -47,8 +48,8 @@ def deploy(args: argparse.Namespace) -> None:
     model = switch_deployed(model, content, args.checkpoint)
     plan = plan_of(model)
     if args.tune:
-        with torch.no_grad():
-            model.extract_feat(torch.zeros(1, 3, *args.tune))
+        # Heads too, and what they do with the boxes.
+        predict(model, torch.zeros(1, 3, *args.tune))
         announce(str(plan))
     meta = dict(content.get('meta') or {})
     meta['mmdet_hetconv_version'] = __version__

@@ -16,6 +16,8 @@ from mmdet_hetconv.deploy.onnx import (
     export_onnx,
     open_session,
 )
+from mmdet_hetconv.deploy.whole_run import predict
+from mmdet_hetconv.engine.deploying import plan_of, switch_deployed
 from tests.engine import tiny
 from tests.tools.conftest import fresh_process  # noqa: F401
 from tests.tools.entry import error_of, evaluate, load_main
@@ -115,11 +117,26 @@ def test_deployed_and_exported_detect_the_same(folder, exported):
 
 def test_deployed_checkpoint_holds_its_plan(folder):
     content = torch.load(folder / 'deployed.pth', weights_only=True)
-    choices = [c for k in content['hetconv_plan'].values() for c in k.values()]
+    choices = content['hetconv_plan']
     assert choices
-    assert {c['reason'] for c in choices} == {'timed'}
+    assert {choice['reason'] for choice in choices} == {'timed'}
     assert content['meta']['dataset_meta']['classes'] == tiny.CLASSES
     assert not any('running_mean' in key for key in content['state_dict'])
+
+
+def test_a_detection_of_the_tuned_size_times_nothing(folder):
+    """Heads were tuned, too."""
+    cfg = Config.fromfile(folder / 'config.py')
+    cfg.model.bbox_head.num_classes = 2
+    content = torch.load(folder / 'deployed.pth', weights_only=True)
+    model = MODELS.build(cfg.model).eval()
+    model = switch_deployed(model, content, 'deployed.pth')
+    plan = plan_of(model)
+    tuned = len(plan.choices)
+    (sample,) = predict(model, torch.randn(1, 3, 64, 64))
+    assert len(sample.pred_instances) == 20
+    assert plan.spent_s == 0
+    assert len(plan.choices) == tuned
 
 
 def test_deployed_checkpoint_needs_the_flag(folder):
