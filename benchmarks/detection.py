@@ -42,8 +42,8 @@ from mmdet_hetconv.analysis.config import (
 )
 from mmdet_hetconv.engine import checkpoint, converting, running
 from mmdet_hetconv.engine.evaluating import evaluate
-from mmdet_hetconv.errors import one_sentence
-from mmdet_hetconv.machine import machine
+from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.utils.machine import machine
 
 RATES = dict(faster_rcnn_r18=1e-3, faster_rcnn_r50=5e-4, ssd300=3e-4)
 TUNED_SHARE = 0.1  # of the schedule, for a converted detector

@@ -11,7 +11,7 @@ from mmdet_hetconv.analysis.config import build_detector, input_shape
 from mmdet_hetconv.deploy import switch_to_deploy
 from mmdet_hetconv.deploy.onnx import RawOutputs
 from mmdet_hetconv.kernels import Plan
-from mmdet_hetconv.timing import times_in_turns
+from mmdet_hetconv.utils.timing import times_in_turns
 
 
 def latencies(configs: dict[str, Config], rounds: int) -> dict[str, float]:

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from mmdet_hetconv.kernels import Plan, PlannedConv2d
 from mmdet_hetconv.kernels.candidate import LAYOUTS
 from mmdet_hetconv.layers import HetConv2d
-from mmdet_hetconv.machine import machine
-from mmdet_hetconv.table import format_table, write_rows
-from mmdet_hetconv.timing import times_in_turns
+from mmdet_hetconv.utils.machine import machine
+from mmdet_hetconv.utils.table import format_table, write_rows
+from mmdet_hetconv.utils.timing import times_in_turns
 
 # Channels and size of the map, see --layers.
 GRID = (

@@ -3,8 +3,8 @@
 import csv
 from pathlib import Path
 
-from mmdet_hetconv.machine import machine
-from mmdet_hetconv.table import read_rows as read_rows
+from mmdet_hetconv.utils.machine import machine
+from mmdet_hetconv.utils.table import read_rows as read_rows
 
 RESULTS = Path(__file__).parent / 'results'
 

@@ -28,7 +28,7 @@ from record import RESULTS, append_row
 from mmdet_hetconv.deploy import switch_to_deploy
 from mmdet_hetconv.deploy.switch import planned_convs
 from mmdet_hetconv.kernels import Plan
-from mmdet_hetconv.table import format_table
+from mmdet_hetconv.utils.table import format_table
 
 HET = dict(type='HetConv', p=4)
 MODEL = ConfigDict(

@@ -26,7 +26,7 @@ from mmdet_hetconv.deploy.onnx import RawOutputs
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
 from mmdet_hetconv.kernels.candidate import LAYOUTS
-from mmdet_hetconv.timing import times_in_turns
+from mmdet_hetconv.utils.timing import times_in_turns
 
 
 class Step:

@@ -24,4 +24,4 @@ if find_spec('mmcv'):
     __all__ += ['switch_to_deploy']
 if find_spec('mmdet'):
     from . import models  # noqa: F401
-    from .engine import metrics  # noqa: F401
+    from .datasets import metrics  # noqa: F401

@@ -10,8 +10,8 @@ import mmdet_hetconv
 PACKAGE = Path(mmdet_hetconv.__file__).parent
 # A folder may import those before it.
 ORDER = (
-    *('layers', 'kernels', 'deploy', 'models', 'convert'),
-    *('analysis', 'engine', 'apps'),
+    *('utils', 'layers', 'kernels', 'deploy', 'models', 'convert'),
+    *('analysis', 'datasets', 'engine', 'apps'),
 )
 FILES = sorted(PACKAGE.glob('*/**/*.py'))
 
@@ -46,7 +46,7 @@ def test_imports_go_one_way(path):
     ]
     assert not wrong
     roots = {name.split('.')[0] for name in names}
-    if folder in ('layers', 'kernels'):
+    if folder in ('utils', 'layers', 'kernels'):
         assert not roots & {'mmdet', 'mmcv'}
     assert not any(name.startswith('mmcv.ops') for name in names)
 

@@ -19,8 +19,8 @@ from mmdet_hetconv.analysis.latency import (
 from mmdet_hetconv.deploy import keep_freed_memory
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
-from mmdet_hetconv.errors import one_sentence
-from mmdet_hetconv.table import format_table
+from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.utils.table import format_table
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmdet_hetconv.apps.compare import PAGE, compare
-from mmdet_hetconv.errors import one_sentence
+from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

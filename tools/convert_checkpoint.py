@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mmdet_hetconv.engine.arguments import add_cfg_options
 from mmdet_hetconv.engine.converting import convert
-from mmdet_hetconv.errors import one_sentence
+from mmdet_hetconv.utils.errors import one_sentence
 
 
 def count(text: str) -> int:

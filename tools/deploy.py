@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mmdet_hetconv.engine.arguments import add_cfg_options
 from mmdet_hetconv.engine.deploying import deploy
-from mmdet_hetconv.errors import one_sentence
+from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

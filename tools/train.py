@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mmdet_hetconv.engine.arguments import add_cfg_options, add_launcher
 from mmdet_hetconv.engine.running import train
-from mmdet_hetconv.errors import one_sentence
+from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

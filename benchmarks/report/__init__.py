@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmdet_hetconv.errors import UserError
-from mmdet_hetconv.table import read_rows
+from mmdet_hetconv.utils.errors import UserError
+from mmdet_hetconv.utils.table import read_rows
 
 from . import accuracy, conversion, cost, detection, latency, overfitting
 from .rows import Row

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdet_hetconv.errors import one_sentence
+from mmdet_hetconv.utils.errors import one_sentence
 
 from . import write_results
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmdet_hetconv.table import (
+from mmdet_hetconv.utils.table import (
     markdown_table,
     read_rows,
     share_saved,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 
-from mmdet_hetconv.table import markdown_table, read_rows, with_unit
+from mmdet_hetconv.utils.table import markdown_table, read_rows, with_unit
 
 from . import plots
 from .rows import (

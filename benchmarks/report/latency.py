@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from mmdet_hetconv.errors import UserError
-from mmdet_hetconv.table import markdown_table
+from mmdet_hetconv.utils.errors import UserError
+from mmdet_hetconv.utils.table import markdown_table
 
 from .rows import Row, column, grouped, origin
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmdet_hetconv.table import markdown_table
+from mmdet_hetconv.utils.table import markdown_table
 
 from . import plots
 from .rows import (

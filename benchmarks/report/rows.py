@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from mmdet_hetconv.errors import UserError
+from mmdet_hetconv.utils.errors import UserError
 
 Row = dict[str, str]
 CLASSIFIER = ('network', 'width', 'epochs', 'batch_size', 'lr', 'amp')

@@ -24,9 +24,9 @@ from ..deploy.switch import planned_convs
 from ..deploy.whole_run import predict
 from ..kernels import Plan
 from ..layers import HetConv2d
-from ..machine import machine
-from ..table import write_rows
-from ..timing import times_in_turns
+from ..utils.machine import machine
+from ..utils.table import write_rows
+from ..utils.timing import times_in_turns
 from .complexity import count_complexity
 from .config import build_detector, input_shape
 from .peak_memory import peak_memory

@@ -9,7 +9,7 @@ from torch import nn
 from mmdet_hetconv.layers.group_pointwise import GroupPointwiseConv2d
 from mmdet_hetconv.layers.hetconv import HetConv2d
 from mmdet_hetconv.layers.shape import why_not_heterogeneous
-from mmdet_hetconv.table import (
+from mmdet_hetconv.utils.table import (
     format_table,
     share_saved,
     with_unit,

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..engine.metrics import number_boxes
+from ..datasets.metrics import number_boxes
 
 # Names of COCOeval.stats, those shown.
 _STATS = {

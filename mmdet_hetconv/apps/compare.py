@@ -9,8 +9,8 @@ from rich.progress import track
 
 from ..engine.files import write_whole
 from ..engine.preflight import check_writable
-from ..engine.processes import announce
-from ..errors import UserError
+from ..utils.announce import announce
+from ..utils.errors import UserError
 from .coco_metrics import coco_metrics
 from .disagreement import as_boxes, disagreement
 from .ground_truth import GroundTruth

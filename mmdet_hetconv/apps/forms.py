@@ -9,7 +9,7 @@ from mmdet.structures import DetDataSample
 from PIL import Image
 
 from ..analysis.latency import make_dense
-from ..errors import UserError
+from ..utils.errors import UserError
 from .inferencer import HetInferencer
 from .sources import read_image
 

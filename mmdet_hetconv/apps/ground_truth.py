@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 
 from numpy import ndarray
 
-from ..engine.annotations import read_coco
-from ..engine.image_sizes import check_size
-from ..errors import UserError
+from ..datasets.coco import read_coco
+from ..datasets.image_sizes import check_size
+from ..utils.errors import UserError
 
 
 class GroundTruth:

@@ -14,8 +14,8 @@ from rich.progress import track
 
 from ..engine.files import write_whole
 from ..engine.preflight import check_writable
-from ..engine.processes import announce
-from ..errors import UserError
+from ..utils.announce import announce
+from ..utils.errors import UserError
 from .ground_truth import GroundTruth
 from .inferencer import HetInferencer
 from .results import coco_results, default_image_id

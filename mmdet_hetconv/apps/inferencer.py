@@ -11,11 +11,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from torch import nn
 
+from ..datasets.config_parts import class_counts, class_names, leaf_datasets
+from ..datasets.own_data import palette
 from ..engine import checkpoint, configs, deploying, preflight
-from ..engine.datasets import class_counts, class_names, leaf_datasets
-from ..engine.own_data import palette
-from ..engine.processes import announce
-from ..errors import UserError
+from ..utils.announce import announce
+from ..utils.errors import UserError
 
 
 class HetInferencer(DetInferencer):

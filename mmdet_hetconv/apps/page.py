@@ -21,7 +21,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from ..table import with_unit
+from ..utils.table import with_unit
 from ..version import __version__
 from .side import Side
 from .sources import read_image

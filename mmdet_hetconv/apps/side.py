@@ -9,9 +9,9 @@ from statistics import median, quantiles
 import numpy as np
 
 from ..analysis import build_detector, count_config
-from ..engine.processes import announce
 from ..layers import HetConv2d
-from ..timing import times_in_turns
+from ..utils.announce import announce
+from ..utils.timing import times_in_turns
 from .inferencer import HetInferencer
 
 _WARM_UP = 2

@@ -10,8 +10,8 @@ import cv2
 import mmcv
 import numpy as np
 
-from ..engine.images import what_is_wrong
-from ..errors import UserError
+from ..datasets.images import what_is_wrong
+from ..utils.errors import UserError
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # Shows how far an iteration has come.

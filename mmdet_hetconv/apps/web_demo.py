@@ -6,8 +6,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..engine.processes import announce
-from ..errors import UserError
+from ..utils.announce import announce
+from ..utils.errors import UserError
 from .forms import HET, Forms
 
 LOCAL = '127.0.0.1'

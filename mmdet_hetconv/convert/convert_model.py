@@ -8,7 +8,7 @@ from torch import nn
 
 from mmdet_hetconv.layers.shape import check_p
 from mmdet_hetconv.layers.switch import ConvRecord, find_convs, switch_convs
-from mmdet_hetconv.table import format_table, share_saved, with_unit
+from mmdet_hetconv.utils.table import format_table, share_saved, with_unit
 
 
 @dataclass(frozen=True)

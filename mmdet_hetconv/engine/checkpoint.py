@@ -13,9 +13,10 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..datasets.config_parts import is_local
 from ..layers import HetConv2d, residue_order
-from .processes import announce
+from ..utils.announce import announce
+from ..utils.errors import UserError
 from .safe_globals import training_checkpoints
 
 # What Runner.resume() of mmengine reads.
@@ -27,11 +28,6 @@ _REFUSED = re.compile(
     r'(?:GLOBAL|function|but got) (.+?)(?: was not an| whose module|$)',
     re.MULTILINE,
 )
-
-
-def is_local(path: str) -> bool:
-    """Whether a checkpoint's name is a file's, not 'torchvision://...'."""
-    return '://' not in path
 
 
 def read_checkpoint(path: str | Path) -> dict:

@@ -5,8 +5,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from ..errors import UserError
-from .datasets import type_name
+from ..datasets.config_parts import type_name
+from ..utils.errors import UserError
 
 # mmengine's hooks that write files, and ours in their places.
 _OWN_HOOKS = {

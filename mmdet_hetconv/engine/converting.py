@@ -16,17 +16,17 @@ from mmengine.device import get_device
 from torch import nn
 
 from ..convert import Fit, calibrate, find_pairs, load_projected, rearrange
-from ..errors import UserError
-from ..table import format_table
+from ..datasets.config_parts import join_root, leaf_datasets
+from ..datasets.folders import find_data
+from ..datasets.images import check_images
+from ..datasets.own_data import use_own_data
+from ..utils.announce import announce
+from ..utils.errors import UserError
+from ..utils.table import format_table
 from ..version import __version__
 from . import checkpoint, configs, preflight
-from .datasets import join_root, leaf_datasets
 from .evaluating import evaluate
 from .files import save_whole
-from .folders import find_data
-from .images import check_images
-from .own_data import use_own_data
-from .processes import announce
 from .safe_globals import load_weights_only
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')

@@ -21,12 +21,12 @@ from ..deploy.onnx import (
 )
 from ..deploy.switch import planned_convs
 from ..deploy.whole_run import predict
-from ..errors import UserError
 from ..kernels import Plan
+from ..utils.announce import announce
+from ..utils.errors import UserError
 from ..version import __version__
 from . import checkpoint, configs, preflight
 from .files import part_of, save_whole
-from .processes import announce
 from .safe_globals import load_weights_only
 
 # Where a deployed checkpoint keeps its plan; marks it as one.

@@ -8,7 +8,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
-from .metrics import use_own_metrics
+from ..datasets.metrics import use_own_metrics
 
 
 def evaluate(cfg: Config, model: nn.Module) -> dict[str, float]:

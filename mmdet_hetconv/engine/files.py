@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import UserError
+from ..utils.errors import UserError
 
 # What a system says when nothing more can be written: disk, quota, limit.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -14,25 +14,28 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
-from ..errors import UserError
-from ..layers import HetConv2d
-from ..layers.shape import check_p
-from .agreement import check_evaluator
-from .annotations import Annotations, read_coco, read_voc
-from .checkpoint import is_local, read_checkpoint
-from .classes import check_coco_classes, check_voc_classes, some
-from .datasets import (
+from ..datasets.agreement import check_evaluator
+from ..datasets.annotations import Annotations
+from ..datasets.classes import check_coco_classes, check_voc_classes, some
+from ..datasets.coco import read_coco
+from ..datasets.config_parts import (
     class_counts,
     class_names,
+    is_local,
     join_root,
     leaf_datasets,
     loaders,
     type_name,
 )
-from .image_sizes import check_sizes, turns_images
-from .images import check_images
-from .left_out import check_anything_to_learn, tell_left_out
-from .processes import announce, is_first_process
+from ..datasets.image_sizes import check_sizes, turns_images
+from ..datasets.images import check_images
+from ..datasets.left_out import check_anything_to_learn, tell_left_out
+from ..datasets.voc import read_voc
+from ..layers import HetConv2d
+from ..layers.shape import check_p
+from ..utils.announce import announce, is_first_process
+from ..utils.errors import UserError
+from .checkpoint import read_checkpoint
 
 # How Python says that an argument is missing or unknown.
 _WRONG_ARGUMENT = re.compile(

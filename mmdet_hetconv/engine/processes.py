@@ -2,26 +2,14 @@
 
 import functools
 import gc
-import logging
-import os
 from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import print_log
 
-from ..errors import UserError
-
-# Under which name each launcher tells a process its rank.
-_RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-
-
-def is_first_process() -> bool:
-    """Whether this is rank 0, also before there is a process group."""
-    ranks = (os.environ.get(name) for name in _RANK_VARIABLES)
-    return next((r for r in ranks if r is not None), '0') == '0'
+from ..utils.errors import UserError
 
 
 def use_gloo_on_cpu(cfg: Config) -> None:
@@ -79,9 +67,3 @@ def leaves_group(work: Callable[..., None]) -> Callable[..., None]:
             distributed.destroy_process_group()
 
     return leaving
-
-
-def announce(message: str, level: int = logging.INFO) -> None:
-    """Log once for all processes, also before there is a process group."""
-    if is_first_process():
-        print_log(message, 'current', level)

@@ -14,11 +14,13 @@ from mmdet.utils import register_all_modules, setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from ..errors import UserError
+from ..datasets.config_parts import is_local
+from ..datasets.metrics import use_own_metrics
+from ..datasets.own_data import use_own_data
+from ..utils.announce import announce
+from ..utils.errors import UserError
 from . import checkpoint, configs, deploying, preflight, processes
 from .files import NO_SPACE
-from .metrics import use_own_metrics
-from .own_data import use_own_data
 from .safe_globals import load_weights_only
 
 
@@ -110,12 +112,12 @@ def _start_from(cfg: Config, resume: str | None) -> dict | None:
     if resume == 'auto':
         path = checkpoint.newest_checkpoint(cfg.work_dir)
         if path is None:
-            processes.announce(
+            announce(
                 f'Nothing to resume in {cfg.work_dir}: training starts afresh'
             )
     if path is None:
         cfg.resume = False
-        if cfg.get('load_from') and checkpoint.is_local(cfg.load_from):
+        if cfg.get('load_from') and is_local(cfg.load_from):
             checkpoint.read_checkpoint(cfg.load_from)
         return None
     cfg.resume = True

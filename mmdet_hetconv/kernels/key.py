@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..machine import cpu_name
+from ..utils.machine import cpu_name
 from .weights import ConvWeights
 
 

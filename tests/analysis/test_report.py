@@ -16,7 +16,7 @@ from mmdet_hetconv.analysis import (
     save_json,
 )
 from mmdet_hetconv.layers import GroupPointwiseConv2d, HetConv2d
-from mmdet_hetconv.table import format_table, share_saved, with_unit
+from mmdet_hetconv.utils.table import format_table, share_saved, with_unit
 
 ROOT = Path(__file__).parents[2]
 

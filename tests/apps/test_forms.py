@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mmdet_hetconv.apps.forms import DEPLOYED, HET, Forms, read_upload
-from mmdet_hetconv.errors import UserError
 from mmdet_hetconv.layers import HetConv2d
+from mmdet_hetconv.utils.errors import UserError
 
 
 @pytest.fixture(scope='module')

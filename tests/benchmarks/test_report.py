@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.report import write_results
 from benchmarks.report.__main__ import main
-from mmdet_hetconv.errors import UserError
-from mmdet_hetconv.table import share_saved, with_unit
+from mmdet_hetconv.utils.errors import UserError
+from mmdet_hetconv.utils.table import share_saved, with_unit
 from tests.tools.entry import error_of
 
 MACHINE = dict(machine='a computer', torch='9.8.7', date='2031-01-02')

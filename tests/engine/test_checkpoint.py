@@ -17,8 +17,8 @@ from mmdet_hetconv.engine.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
 )
-from mmdet_hetconv.errors import UserError
 from mmdet_hetconv.layers import HetConv2d
+from mmdet_hetconv.utils.errors import UserError
 
 
 def content():

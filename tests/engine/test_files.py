@@ -10,7 +10,7 @@ PROGRAM = """
 import errno, gc, os, sys
 import torch
 from mmdet_hetconv.engine import files
-from mmdet_hetconv.errors import UserError
+from mmdet_hetconv.utils.errors import UserError
 
 def no_space(descriptor):
     raise OSError(errno.ENOSPC, 'No space left')

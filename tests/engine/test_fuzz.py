@@ -13,8 +13,9 @@ import random
 import pytest
 from mmdet.datasets import CocoDataset, XMLDataset
 
-from mmdet_hetconv.engine.annotations import read_coco, read_voc
-from mmdet_hetconv.errors import UserError
+from mmdet_hetconv.datasets.coco import read_coco
+from mmdet_hetconv.datasets.voc import read_voc
+from mmdet_hetconv.utils.errors import UserError
 
 from . import tiny
 from .mutate import mutate_bytes, mutate_json, mutate_xml

@@ -6,8 +6,10 @@ import pytest
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_hetconv.engine import classes, preflight, processes
+from mmdet_hetconv.datasets import classes
+from mmdet_hetconv.engine import preflight
 from mmdet_hetconv.layers import HetConv2d
+from mmdet_hetconv.utils.announce import is_first_process
 
 from . import tiny
 
@@ -113,8 +115,8 @@ def test_unused_voc_classes_and_boxes_are_announced(tmp_path, announced):
     'name', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK']
 )
 def test_first_process(name, monkeypatch):
-    assert processes.is_first_process()
+    assert is_first_process()
     monkeypatch.setenv(name, '0')
-    assert processes.is_first_process()
+    assert is_first_process()
     monkeypatch.setenv(name, '3')
-    assert not processes.is_first_process()
+    assert not is_first_process()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 from PIL import Image
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .annotations import MOST_PIXELS
 
 _PNG = b'\x89PNG\r\n\x1a\n'

@@ -5,10 +5,10 @@ import colorsys
 from mmdet.datasets import VOCDataset
 from mmengine.config import Config, ConfigDict
 
-from ..errors import UserError
-from .datasets import class_counts, leaf_datasets, type_name
+from ..utils.announce import announce
+from ..utils.errors import UserError
+from .config_parts import class_counts, leaf_datasets, type_name
 from .folders import DataFolder, Split, find_data
-from .processes import announce
 
 _LAYOUTS = {'CocoDataset': 'COCO', 'VOCDataset': 'VOC', 'XMLDataset': 'VOC'}
 _VOC_FOLDERS = ('VOC2007', 'VOC2012')

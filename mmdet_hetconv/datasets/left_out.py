@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .annotations import Annotations
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 
-from ..errors import UserError
+from ..utils.errors import UserError
 
 # What holds other classes than the data set's, or none.
 _CLASSLESS = ('backbone', 'neck', 'rpn_head', 'semantic_head')
@@ -80,3 +80,8 @@ def class_names(dataset: dict, path: str) -> tuple[str, ...] | None:
 def join_root(dataset: dict, name: str) -> str:
     """A file or folder of a data set, as BaseDataset of mmengine joins it."""
     return str(Path(dataset.get('data_root') or '') / (name or ''))
+
+
+def is_local(name: str) -> bool:
+    """Whether a name is a file's, not 'torchvision://...' or a URL."""
+    return '://' not in name

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 from pycocotools.coco import COCO
 
-from .datasets import type_name
+from .config_parts import type_name
 
 _EVALUATORS = ('val_evaluator', 'test_evaluator')
 

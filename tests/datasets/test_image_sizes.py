@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet_hetconv.engine import image_sizes
-from mmdet_hetconv.engine.image_sizes import check_sizes, turns_images
-from mmdet_hetconv.errors import UserError
+from mmdet_hetconv.datasets import image_sizes
+from mmdet_hetconv.datasets.image_sizes import check_sizes, turns_images
+from mmdet_hetconv.utils.errors import UserError
 
 SIZE = (100, 40)  # width, height of the bitmap
 

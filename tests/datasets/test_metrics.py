@@ -8,9 +8,8 @@ from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
-from mmdet_hetconv.engine.metrics import NumberedCocoMetric, use_own_metrics
-
-from . import tiny
+from mmdet_hetconv.datasets.metrics import NumberedCocoMetric, use_own_metrics
+from tests.engine import tiny
 
 
 def perfect_map(metric: dict, content: dict) -> float:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet_hetconv.engine.images import check_images, what_is_wrong
-from mmdet_hetconv.errors import UserError
+from mmdet_hetconv.datasets.images import check_images, what_is_wrong
+from mmdet_hetconv.utils.errors import UserError
 
 
 def picture(mode='RGB'):

@@ -6,14 +6,14 @@ import json
 import pytest
 from mmdet.registry import DATASETS
 
-from mmdet_hetconv.engine.annotations import read_coco, read_voc
-from mmdet_hetconv.engine.left_out import (
+from mmdet_hetconv.datasets.coco import read_coco
+from mmdet_hetconv.datasets.left_out import (
     check_anything_to_learn,
     tell_left_out,
 )
-from mmdet_hetconv.errors import UserError
-
-from . import tiny
+from mmdet_hetconv.datasets.voc import read_voc
+from mmdet_hetconv.utils.errors import UserError
+from tests.engine import tiny
 
 RULES = [
     dict(zip(('filter_empty_gt', 'min_size', 'bbox_min_size'), values))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..errors import UserError
-from .datasets import type_name
-from .processes import announce
+from ..utils.announce import announce
+from ..utils.errors import UserError
+from .config_parts import type_name
 
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay an image on its side
 # What a tool may round: boxes are as good as right then.

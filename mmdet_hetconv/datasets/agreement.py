@@ -8,11 +8,11 @@ other images, or count for other classes.
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-from ..errors import UserError
-from .annotations import Annotations, read_coco
-from .checkpoint import is_local
+from ..utils.errors import UserError
+from .annotations import Annotations
 from .classes import check_coco_classes
-from .datasets import type_name
+from .coco import read_coco
+from .config_parts import is_local, type_name
 
 COCO_METRICS = ('CocoMetric', 'NumberedCocoMetric')
 

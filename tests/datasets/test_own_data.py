@@ -11,12 +11,11 @@ import pytest
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 
+from mmdet_hetconv.datasets.config_parts import class_counts, leaf_datasets
+from mmdet_hetconv.datasets.own_data import use_own_data
 from mmdet_hetconv.engine.configs import merge_options
-from mmdet_hetconv.engine.datasets import class_counts, leaf_datasets
-from mmdet_hetconv.engine.own_data import use_own_data
-from mmdet_hetconv.errors import UserError
-
-from . import tiny
+from mmdet_hetconv.utils.errors import UserError
+from tests.engine import tiny
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 OURS = (

@@ -5,11 +5,10 @@ import json
 
 import pytest
 
-from mmdet_hetconv.engine.agreement import check_evaluator
-from mmdet_hetconv.engine.annotations import read_coco
-from mmdet_hetconv.errors import UserError
-
-from . import tiny
+from mmdet_hetconv.datasets.agreement import check_evaluator
+from mmdet_hetconv.datasets.coco import read_coco
+from mmdet_hetconv.utils.errors import UserError
+from tests.engine import tiny
 
 OURS = 'annotations/instances_val2017.json'
 

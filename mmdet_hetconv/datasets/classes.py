@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Sequence
 
-from ..errors import UserError
+from ..utils.announce import announce
+from ..utils.errors import UserError
 from .annotations import Annotations
-from .processes import announce
 
 
 def check_coco_classes(

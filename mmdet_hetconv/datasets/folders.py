@@ -4,8 +4,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError
-from .annotations import Annotations, read_coco, read_voc
+from ..utils.errors import UserError
+from .annotations import Annotations
+from .coco import read_coco
+from .voc import read_voc
 
 # Where the annotation file of a split may be, COCO layout.
 _COCO_FILES = (

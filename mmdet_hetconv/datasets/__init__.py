@@ -1,0 +1,1 @@
+"""Own data: layouts, annotations, and checks before a run."""

@@ -1,0 +1,84 @@
+"""What annotation files say, whatever their layout."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..utils.errors import UserError
+
+# Larger coordinates are mistakes, and overflow as 32-bit numbers.
+LARGEST = 1e9
+# OpenCV reads no larger image.
+MOST_PIXELS = 2**30
+
+
+@dataclass
+class Content:
+    """What is annotated in one image.
+
+    Attributes:
+        size: width and height in pixels, as the file says; None if it is
+            silent.
+        classes: of all boxes.
+        learnt: of the boxes that a detector learns to find: not of crowds,
+            of difficult objects, and of what is `unusable`.
+    """
+
+    size: tuple[float, float] | None
+    classes: set[str] = field(default_factory=set)
+    learnt: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What one annotation file says.
+
+    Attributes:
+        path: the file.
+        classes: in the order in which mmdet numbers them.
+        images: names of the image files, relative to their folder.
+        ids: of the images, in that order; the COCO layout has them.
+        boxes: how many boxes there are.
+        has_masks: whether at least one box has a segmentation.
+        unusable: how many boxes nothing is learnt from, since they are
+            smaller than a pixel or outside of their image.
+        contents: of the images, in their order.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    images: tuple[str, ...]
+    boxes: int
+    has_masks: bool
+    unusable: int = 0
+    ids: tuple[int | str, ...] = ()
+    contents: tuple[Content, ...] = ()
+
+
+def read_file(path: Path) -> bytes:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f'annotation file {path} does not exist') from error
+    except OSError as error:
+        raise UserError(
+            f'annotation file {path} cannot be read: {error.strerror}'
+        ) from error
+    except ValueError as error:  # of a name with a zero byte
+        raise UserError(
+            f'annotation file {str(path)!r} cannot be read: {error}'
+        ) from error
+    if not text.strip():
+        raise UserError(f'annotation file {path} is empty')
+    return text
+
+
+def is_number(value) -> bool:
+    # abs() of an int of any length, which math.isfinite() cannot take.
+    return isinstance(value, int | float) and abs(value) <= LARGEST
+
+
+def is_text(value) -> bool:
+    """Whether a name can be one of a file, and be printed."""
+    if not isinstance(value, str) or not value or '\0' in value:
+        return False
+    return not any('\ud800' <= letter <= '\udfff' for letter in value)
