@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mmdet_hetconv.image_channels import image_channels
 from mmdet_hetconv.layers.cost import (
     CONVOLUTIONS,
     dense_macs_per_pixel,
@@ -238,7 +239,7 @@ def count_complexity(
         model.to_empty(device=device)
     model.eval()
     costs = [LayerCost(n, layer) for n, layer in _countable(model).items()]
-    image = torch.zeros(1, 3, *shape, device=device)
+    image = torch.zeros(1, image_channels(model), *shape, device=device)
     with _counting(costs):
         if hasattr(model, 'backbone'):
             regions = _forward(model, image)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..deploy import switch_to_deploy
 from ..deploy.onnx import RawOutputs
 from ..deploy.switch import planned_convs
+from ..image_channels import image_channels
 from ..kernels import Plan
 from ..layers import HetConv2d
 from ..machine import machine
@@ -144,7 +145,7 @@ def benchmark_config(
         models[f'{kind} deployed'] = switch_to_deploy(
             copy.deepcopy(models[kind]), Plan(budget_s=budget_s, clock=clock)
         )
-    images = torch.randn(batch, 3, *shape, device=device)
+    images = torch.randn(batch, image_channels(het), *shape, device=device)
     runs = {}
     for form, model in models.items():
         fast = images

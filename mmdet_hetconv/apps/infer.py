@@ -47,7 +47,8 @@ def infer(args: argparse.Namespace) -> None:
         else range(1, len(inferencer.classes) + 1)
     )
     pictures = source.pictures(
-        lambda items: track(items, 'Inference', total=len(source) or None)
+        lambda items: track(items, 'Inference', total=len(source) or None),
+        inferencer.reading,
     )
     results: list[dict] = []
     count = 0

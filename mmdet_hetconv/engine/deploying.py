@@ -21,6 +21,7 @@ from ..deploy.onnx import (
 )
 from ..deploy.switch import planned_convs
 from ..errors import UserError
+from ..image_channels import image_channels
 from ..kernels import Plan
 from ..version import __version__
 from . import checkpoint, configs, preflight
@@ -48,7 +49,8 @@ def deploy(args: argparse.Namespace) -> None:
     plan = plan_of(model)
     if args.tune:
         with torch.no_grad():
-            model.extract_feat(torch.zeros(1, 3, *args.tune))
+            images = torch.zeros(1, image_channels(model), *args.tune)
+            model.extract_feat(images)
         announce(plan.summary())
     meta = dict(content.get('meta') or {})
     meta['mmdet_hetconv_version'] = __version__
