@@ -25,3 +25,4 @@ if find_spec('mmcv'):
 if find_spec('mmdet'):
     from . import models  # noqa: F401
     from .datasets import metrics  # noqa: F401
+    from .engine import drawing  # noqa: F401

@@ -23,6 +23,7 @@ from mmdet_hetconv.layers.cost import (
 )
 from mmdet_hetconv.layers.hetconv import HetConv2d
 from mmdet_hetconv.layers.switch import count_parameters, find_convs
+from mmdet_hetconv.utils.image_channels import image_channels
 
 # Parts of a detector by the name of its attribute.
 PARTS = dict(
@@ -238,7 +239,7 @@ def count_complexity(
         model.to_empty(device=device)
     model.eval()
     costs = [LayerCost(n, layer) for n, layer in _countable(model).items()]
-    image = torch.zeros(1, 3, *shape, device=device)
+    image = torch.zeros(1, image_channels(model), *shape, device=device)
     with _counting(costs):
         if hasattr(model, 'backbone'):
             regions = _forward(model, image)

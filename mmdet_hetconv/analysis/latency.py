@@ -24,6 +24,7 @@ from ..deploy.switch import planned_convs
 from ..deploy.whole_run import predict
 from ..kernels import Plan
 from ..layers import HetConv2d
+from ..utils.image_channels import image_channels
 from ..utils.machine import machine
 from ..utils.table import write_rows
 from ..utils.timing import times_in_turns
@@ -144,7 +145,7 @@ def benchmark_config(
         models[f'{kind} deployed'] = switch_to_deploy(
             copy.deepcopy(models[kind]), Plan(budget_s=budget_s, clock=clock)
         )
-    images = torch.randn(batch, 3, *shape, device=device)
+    images = torch.randn(batch, image_channels(het), *shape, device=device)
     runs = {}
     for form, model in models.items():
         fast = images

@@ -15,9 +15,10 @@ from .coco_metrics import coco_metrics
 from .disagreement import as_boxes, disagreement
 from .ground_truth import GroundTruth
 from .page import THRESHOLDS, Compared, render_page
+from .reading import Reading
 from .results import coco_results
 from .side import Side, load_side, measure
-from .sources import ImageFiles, image_folder, read_image
+from .sources import ImageFiles, image_folder
 
 PAGE = 'index.html'
 
@@ -43,7 +44,8 @@ def compare(args: argparse.Namespace) -> None:
     images = _detect(sides, source, classes, truth)
     if not images:
         raise UserError('; '.join(source.faults))
-    measure(sides, read_image(source.root / images[0].name), args.rounds)
+    image = _reading(sides).file(source.root / images[0].name)
+    measure(sides, image, args.rounds)
     out = Path(args.out) / PAGE
     page = render_page(args, sides, classes, images)
     write_whole(out, page.encode())
@@ -58,6 +60,22 @@ def _all_classes(sides: Sequence[Side]) -> tuple[str, ...]:
     """A's classes, and then those that only B has."""
     a, b = (side.inferencer.classes for side in sides)
     return a + tuple(name for name in b if name not in a)
+
+
+def _reading(sides: Sequence[Side]) -> Reading:
+    """How both detectors read images.
+
+    Raises:
+        UserError: each in its own way.
+    """
+    a, b = (side.inferencer.reading for side in sides)
+    if a != b:
+        raise UserError(
+            f'A reads images with color_type={a.color_type!r} into '
+            f'{a.channels} channels, B with {b.color_type!r} into '
+            f'{b.channels}: only detectors that see the same can be compared'
+        )
+    return a
 
 
 def _detect(
@@ -76,7 +94,8 @@ def _detect(
     annotated: list[int] = []
     results: tuple[list, list] = ([], [])
     for picture in source.pictures(
-        lambda names: track(names, 'Detecting', total=len(source))
+        lambda names: track(names, 'Detecting', total=len(source)),
+        _reading(sides),
     ):
         image_id = truth.image_id(picture.name) if truth else None
         if image_id is not None:

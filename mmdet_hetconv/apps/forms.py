@@ -11,7 +11,7 @@ from PIL import Image
 from ..analysis.latency import make_dense
 from ..utils.errors import UserError
 from .inferencer import HetInferencer
-from .sources import read_image
+from .reading import IN_COLOUR, Reading
 
 HET = 'HetConv'
 DEPLOYED = 'HetConv, deployed'
@@ -24,7 +24,7 @@ class Detection:
     """What one form has found in one image.
 
     Attributes:
-        image: (height, width, 3), BGR.
+        image: as the detector reads it, BGR most often.
         sample: detections, of any score.
         ms: time of the network and what makes boxes of its outputs,
             milliseconds.
@@ -75,8 +75,8 @@ class Forms:
             UserError: the file is no image, or has too many pixels; the
                 message names the file without its folder.
         """
-        image = read_upload(Path(path))
         inferencer = self._inferencers[name]
+        image = read_upload(Path(path), inferencer.reading)
         batch = inferencer.collate([image])
         kind = name, batch['inputs'][0].shape
         if kind not in self._warm:
@@ -108,8 +108,8 @@ class Forms:
         }
 
 
-def read_upload(path: Path) -> np.ndarray:
-    """An image from somebody else, BGR.
+def read_upload(path: Path, reading: Reading = IN_COLOUR) -> np.ndarray:
+    """An image from somebody else, as a detector reads images.
 
     Raises:
         UserError: as :meth:`Forms.detect`.
@@ -128,6 +128,6 @@ def read_upload(path: Path) -> np.ndarray:
             f'{path.name} has more than {MAX_PIXELS / 1e6:.0f} million pixels'
         )
     try:
-        return read_image(path)
+        return reading.file(path)
     except UserError as error:
         raise UserError(str(error).replace(str(path), path.name)) from error

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -47,7 +48,8 @@ def infer(args: argparse.Namespace) -> None:
         else range(1, len(inferencer.classes) + 1)
     )
     pictures = source.pictures(
-        lambda items: track(items, 'Inference', total=len(source) or None)
+        lambda items: track(items, 'Inference', total=len(source) or None),
+        inferencer.reading,
     )
     results: list[dict] = []
     count = 0
@@ -108,7 +110,7 @@ def _image_ids(
         UserError: no image has one.
     """
     if truth is None:
-        return default_image_id
+        return _own_ids(source)
     if isinstance(source, Video):
         raise UserError('--ann-file is for images, not for a video')
     names = [n for n in source.names if truth.image_id(n) is not None]
@@ -121,6 +123,20 @@ def _image_ids(
         )
     source.names = names
     return truth.image_id
+
+
+def _own_ids(source: ImageFiles | Video) -> Callable[[str], int | str]:
+    """From a picture's name to an id of which there is no second."""
+    if isinstance(source, ImageFiles):
+        ids = [default_image_id(name) for name in source.names]
+        if len(set(ids)) < len(ids):
+            ((twice, count),) = Counter(ids).most_common(1)
+            announce(
+                f'{count} images in {source.root} have the number '
+                f"{twice}: the images' names are their ids"
+            )
+            return str
+    return default_image_id
 
 
 def _batches(

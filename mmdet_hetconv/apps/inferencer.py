@@ -11,11 +11,18 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from torch import nn
 
-from ..datasets.config_parts import class_counts, class_names, leaf_datasets
+from ..datasets.config_parts import (
+    class_counts,
+    class_names,
+    leaf_datasets,
+    type_name,
+)
 from ..datasets.own_data import palette
 from ..engine import checkpoint, configs, deploying, preflight
 from ..utils.announce import announce
 from ..utils.errors import UserError
+from ..utils.image_channels import image_channels
+from .reading import Reading, as_bgr
 
 
 class HetInferencer(DetInferencer):
@@ -30,6 +37,9 @@ class HetInferencer(DetInferencer):
         weights (str): checkpoint file, trained or deployed.
         deploy (bool): detect with the inference form.
         options (dict, optional): of ``--cfg-options``.
+
+    Attributes:
+        reading (Reading): what it makes of image files.
 
     Raises:
         UserError: a mistake in one of them.
@@ -51,8 +61,10 @@ class HetInferencer(DetInferencer):
         cfg.setdefault('visualizer', dict(type='DetLocalVisualizer'))
         cfg.visualizer.vis_backends = None
         self._deploy = deploy
+        color_type = _color_type(cfg)  # mmdet overwrites the loader's type
         # The model is moved before it is switched: a plan is of one device.
         super().__init__(cfg, weights, get_device(), show_progress=False)
+        self.reading = Reading(color_type, image_channels(self.model))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -63,7 +75,8 @@ class HetInferencer(DetInferencer):
         """Detections on the CPU, one sample for each image.
 
         Args:
-            images (Sequence[np.ndarray]): BGR, any sizes; one batch.
+            images (Sequence[np.ndarray]): as `reading` makes them, of any
+                sizes; one batch.
         """
         return [sample.cpu() for sample in self.forward(self.collate(images))]
 
@@ -78,11 +91,12 @@ class HetInferencer(DetInferencer):
         """The image with boxes, and masks, above a score.
 
         Args:
-            image (np.ndarray): BGR, and so is the result.
+            image (np.ndarray): as for :meth:`detect`; the result is BGR,
+                without a fourth channel.
         """
         self.visualizer.add_datasample(
             'detections',
-            image[..., ::-1],
+            as_bgr(image)[..., ::-1],
             sample,
             draw_gt=False,
             pred_score_thr=score_thr,
@@ -111,6 +125,15 @@ class HetInferencer(DetInferencer):
             cfg,
         )
         return model
+
+
+def _color_type(cfg: Config) -> str:
+    """How a config's test pipeline reads image files."""
+    _, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, ''))
+    for step in leaf.get('pipeline') or ():
+        if type_name(step) == 'LoadImageFromFile':
+            return step.get('color_type', 'color')
+    return 'color'
 
 
 def _set_classes(cfg: Config, content: dict, weights: str) -> dict:

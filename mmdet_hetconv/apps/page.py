@@ -23,8 +23,8 @@ from torch import Tensor
 
 from ..utils.table import with_unit
 from ..version import __version__
+from .reading import IN_COLOUR
 from .side import Side
-from .sources import read_image
 
 # Scores that the page offers as the least.
 THRESHOLDS = tuple(number / 20 for number in range(1, 20))
@@ -130,7 +130,7 @@ def _image(image: Compared, classes: list[str], folder: Path) -> dict:
             [numbers[name], *(round(value, 1) for value in box)]
             for name, box in image.truth
         ]
-    pixels = read_image(folder.expanduser() / image.name)
+    pixels = IN_COLOUR.file(folder.expanduser() / image.name)
     scale = min(1, _LONGEST / max(image.size))
     if scale < 1:
         size = tuple(max(1, round(scale * edge)) for edge in image.size)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import mmcv
 import numpy as np
 
-from ..datasets.images import what_is_wrong
 from ..utils.errors import UserError
+from .reading import Reading
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # Shows how far an iteration has come.
@@ -26,7 +25,9 @@ class Picture:
 
     Attributes:
         name: file name relative to its folder; a frame's number in a video.
-        pixels: (height, width, 3), BGR, uint8.
+        pixels: as the detector reads images: (height, width, 3), BGR, or
+            (height, width) of grey, or (height, width, 4) of BGRA; uint8
+            most often.
     """
 
     name: str
@@ -52,12 +53,14 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.names)
 
-    def pictures(self, progress: Progress = iter) -> Iterator[Picture]:
+    def pictures(
+        self, progress: Progress, reading: Reading
+    ) -> Iterator[Picture]:
         """Those that can be read; progress goes over all."""
         self.faults = []
         for name in progress(self.names):
             try:
-                pixels = read_image(self.root / name)
+                pixels = reading.file(self.root / name)
             except UserError as error:
                 self.faults.append(str(error))
                 continue
@@ -106,9 +109,17 @@ class Video:
         """As the file says; 0 if it does not."""
         return 0 if self.live else max(0, self._count)
 
-    def pictures(self, progress: Progress = iter) -> Iterator[Picture]:
-        """The frames, once."""
-        yield from progress(self._frames())
+    def pictures(
+        self, progress: Progress, reading: Reading
+    ) -> Iterator[Picture]:
+        """The frames, once.
+
+        Raises:
+            UserError: a detector of four channels.
+        """
+        for picture in progress(self._frames()):
+            pixels = reading.frame(picture.pixels, self._what)
+            yield Picture(picture.name, pixels)
 
     def _frames(self) -> Iterator[Picture]:
         number = 0
@@ -186,21 +197,3 @@ def image_folder(root: Path) -> ImageFiles:
             f'folder {root} has no image (that is {", ".join(IMAGE_ENDINGS)})'
         )
     return ImageFiles(root, names)
-
-
-def read_image(path: Path) -> np.ndarray:
-    """An image in BGR, turned as its EXIF says.
-
-    Raises:
-        UserError: it cannot be read in full.
-    """
-    fault = what_is_wrong(str(path))
-    if fault:
-        raise UserError(f'image {path} {fault}')
-    try:
-        pixels = mmcv.imfrombytes(path.read_bytes())
-    except (cv2.error, OSError) as error:  # more pixels than OpenCV allows
-        raise UserError(f'image {path} cannot be decoded: {error}') from error
-    if pixels is None:
-        raise UserError(f'image {path} is damaged, it cannot be decoded')
-    return pixels

@@ -13,6 +13,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..kernels import Plan
+from ..utils.image_channels import image_channels
 from .switch import planned_convs
 
 
@@ -26,7 +27,7 @@ class RawOutputs(nn.Module):
         names (list[str]): of the outputs; after the first call.
 
     Shape:
-        images (B, 3, H, W).
+        images (B, C, H, W).
 
     Raises:
         ValueError: the detector has no dense head.
@@ -82,7 +83,7 @@ def export_onnx(
     """
     model = RawOutputs(detector).eval()
     # Not one image: a batch of one would be taken for a constant.
-    images = torch.randn(2, 3, *size)
+    images = torch.randn(2, image_channels(detector), *size)
     # A graph takes public operators only. Their weights are prepared by the
     # first call, so that they are constants of the graph.
     public = Plan(frozen=True, only=['two_branch_nchw', 'dense_nchw'])
@@ -143,7 +144,7 @@ def graph_error(
         float: the largest difference of any output, over the largest value
         of that output. NaN counts as infinite.
     """
-    images = torch.randn(1, 3, *size)
+    images = torch.randn(1, image_channels(detector), *size)
     wanted = RawOutputs(detector)(images)
     found = open_session(path).run(None, {'images': images.numpy()})
     errors = []

@@ -24,6 +24,7 @@ from ..deploy.whole_run import predict
 from ..kernels import Plan
 from ..utils.announce import announce
 from ..utils.errors import UserError
+from ..utils.image_channels import image_channels
 from ..version import __version__
 from . import checkpoint, configs, preflight
 from .files import part_of, save_whole
@@ -49,7 +50,7 @@ def deploy(args: argparse.Namespace) -> None:
     plan = plan_of(model)
     if args.tune:
         # Heads too, and what they do with the boxes.
-        predict(model, torch.zeros(1, 3, *args.tune))
+        predict(model, torch.zeros(1, image_channels(model), *args.tune))
         announce(str(plan))
     meta = dict(content.get('meta') or {})
     meta['mmdet_hetconv_version'] = __version__

@@ -20,8 +20,10 @@ from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from . import checkpoint, configs, deploying, preflight, processes
+from .drawing import draw_into_folders
 from .files import NO_SPACE
 from .safe_globals import load_weights_only
+from .sections import check_kinds, check_needs, explained_late_build
 
 
 @processes.leaves_group
@@ -66,6 +68,7 @@ def test(args: argparse.Namespace) -> None:
         preflight.check_writable(Path(args.out).parent, '--out')
     if args.show or args.show_dir:
         trigger_visualization_hook(cfg, args)
+        draw_into_folders(cfg)
     if args.tta:
         _augment(cfg)
     preflight.check_classes(content, cfg, args.checkpoint)
@@ -94,6 +97,8 @@ def _prepare(args: argparse.Namespace, task: str) -> Config:
     if args.data_root:
         use_own_data(cfg, args.data_root)
     configs.merge_options(cfg, args.cfg_options)
+    check_kinds(cfg)
+    check_needs(cfg, training=task == 'train')
     configs.set_work_dir(cfg, args.work_dir, args.config)
     configs.use_own_hooks(cfg)
     use_own_metrics(cfg)
@@ -137,7 +142,10 @@ def _build_runner(cfg: Config) -> Runner:
 def _explained_run(cfg: Config) -> Iterator[None]:
     """Turn what may befall a run from outside into a UserError."""
     try:
-        with checkpoint.explained_unpickling('pre-trained weights'):
+        with (
+            checkpoint.explained_unpickling('pre-trained weights'),
+            explained_late_build(cfg),
+        ):
             yield
     except URLError as error:
         raise UserError(

@@ -260,3 +260,12 @@ def test_checkpoint_of_another_model(world, tmp_path):
     argv = (world.dense[0], world.het[1], world.images)
     message = error_of(infer, *argv, '--json', tmp_path / 'o.json')
     assert 'is a HetConv in the checkpoint' in message
+
+
+def test_images_of_one_number_keep_ids_of_their_own(world, tmp_path):
+    folder, out = tmp_path / 'images', tmp_path / 'out.json'
+    for name in ('f0/1.jpg', 'f1/1.jpg'):
+        tiny.draw(folder / name, 0)
+    run(world, folder, '--json', out)
+    ids = {entry['image_id'] for entry in json.loads(out.read_text())}
+    assert ids == {'f0/1.jpg', 'f1/1.jpg'}
