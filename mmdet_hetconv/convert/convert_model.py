@@ -30,7 +30,7 @@ class ConversionReport:
         return [r for r in self.records if r.reason is not None]
 
     def __str__(self) -> str:
-        """In one line each: layers of one p, and layers left for one reason."""
+        """A line for each p, and for each reason to leave layers."""
         alike: dict[tuple[str, str], list[str]] = {}
         for record in self.switched:
             fate = ('switched', f'HetConv, p={record.layer.p}')
