@@ -252,6 +252,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = True
     if args.cpu_time:
         torch.set_num_threads(1)
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)  # fails before it measures
     rows = []
     for layer in args.layers:
         channels, size = map(int, layer.split('@'))
@@ -260,11 +262,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             if row:
                 rows.append(row)
                 print(*row.values(), file=sys.stderr, flush=True)
-    out = Path(args.out)
+    print(format_table(COLUMNS, [list(row.values()) for row in rows]))
     where = dict(dtype=args.dtype) | machine(args.device)
     write_rows(out.with_suffix('.csv'), [row | where for row in rows])
     plot(rows, out.with_suffix('.png'))
-    print(format_table(COLUMNS, [list(row.values()) for row in rows]))
     target = [
         row
         for row in rows

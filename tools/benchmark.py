@@ -19,6 +19,7 @@ from mmdet_hetconv.analysis.latency import (
 from mmdet_hetconv.deploy import keep_freed_memory
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
+from mmdet_hetconv.engine.files import check_writable_file
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.utils.table import format_table
 
@@ -68,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         clock = time.thread_time
     if args.device == 'cpu':
         keep_freed_memory()
+    files = [Path(f'{args.out}{ending}') for ending in ('.csv', '.png')]
     with one_sentence('benchmark.py'):
+        for file in files:
+            check_writable_file(file, '--out')
         timings = [
             timing
             for config in args.configs
@@ -83,9 +87,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 clock=clock,
             )
         ]
-    write_csv(timings, Path(f'{args.out}.csv'), args.device)
-    plot(timings, Path(f'{args.out}.png'))
+    # First what nothing can take away any more.
     print(format_table(HEAD, [astuple(timing) for timing in timings]))
+    csv, picture = files
+    write_csv(timings, csv, args.device)
+    plot(timings, picture)
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from mmdet_hetconv.analysis import (
 )
 from mmdet_hetconv.engine.arguments import add_cfg_options, add_shape
 from mmdet_hetconv.engine.configs import merge_options, read_config
+from mmdet_hetconv.engine.files import check_writable_file
 
 
 def parse_args():
@@ -32,6 +33,9 @@ def parse_args():
 
 def main():
     args = parse_args()
+    for option, file in (('--csv', args.csv), ('--json', args.json)):
+        if file:
+            check_writable_file(file, option)
     cfg = read_config(args.config)
     merge_options(cfg, args.cfg_options)
     shape = tuple(args.shape or input_shape(cfg))

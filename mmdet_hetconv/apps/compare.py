@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from ..engine.files import write_whole
-from ..engine.preflight import check_writable
+from ..engine.files import check_writable, write_whole
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from .coco_metrics import coco_metrics

@@ -13,8 +13,7 @@ import mmcv
 import numpy as np
 from rich.progress import track
 
-from ..engine.files import write_whole
-from ..engine.preflight import check_writable
+from ..engine.files import check_writable, write_whole
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from .ground_truth import GroundTruth

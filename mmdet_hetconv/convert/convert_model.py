@@ -30,6 +30,21 @@ class ConversionReport:
         return [r for r in self.records if r.reason is not None]
 
     def __str__(self) -> str:
+        """A line for each p, and for each reason to leave layers."""
+        alike: dict[tuple[str, str], list[str]] = {}
+        for record in self.switched:
+            fate = ('switched', f'HetConv, p={record.layer.p}')
+            alike.setdefault(fate, []).append(record.name)
+        for record in self.left:
+            alike.setdefault(('left', record.reason), []).append(record.name)
+        body = [
+            (fate, len(names), _shortened(names), why)
+            for (fate, why), names in alike.items()
+        ]
+        head = ('', 'number', 'convolutions', 'as, or because')
+        return f'{format_table(head, body)}\n\n{self._total()}'
+
+    def table(self) -> str:
         """Layer by layer: MACs per output pixel, parameters, why left.
 
         How many output pixels a layer has depends on the image:
@@ -48,14 +63,23 @@ class ConversionReport:
             )
             for record in self.records
         ]
+        return f'{format_table(head, body)}\n\n{self._total()}'
+
+    def _total(self) -> str:
         before = sum(r.dense_parameters for r in self.records)
         after = sum(r.parameters for r in self.records)
         return (
-            format_table(head, body)
-            + f'\n\n{len(self.switched)} of {len(self.records)} convolutions '
+            f'{len(self.switched)} of {len(self.records)} convolutions '
             f'switched, {share_saved(before, after)} of their parameters '
             'saved.'
         )
+
+
+def _shortened(names: list[str]) -> str:
+    """The first and the last of many names."""
+    if len(names) <= 2:
+        return ', '.join(names)
+    return f'{names[0]} ... {names[-1]}'
 
 
 def _matches(name: str, *patterns: str) -> bool:

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import random
 import time
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from ..utils.table import format_table
 from ..version import __version__
 from . import checkpoint, configs, preflight
 from .evaluating import evaluate
-from .files import save_whole
+from .files import check_writable_file, save_whole
 from .safe_globals import load_weights_only
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
@@ -61,7 +60,7 @@ def convert(args: argparse.Namespace) -> None:
     """
     load_weights_only()
     register_all_modules(init_default_scope=True)
-    out = _check_out(args.out)
+    out = check_writable_file(args.out, '--out')
     dense_cfg = configs.read_config(args.dense_config)
     het_cfg = configs.read_config(args.het_config)
     for cfg in (dense_cfg, het_cfg):
@@ -147,15 +146,6 @@ def describe(
         ]
         parts.append(format_table(('weights', *names), rows))
     return '\n\n'.join(parts) or 'Dense weights projected, free of data.'
-
-
-def _check_out(name: str) -> Path:
-    out = Path(name).expanduser()
-    if out.is_dir():
-        raise UserError(f'--out {out} is a folder, name a file')
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise UserError(f'--out {out}: its folder cannot be written to')
-    return out
 
 
 def _load_dense(dense: nn.Module, content: dict, path: str) -> str:

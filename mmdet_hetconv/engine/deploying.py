@@ -1,7 +1,6 @@
 """Deployed checkpoints, and evaluation by other means than the layers."""
 
 import argparse
-import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from ..utils.errors import UserError
 from ..utils.image_channels import image_channels
 from ..version import __version__
 from . import checkpoint, configs, preflight
-from .files import part_of, save_whole
+from .files import check_writable_file, part_of, save_whole
 from .safe_globals import load_weights_only
 
 # Where a deployed checkpoint keeps its plan; marks it as one.
@@ -44,7 +43,7 @@ def deploy(args: argparse.Namespace) -> None:
         UserError: a mistake in the command line, the config or the
             checkpoint. The output file is not touched then.
     """
-    out = _check_out(args.out)
+    out = check_writable_file(args.out, '--out')
     cfg, model, content = _build(args)
     model = switch_deployed(model, content, args.checkpoint)
     plan = plan_of(model)
@@ -72,7 +71,7 @@ def export(args: argparse.Namespace) -> None:
             package for ONNX is not installed; the graph's outputs differ.
     """
     _check_packages('onnx', 'onnxscript')
-    out = _check_out(args.out)
+    out = check_writable_file(args.out, '--out')
     cfg, model, content = _build(args)
     model = switch_deployed(model, content, args.checkpoint)
     part = part_of(out)
@@ -182,10 +181,3 @@ def _check_packages(*names: str) -> None:
             'ONNX needs packages that are not installed: pip install '
             f'{" ".join(missing)}'
         )
-
-
-def _check_out(name: str) -> Path:
-    out = Path(name).expanduser()
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise UserError(f'--out {out} cannot be written')
-    return out

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -12,6 +13,36 @@ from ..utils.errors import UserError
 
 # What a system says when nothing more can be written: disk, quota, limit.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_writable(folder: str | Path, what: str) -> None:
+    """Make a folder; raise UserError if nothing can be written to it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'0')
+    except OSError as error:
+        raise UserError(
+            f'{what} {folder} cannot be written to: {error.strerror}'
+        ) from error
+
+
+def check_writable_file(path: str | Path, what: str) -> Path:
+    """Make a file's folder, before the work that fills the file.
+
+    Returns:
+        Path: of the file, which is not touched.
+
+    Raises:
+        UserError: it is a folder, or cannot be written.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise UserError(f'{what} {path} is a folder, name a file')
+    check_writable(path.parent, what)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UserError(f'{what} {path} cannot be written to')
+    return path
 
 
 def part_of(path: Path) -> Path:

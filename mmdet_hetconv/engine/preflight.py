@@ -2,7 +2,6 @@
 
 import logging
 import re
-import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from ..layers.shape import check_p
 from ..utils.announce import announce, is_first_process
 from ..utils.errors import UserError
 from .checkpoint import read_checkpoint
+from .files import check_writable
 
 # How Python says that an argument is missing or unknown.
 _WRONG_ARGUMENT = re.compile(
@@ -107,18 +107,6 @@ def _check_pretrained(model: dict, path: str) -> None:
                 'which is not installed; a file or another address does not, '
                 f'and {key}=None starts from scratch'
             )
-
-
-def check_writable(folder: str | Path, what: str) -> None:
-    """Make a folder; raise UserError if nothing can be written to it."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b'0')
-    except OSError as error:
-        raise UserError(
-            f'{what} {folder} cannot be written to: {error.strerror}'
-        ) from error
 
 
 class _Shown(NamedTuple):

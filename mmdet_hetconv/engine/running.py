@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from pathlib import Path
 from urllib.error import URLError
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
@@ -21,7 +20,7 @@ from ..utils.announce import announce
 from ..utils.errors import UserError
 from . import checkpoint, configs, deploying, preflight, processes
 from .drawing import draw_into_folders
-from .files import NO_SPACE
+from .files import NO_SPACE, check_writable_file
 from .safe_globals import load_weights_only
 from .sections import check_kinds, check_needs, explained_late_build
 
@@ -65,7 +64,7 @@ def test(args: argparse.Namespace) -> None:
     content = checkpoint.read_weights(args.checkpoint)
     preflight.check_config(cfg, ('test',))
     if args.out:
-        preflight.check_writable(Path(args.out).parent, '--out')
+        check_writable_file(args.out, '--out')
     if args.show or args.show_dir:
         trigger_visualization_hook(cfg, args)
         draw_into_folders(cfg)

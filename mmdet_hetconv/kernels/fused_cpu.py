@@ -84,13 +84,18 @@ def pack_panels(
     return torch.cat(packed), torch.tensor(panels, dtype=torch.int64)
 
 
-def _check_floats(**tensors: Tensor | None) -> None:
+def _check_rows(**tensors: Tensor | None) -> None:
+    """Refuse weights that do not lie as pack_panels() leaves them."""
     for name, tensor in tensors.items():
-        if tensor is not None and tensor.dtype != torch.float32:
-            raise ValueError(
-                f'mmdet_hetconv::fused_cpu: {name} is {tensor.dtype}, '
-                'not torch.float32'
-            )
+        dtype = torch.int64 if name == 'panels' else torch.float32
+        if tensor is None or (
+            tensor.dtype == dtype and tensor.is_contiguous()
+        ):
+            continue
+        raise ValueError(
+            f'mmdet_hetconv::fused_cpu: {name} is {tensor.dtype} with strides '
+            f'{tensor.stride()}, {dtype} and contiguous is needed'
+        )
 
 
 # Not torch.library.custom_op: its wrappers for autograd and aliasing take
@@ -132,14 +137,19 @@ def fused_cpu(
     library, reason = load_library()
     if library is None:
         raise RuntimeError(f'mmdet_hetconv::fused_cpu: {reason}')
-    _check_floats(x=x, packed=packed, bias=bias, residual=residual)
     x = x.contiguous(memory_format=torch.channels_last)
     y = empty_output(x, filters, kernel_size, stride, padding, dilation)
+    _check_rows(packed=packed, panels=panels, bias=bias)
+    if x.dtype != torch.float32:
+        raise ValueError(
+            f'mmdet_hetconv::fused_cpu: x is {x.dtype}, not torch.float32'
+        )
     if residual is not None:
-        if residual.shape != y.shape:
+        if residual.shape != y.shape or residual.dtype != x.dtype:
             raise ValueError(
-                f'mmdet_hetconv::fused_cpu: residual is '
-                f'{tuple(residual.shape)}, the output {tuple(y.shape)}'
+                f'mmdet_hetconv::fused_cpu: residual is {residual.dtype} '
+                f'{tuple(residual.shape)}, the output {x.dtype} '
+                f'{tuple(y.shape)}'
             )
         residual = residual.contiguous(memory_format=torch.channels_last)
     if bias is not None and bias.numel() != filters:

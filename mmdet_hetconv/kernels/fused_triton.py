@@ -66,11 +66,21 @@ def fused(
     y = empty_output(
         x, centre.shape[1], kernel_size, stride, padding, dilation
     )
-    if residual is not None and residual.shape != y.shape:
-        raise ValueError(
-            f'mmdet_hetconv::fused: residual is {tuple(residual.shape)}, the '
-            f'output {tuple(y.shape)}'
-        )
+    channels, filters = centre.shape
+    wanted = dict(
+        x=(x, (*x.shape[:1], channels, *x.shape[2:])),
+        taps=(taps, (len(taps), channels // p, filters)),
+        bias=(bias, (filters,)),
+        residual=(residual, y.shape),
+    )
+    for name, (tensor, shape) in wanted.items():
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(
+                f'mmdet_hetconv::fused: {name} is {tuple(tensor.shape)}, not '
+                f'{tuple(shape)}'
+            )
+    centre, taps = centre.contiguous(), taps.contiguous()
+    bias = None if bias is None else bias.contiguous()
     if y.numel():
         launch(
             *(x, centre, taps, bias, residual, y),

@@ -220,7 +220,8 @@ class Plan:
         if self.spent_s >= self.budget_s:
             print_log(
                 f'HetConv: the {self.budget_s:.0f} s for timing are spent; '
-                'new input sizes use what is known of the nearest',
+                'new input sizes take the choice of the nearest, layers that '
+                'were never timed the first candidate in order',
                 'current',
             )
 
@@ -234,12 +235,13 @@ class Plan:
         self._told_drop = True
 
     def state_dict(self) -> list[dict]:
-        """Plain lists and dictionaries, to be stored with a checkpoint."""
+        """What was timed, as plain lists and dictionaries."""
         return [
             dict(
                 layer=layer._asdict(), input=place._asdict(), **asdict(choice)
             )
             for (layer, place), choice in self.choices.items()
+            if choice.reason == 'timed'
         ]
 
     def load_state_dict(self, state: list[dict]) -> None:

@@ -81,7 +81,7 @@ def test_arrangement():
 
 def test_the_table_adds_up():
     report = convert_model(make_model(), p=4, exclude='head')
-    table = str(report)
+    table = report.table()
     lines = {line.split()[0]: line for line in table.splitlines() if line}
     # 16 filters of 9 * 4 + 12 weights after 9 * 16
     assert lines['backbone.1'].split()[1:] == (
@@ -137,3 +137,23 @@ def test_a_stock_backbone_keeps_its_weights():
     assert len(report.switched) == 16
     for a, b in zip(before, after):
         torch.testing.assert_close(a, b)
+
+
+def test_report_prints_what_was_switched_and_what_was_left():
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)),
+        *(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)),
+    )
+    report = convert_model(model, p=4, exclude='4', layers={'3': 2})
+    lines = str(report).splitlines()
+    assert [' '.join(line.split()) for line in lines[2:6]] == [
+        'switched 2 1, 2 HetConv, p=4',
+        'switched 1 3 HetConv, p=2',
+        f'left 1 0 {report.left[0].reason}',
+        'left 1 4 it is excluded',
+    ]
+    assert lines[-1].startswith('3 of 5 convolutions switched')
+    many = nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(50)))
+    text = str(convert_model(many, p=4))
+    assert '0 ... 49' in text
+    assert len(text.splitlines()) == 5

@@ -206,9 +206,10 @@ class TestBadInput:
         assert '--data-root' in message
 
     def test_a_place_that_cannot_be_written_to(self, folder, tmp_path):
-        for out in (tmp_path / 'nowhere' / 'a.pth', tmp_path):
+        (tmp_path / 'file').write_text('')
+        for out in (tmp_path / 'file' / 'a.pth', tmp_path):
             message = error_of(convert, *argv(folder, out))
-            assert f'--out {out}' in message
+            assert '--out' in message and str(tmp_path) in message
 
     def test_a_write_that_fails(self, folder, out, monkeypatch):
         """A full disk, half-way."""

@@ -219,7 +219,8 @@ int hetconv_fused(const float* x, const float* weights, const float* bias,
   for (int64_t i = 0; i < panels; ++i) {
     if (panel[i].width > widest) widest = panel[i].width;
     filters += panel[i].filters;
-    if (panel[i].channel + s.m > s.M ||
+    if (panel[i].channel < 0 || panel[i].first < 0 || panel[i].weights < 0 ||
+        panel[i].channel + s.m > s.M ||
         panel[i].first + panel[i].filters > s.N ||
         panel[i].weights + panel[i].width * floats > weight_count)
       return 2;
