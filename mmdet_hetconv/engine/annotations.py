@@ -62,8 +62,13 @@ class Annotations:
     contents: tuple[Content, ...] = ()
 
 
-def read_coco(path: str | Path) -> Annotations:
+def read_coco(path: str | Path, labelled: bool = True) -> Annotations:
     """Read and check a COCO annotation file.
+
+    Args:
+        path: the file.
+        labelled: whether annotations are needed. A list of images to detect
+            in, as COCO's test-dev, has none.
 
     The classes come in the order of the file's categories, that of their ids
     in every file that is sorted: CocoDataset numbers them so, whatever the
@@ -74,10 +79,12 @@ def read_coco(path: str | Path) -> Annotations:
     """
     path = Path(path)
     content = _load_json(path)
-    images, boxes, categories = (
-        _entries(path, content, key)
-        for key in ('images', 'annotations', 'categories')
+    images, categories = (
+        _entries(path, content, key) for key in ('images', 'categories')
     )
+    boxes = []
+    if labelled or content.get('annotations'):
+        boxes = _entries(path, content, 'annotations')
     _unique(path, 'images', images)
     category_ids = _unique(path, 'categories', categories)
     _unique(path, 'annotations', boxes)

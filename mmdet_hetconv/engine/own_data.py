@@ -25,11 +25,12 @@ def use_own_data(cfg: Config, root: str) -> None:
     """
     prefer = _config_layout(cfg)
     data = find_data(root, prefer)
-    if _wants_masks(cfg) and not all(
+    if (_trains_masks(cfg) or _counts_masks(cfg)) and not all(
         split.annotations.has_masks for split in (*data.train, data.val)
     ):
         raise UserError(
-            'the config trains masks (LoadAnnotations with_mask=True), but '
+            'the config is for masks (LoadAnnotations with_mask=True, or the '
+            "evaluator's metric segm), but "
             f'the annotations in {data.root} have no segmentation'
         )
     metainfo = dict(classes=data.classes, palette=palette(len(data.classes)))
@@ -68,7 +69,9 @@ def _config_layout(cfg: Config) -> str:
     return _LAYOUTS[min(kinds)]
 
 
-def _wants_masks(cfg: Config) -> bool:
+def _trains_masks(cfg: Config) -> bool:
+    if not cfg.get('train_dataloader'):
+        return False
     return any(
         step.get('with_mask')
         for _, leaf in leaf_datasets(cfg.train_dataloader.dataset, '')
@@ -77,6 +80,15 @@ def _wants_masks(cfg: Config) -> bool:
         step.get('with_mask')
         for step in cfg.train_dataloader.dataset.get('pipeline', ())
     )
+
+
+def _counts_masks(cfg: Config) -> bool:
+    for name in ('val_evaluator', 'test_evaluator'):
+        evaluator = cfg.get(name) or ()
+        metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
+        if any('segm' in (part.get('metric') or ()) for part in metrics):
+            return True
+    return False
 
 
 def _replace(

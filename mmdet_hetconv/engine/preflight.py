@@ -17,7 +17,7 @@ from torch import nn
 from ..errors import UserError
 from ..layers import HetConv2d
 from ..layers.hetconv import check_part
-from .agreement import check_evaluator
+from .agreement import check_evaluator, only_writes
 from .annotations import Annotations, read_coco, read_voc
 from .checkpoint import is_local, read_checkpoint
 from .classes import check_coco_classes, check_voc_classes, some
@@ -130,8 +130,12 @@ def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
     images: dict[str, _Shown] = {}
     for loader in loaders(cfg, roles):
         leaves = dict(leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'))
+        evaluator = loader.replace('dataloader', 'evaluator')
+        labelled = loader == 'train_dataloader' or not only_writes(
+            cfg.get(evaluator)
+        )
         shown = {
-            path: _check_dataset(leaf, path, cfg)
+            path: _check_dataset(leaf, path, cfg, labelled)
             for path, leaf in leaves.items()
         }
         known = {path: found for path, found in shown.items() if found}
@@ -151,7 +155,6 @@ def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
             _tell_not_learnt(leaves, known)
             if known == shown:
                 check_anything_to_learn(list(known.values()), classes)
-        evaluator = loader.replace('dataloader', 'evaluator')
         check_evaluator(
             cfg.get(evaluator),
             evaluator,
@@ -196,9 +199,12 @@ def _image_path(dataset: dict, image: str) -> str:
 
 
 def _check_dataset(
-    dataset: dict, path: str, cfg: Config
+    dataset: dict, path: str, cfg: Config, labelled: bool
 ) -> Annotations | None:
-    """Check one data set; None for one of a type or place not known here."""
+    """Check one data set; None for one of a type or place not known here.
+
+    ``labelled`` is whether a COCO file needs annotations.
+    """
     kind = type_name(dataset)
     if dataset.get('backend_args') or '://' in str(dataset.get('data_root')):
         return None
@@ -206,7 +212,7 @@ def _check_dataset(
         return None
     ann_file = join_root(dataset, dataset['ann_file'])
     if kind == 'CocoDataset':
-        found = read_coco(ann_file)
+        found = read_coco(ann_file, labelled)
     elif kind in ('VOCDataset', 'XMLDataset'):
         prefix = dataset.get('data_prefix') or {}
         root = Path(join_root(dataset, prefix.get('sub_data_root', '')))
