@@ -13,6 +13,6 @@ allow_training_checkpoints()
 # The layers are of use with torch and mmengine alone.
 if find_spec('mmdet'):
     from . import models  # noqa: F401
-    from .engine import metrics  # noqa: F401
+    from .engine import metrics, voc_images  # noqa: F401
 
 __all__ = ['__version__', 'config_path']

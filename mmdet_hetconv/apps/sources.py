@@ -10,10 +10,9 @@ import cv2
 import mmcv
 import numpy as np
 
-from ..engine.images import what_is_wrong
+from ..engine.images import IMAGE_ENDINGS, what_is_wrong
 from ..errors import UserError
 
-IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # Shows how far an iteration has come.
 Progress = Callable[[Iterable], Iterable]
 # Of streams and cameras that do not tell.

@@ -7,7 +7,7 @@ no file, or silently drop or relabel boxes.
 import json
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -278,11 +278,20 @@ def _is_text(value) -> bool:
 
 
 def read_voc(
-    list_file: str | Path, xml_dir: str | Path, image_dir: str | Path = ''
+    list_file: str | Path,
+    xml_dir: str | Path,
+    image_dir: str | Path = '',
+    name_of: Callable[[str], str] = '{}.jpg'.format,
 ) -> Annotations:
     """Read and check a VOC image list and the XML file of every image.
 
     The classes come sorted by name, as VOC's own twenty are.
+
+    Args:
+        list_file: the list.
+        xml_dir: folder of the XML files.
+        image_dir: put before the images' names.
+        name_of: from a line of the list to the image's name.
 
     Raises:
         UserError: names the file and what is wrong in it.
@@ -314,7 +323,7 @@ def read_voc(
     return Annotations(
         list_file,
         tuple(sorted(set(names))),
-        tuple(str(Path(image_dir) / f'{image_id}.jpg') for image_id in ids),
+        tuple(str(Path(image_dir) / name_of(image_id)) for image_id in ids),
         len(names),
         False,
         unusable,

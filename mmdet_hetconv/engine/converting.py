@@ -25,12 +25,11 @@ from .datasets import join_root, leaf_datasets
 from .evaluating import evaluate
 from .files import save_whole
 from .folders import find_data
-from .images import check_images
+from .images import IMAGE_ENDINGS, check_images
 from .own_data import use_own_data
 from .processes import announce
 from .safe_globals import unpickle_weights_only
 
-IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # Images that tell how channels are to be permuted.
 PERMUTATION_IMAGES = 32
 

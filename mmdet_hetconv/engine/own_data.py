@@ -9,8 +9,9 @@ from ..errors import UserError
 from .datasets import class_counts, leaf_datasets, type_name
 from .folders import DataFolder, Split, find_data
 from .processes import announce
+from .voc_images import VOC_DATASETS, AnyImageVOCDataset
 
-_LAYOUTS = {'CocoDataset': 'COCO', 'VOCDataset': 'VOC', 'XMLDataset': 'VOC'}
+_LAYOUTS = {'CocoDataset': 'COCO', **dict.fromkeys(VOC_DATASETS, 'VOC')}
 _VOC_FOLDERS = ('VOC2007', 'VOC2012')
 
 
@@ -131,6 +132,8 @@ def _leaf(
         new.data_prefix = dict(img=split.images)
         return new
     new.type = _voc_type(split, data)
+    new.ann_subdir = split.ann_subdir
+    new.img_subdir = split.img_subdir
     new.data_prefix = dict(sub_data_root=split.images)
     if not old.get('test_mode'):
         # A box that is a single point has an infinite regression target.
@@ -148,10 +151,13 @@ def _is_voc(data: DataFolder) -> bool:
 
 
 def _voc_type(split: Split, data: DataFolder) -> str:
-    """VOCDataset, but for other classes in a folder named VOC2007.
+    """VOCDataset, where that reads the images and takes the classes.
 
-    By that name VOCDataset and VOCMetric recognise VOC's twenty classes.
+    It reads files named .jpg. By a folder's name VOC2007 it and VOCMetric
+    recognise VOC's twenty classes.
     """
+    if not all(name.endswith('.jpg') for name in split.annotations.images):
+        return AnyImageVOCDataset.__name__
     place = f'{data.root}/{split.images}'
     named = any(name in place for name in _VOC_FOLDERS)
     return 'XMLDataset' if named and not _is_voc(data) else 'VOCDataset'
@@ -172,7 +178,7 @@ def _evaluator(old, data: DataFolder):
     if kind == 'VOCMetric':
         return old
     # VOC2007 was evaluated on eleven points, all later ones on the area.
-    mode = '11points' if 'VOC2007' in ann_file else 'area'
+    mode = '11points' if 'VOC2007' in ann_file.upper() else 'area'
     return ConfigDict(type='VOCMetric', metric='mAP', eval_mode=mode)
 
 

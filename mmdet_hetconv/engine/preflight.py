@@ -33,6 +33,7 @@ from .image_sizes import check_sizes, turns_images
 from .images import check_images
 from .left_out import check_anything_to_learn, tell_left_out
 from .processes import announce, is_first_process
+from .voc_images import VOC_DATASETS, AnyImageVOCDataset, ImageNames
 
 # How Python says that an argument is missing or unknown.
 _WRONG_ARGUMENT = re.compile(
@@ -213,13 +214,16 @@ def _check_dataset(
     ann_file = join_root(dataset, dataset['ann_file'])
     if kind == 'CocoDataset':
         found = read_coco(ann_file, labelled)
-    elif kind in ('VOCDataset', 'XMLDataset'):
+    elif kind in VOC_DATASETS:
         prefix = dataset.get('data_prefix') or {}
         root = Path(join_root(dataset, prefix.get('sub_data_root', '')))
+        images = dataset.get('img_subdir', 'JPEGImages')
+        any_image = kind == AnyImageVOCDataset.__name__
         found = read_voc(
             ann_file,
             root / dataset.get('ann_subdir', 'Annotations'),
-            dataset.get('img_subdir', 'JPEGImages'),
+            images,
+            ImageNames(root / images) if any_image else '{}.jpg'.format,
         )
     else:
         return None
