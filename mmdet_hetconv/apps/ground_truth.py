@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from numpy import ndarray
 
-from ..engine.annotations import read_coco
+from ..engine.coco_files import read_coco
 from ..engine.image_sizes import check_size
 from ..errors import UserError
 

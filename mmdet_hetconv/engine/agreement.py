@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from ..errors import UserError
-from .annotations import Annotations, read_coco
+from .annotations import Annotations
 from .checkpoint import is_local
 from .classes import check_coco_classes
+from .coco_files import read_coco
 from .datasets import type_name
 
 COCO_METRICS = ('CocoMetric', 'NumberedCocoMetric')

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from .annotations import Annotations, read_coco, read_voc
+from .annotations import Annotations
+from .coco_files import read_coco
+from .voc_files import read_voc
 from .voc_images import ImageNames
 
 # Where the annotation file of a split may be, COCO layout.

@@ -18,9 +18,10 @@ from ..errors import UserError
 from ..layers import HetConv2d
 from ..layers.hetconv import check_part
 from .agreement import check_evaluator, only_writes
-from .annotations import Annotations, read_coco, read_voc
+from .annotations import Annotations
 from .checkpoint import is_local, read_checkpoint
 from .classes import check_coco_classes, check_voc_classes, some
+from .coco_files import read_coco
 from .datasets import (
     class_counts,
     class_names,
@@ -33,6 +34,7 @@ from .image_sizes import check_sizes, turns_images
 from .images import check_images
 from .left_out import check_anything_to_learn, tell_left_out
 from .processes import announce, is_first_process
+from .voc_files import read_voc
 from .voc_images import VOC_DATASETS, AnyImageVOCDataset, ImageNames
 
 # How Python says that an argument is missing or unknown.

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mmdet_hetconv.engine.agreement import check_evaluator
-from mmdet_hetconv.engine.annotations import read_coco
+from mmdet_hetconv.engine.coco_files import read_coco
 from mmdet_hetconv.errors import UserError
 
 from . import tiny

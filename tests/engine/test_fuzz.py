@@ -13,7 +13,8 @@ import random
 import pytest
 from mmdet.datasets import CocoDataset, XMLDataset
 
-from mmdet_hetconv.engine.annotations import read_coco, read_voc
+from mmdet_hetconv.engine.coco_files import read_coco
+from mmdet_hetconv.engine.voc_files import read_voc
 from mmdet_hetconv.errors import UserError
 
 from . import tiny

@@ -6,11 +6,12 @@ import json
 import pytest
 from mmdet.registry import DATASETS
 
-from mmdet_hetconv.engine.annotations import read_coco, read_voc
+from mmdet_hetconv.engine.coco_files import read_coco
 from mmdet_hetconv.engine.left_out import (
     check_anything_to_learn,
     tell_left_out,
 )
+from mmdet_hetconv.engine.voc_files import read_voc
 from mmdet_hetconv.errors import UserError
 
 from . import tiny
