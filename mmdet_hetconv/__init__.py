@@ -24,5 +24,5 @@ if find_spec('mmcv'):
     __all__ += ['switch_to_deploy']
 if find_spec('mmdet'):
     from . import models  # noqa: F401
-    from .datasets import metrics  # noqa: F401
+    from .datasets import metrics, voc_images  # noqa: F401
     from .engine import drawing  # noqa: F401

@@ -16,6 +16,8 @@ class GroundTruth:
 
     Args:
         path (str): COCO annotations.
+        labelled (bool): Whether boxes are needed, or images and classes do.
+            Default: True
 
     Attributes:
         content (dict): the file.
@@ -24,9 +26,9 @@ class GroundTruth:
         UserError: what :func:`read_coco` finds.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, labelled: bool = True):
         self.path = Path(path).expanduser()
-        read_coco(self.path)
+        read_coco(self.path, labelled)
         self.content = json.loads(self.path.read_bytes())
         self._categories = {
             category['name']: category['id']
@@ -45,7 +47,7 @@ class GroundTruth:
             for image in self.content['images']
         }
         self._boxes: dict[int, list[dict]] = {}
-        for box in self.content['annotations']:
+        for box in self.content.get('annotations') or ():
             self._boxes.setdefault(box['image_id'], []).append(box)
 
     def image_id(self, name: str) -> int | None:

@@ -36,7 +36,9 @@ def infer(args: argparse.Namespace) -> None:
     if not args.out_dir and not args.json:
         args.out_dir = OUT_DIR
     _check_outputs(source, args)
-    truth = GroundTruth(args.ann_file) if args.ann_file else None
+    truth = None
+    if args.ann_file:  # for the ids alone
+        truth = GroundTruth(args.ann_file, labelled=False)
     image_id = _image_ids(source, truth)
     inferencer = HetInferencer(
         args.config, args.checkpoint, args.deploy, args.cfg_options

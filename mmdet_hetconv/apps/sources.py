@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..datasets.images import IMAGE_ENDINGS
 from ..utils.errors import UserError
 from .reading import Reading
 
-IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # Shows how far an iteration has come.
 Progress = Callable[[Iterable], Iterable]
 # Of streams and cameras that do not tell.

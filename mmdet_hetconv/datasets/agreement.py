@@ -42,13 +42,20 @@ def check_evaluator(
         if not is_local(name):
             continue
         try:
-            found = read_coco(name)
+            found = read_coco(name, not metric.get('format_only'))
         except UserError as error:
             raise UserError(f'{key}.ann_file: {error}') from error
         if classes:
             check_coco_classes(classes, found, f'{key}.ann_file')
         if shown:
             _check_images(found, f'{key}.ann_file', shown)
+
+
+def only_writes(evaluator: dict | Sequence[dict] | None) -> bool:
+    """Whether an evaluator counts nothing, as for images not annotated."""
+    return all(
+        metric.get('format_only') for _, metric in _metrics(evaluator, '')
+    )
 
 
 def _metrics(evaluator, path: str) -> Iterator[tuple[str, dict]]:

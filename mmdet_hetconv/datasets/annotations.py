@@ -1,4 +1,8 @@
-"""What annotation files say, whatever their layout."""
+"""What annotation files say, whatever their layout.
+
+mmdet's own readers assume a correct file: they end in a KeyError that names
+no file, or silently drop or relabel boxes.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,7 +10,7 @@ from pathlib import Path
 from ..utils.errors import UserError
 
 # Larger coordinates are mistakes, and overflow as 32-bit numbers.
-LARGEST = 1e9
+_LARGEST = 1e9
 # OpenCV reads no larger image.
 MOST_PIXELS = 2**30
 
@@ -55,6 +59,11 @@ class Annotations:
 
 
 def read_file(path: Path) -> bytes:
+    """The content of an annotation file.
+
+    Raises:
+        UserError: it is missing, empty or cannot be read.
+    """
     try:
         text = path.read_bytes()
     except FileNotFoundError as error:
@@ -73,12 +82,6 @@ def read_file(path: Path) -> bytes:
 
 
 def is_number(value) -> bool:
+    """Whether this is a finite number, and no mistake."""
     # abs() of an int of any length, which math.isfinite() cannot take.
-    return isinstance(value, int | float) and abs(value) <= LARGEST
-
-
-def is_text(value) -> bool:
-    """Whether a name can be one of a file, and be printed."""
-    if not isinstance(value, str) or not value or '\0' in value:
-        return False
-    return not any('\ud800' <= letter <= '\udfff' for letter in value)
+    return isinstance(value, int | float) and abs(value) <= _LARGEST

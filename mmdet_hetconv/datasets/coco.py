@@ -1,8 +1,4 @@
-"""Annotation files of the COCO layout, read with open eyes.
-
-mmdet's own reader assumes a correct file: it ends in a KeyError that names
-no file, or silently drops or relabels boxes.
-"""
+"""Annotation files of the COCO layout, read with open eyes."""
 
 import json
 from pathlib import Path
@@ -13,13 +9,17 @@ from .annotations import (
     Annotations,
     Content,
     is_number,
-    is_text,
     read_file,
 )
 
 
-def read_coco(path: str | Path) -> Annotations:
+def read_coco(path: str | Path, labelled: bool = True) -> Annotations:
     """Read and check a COCO annotation file.
+
+    Args:
+        path: the file.
+        labelled: whether annotations are needed. A list of images to detect
+            in, as COCO's test-dev, has none.
 
     The classes come in the order of the file's categories, that of their ids
     in every file that is sorted: CocoDataset numbers them so, whatever the
@@ -30,10 +30,12 @@ def read_coco(path: str | Path) -> Annotations:
     """
     path = Path(path)
     content = _load_json(path)
-    images, boxes, categories = (
-        _entries(path, content, key)
-        for key in ('images', 'annotations', 'categories')
+    images, categories = (
+        _entries(path, content, key) for key in ('images', 'categories')
     )
+    boxes = []
+    if labelled or content.get('annotations'):
+        boxes = _entries(path, content, 'annotations')
     _unique(path, 'images', images)
     category_ids = _unique(path, 'categories', categories)
     _unique(path, 'annotations', boxes)
@@ -42,7 +44,7 @@ def read_coco(path: str | Path) -> Annotations:
     by_id = {image['id']: image for image in images}
     classes = tuple(category.get('name') for category in categories)
     for name in classes:
-        if not is_text(name):
+        if not _is_text(name):
             raise UserError(f'{path}: a category has the name {name!r:.80}')
     for name in classes:
         if [other.strip() for other in classes].count(name.strip()) > 1:
@@ -115,7 +117,7 @@ def _unique(path: Path, key: str, entries: list[dict]) -> set:
 def _check_image(path: Path, image: dict) -> None:
     number = f'image {image["id"]!r:.80}'
     name = image.get('file_name')
-    if not is_text(name):
+    if not _is_text(name):
         raise UserError(
             f'{path}: {number} has no file_name'
             if name is None
@@ -194,3 +196,10 @@ def _is_usable(box: dict, image: dict) -> bool:
         y + height, image['height']
     ) > max(y, 0)
     return inside and width >= 1 and height >= 1 and box['area'] > 0
+
+
+def _is_text(value) -> bool:
+    """Whether a name can be one of a file, and be printed."""
+    if not isinstance(value, str) or not value or '\0' in value:
+        return False
+    return not any('\ud800' <= letter <= '\udfff' for letter in value)

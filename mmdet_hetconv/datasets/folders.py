@@ -1,6 +1,8 @@
 """Data set folders: where a COCO or VOC layout keeps what."""
 
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from ..utils.errors import UserError
 from .annotations import Annotations
 from .coco import read_coco
 from .voc import read_voc
+from .voc_images import ImageNames
 
 # Where the annotation file of a split may be, COCO layout.
 _COCO_FILES = (
@@ -42,11 +45,15 @@ class Split:
         ann_file: the file, relative to the data root.
         images: COCO: the images' folder; VOC: the folder of Annotations/ and
             JPEGImages/. Relative to the data root, '' or ending in '/'.
+        ann_subdir: VOC: Annotations/, as it is spelled.
+        img_subdir: VOC: JPEGImages/, as it is spelled.
     """
 
     annotations: Annotations
     ann_file: str
     images: str
+    ann_subdir: str = 'Annotations'
+    img_subdir: str = 'JPEGImages'
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,15 @@ def find_data(root: str | Path, prefer: str) -> DataFolder:
     )
 
 
+def _in_any_case(patterns: Iterable[str]) -> list[str]:
+    """Patterns for Path.glob(): as they are, then in any letter case."""
+    patterns = list(patterns)
+    return patterns + [
+        re.sub('[A-Za-z]', lambda x: f'[{x[0].lower()}{x[0].upper()}]', name)
+        for name in patterns
+    ]
+
+
 def _choose_splits(root: Path, there: dict) -> tuple[str, str]:
     for train, val in _SPLITS:
         if train in there and val in there:
@@ -137,11 +153,11 @@ def _find_coco(root: Path) -> DataFolder | None:
 
 
 def _coco_file(root: Path, name: str) -> Path | None:
-    for pattern in _COCO_FILES:
+    for pattern in _in_any_case(text.format(name) for text in _COCO_FILES):
         found = sorted(
             path
-            for path in root.glob(pattern.format(name))
-            if name == 'trainval' or 'trainval' not in path.name
+            for path in root.glob(pattern)
+            if name == 'trainval' or 'trainval' not in path.name.lower()
         )
         if len(found) > 1:
             raise UserError(
@@ -156,12 +172,15 @@ def _coco_file(root: Path, name: str) -> Path | None:
 def _coco_split(root: Path, name: str, path: Path) -> Split:
     annotations = read_coco(path)
     first = annotations.images[0]
-    for pattern in _COCO_IMAGES:
-        folder = pattern.format(name)
-        # Path.is_file() fails for a name that is too long.
-        if os.path.isfile(root / folder / first):
-            images = f'{folder}/' if folder else ''
-            return Split(annotations, str(path.relative_to(root)), images)
+    for pattern in _in_any_case(text.format(name) for text in _COCO_IMAGES):
+        for folder in sorted(root.glob(pattern)) if pattern else [root]:
+            # Path.is_file() fails for a name that is too long.
+            if os.path.isfile(folder / first):
+                return Split(
+                    annotations,
+                    str(path.relative_to(root)),
+                    _inside(root, folder),
+                )
     tried = ', '.join(pattern.format(name) or '.' for pattern in _COCO_IMAGES)
     raise UserError(
         f'{path} names the image {first}, which is in none of the folders '
@@ -169,24 +188,29 @@ def _coco_split(root: Path, name: str, path: Path) -> Split:
     )
 
 
+def _inside(root: Path, folder: Path) -> str:
+    """A folder relative to the data root, '' or ending in '/'."""
+    return '' if folder == root else f'{folder.relative_to(root).as_posix()}/'
+
+
 def _find_voc(root: Path) -> DataFolder | None:
     folders = [
         path
         for path in (root, *sorted(root.glob('*')), *sorted(root.glob('*/*')))
-        if (path / 'Annotations').is_dir() and (path / 'ImageSets').is_dir()
+        if _has_folder(path, 'Annotations') and _has_folder(path, 'ImageSets')
     ]
     if not folders:
         return None
-    if len(folders) > 1 and tuple(f.name for f in folders) != _VOC0712:
+    if len(folders) > 1 and tuple(f.name.upper() for f in folders) != _VOC0712:
         raise UserError(
             f'--data-root {root} holds {len(folders)} VOC data sets: '
             f'{", ".join(path.name for path in folders)}'
         )
     there = [
         {
-            name: folder / 'ImageSets' / 'Main' / f'{name}.txt'
+            name: path
             for name in ('train', 'val', 'trainval', 'test')
-            if (folder / 'ImageSets' / 'Main' / f'{name}.txt').is_file()
+            if (path := _named(folder, f'ImageSets/Main/{name}.txt')).is_file()
         }
         for folder in folders
     ]
@@ -214,10 +238,37 @@ def _find_voc(root: Path) -> DataFolder | None:
 
 
 def _voc_split(root: Path, folder: Path, list_file: Path) -> Split:
-    annotations = read_voc(list_file, folder / 'Annotations', 'JPEGImages')
-    inside = folder.relative_to(root).as_posix()
+    xml_dir = _named(folder, 'Annotations')
+    image_dir = _named(folder, 'JPEGImages')
+    annotations = read_voc(
+        list_file, xml_dir, image_dir.name, ImageNames(image_dir)
+    )
     return Split(
         annotations,
         str(list_file.relative_to(root)),
-        '' if inside == '.' else f'{inside}/',
+        _inside(root, folder),
+        xml_dir.name,
+        image_dir.name,
     )
+
+
+def _named(folder: Path, name: str) -> Path:
+    """What is called so in a folder, in whatever letter case.
+
+    Raises:
+        UserError: several are, and none of them is spelled so.
+    """
+    for pattern in _in_any_case([name]):
+        found = sorted(folder.glob(pattern))
+        if len(found) > 1:
+            raise UserError(
+                f'{folder} has {len(found)} spellings of {name}: '
+                f'{", ".join(str(p.relative_to(folder)) for p in found)}'
+            )
+        if found:
+            return found[0]
+    return folder / name
+
+
+def _has_folder(folder: Path, name: str) -> bool:
+    return folder.is_dir() and _named(folder, name).is_dir()

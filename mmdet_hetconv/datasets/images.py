@@ -11,6 +11,7 @@ from PIL import Image
 from ..utils.errors import UserError
 from .annotations import MOST_PIXELS
 
+IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 _PNG = b'\x89PNG\r\n\x1a\n'
 # Bytes read from a file's end. Cameras and editors append a few after an
 # image's own end.

@@ -9,8 +9,9 @@ from ..utils.announce import announce
 from ..utils.errors import UserError
 from .config_parts import class_counts, leaf_datasets, type_name
 from .folders import DataFolder, Split, find_data
+from .voc_images import VOC_DATASETS, AnyImageVOCDataset
 
-_LAYOUTS = {'CocoDataset': 'COCO', 'VOCDataset': 'VOC', 'XMLDataset': 'VOC'}
+_LAYOUTS = {'CocoDataset': 'COCO', **dict.fromkeys(VOC_DATASETS, 'VOC')}
 _VOC_FOLDERS = ('VOC2007', 'VOC2012')
 
 
@@ -25,11 +26,12 @@ def use_own_data(cfg: Config, root: str) -> None:
     """
     prefer = _config_layout(cfg)
     data = find_data(root, prefer)
-    if _wants_masks(cfg) and not all(
+    if (_trains_masks(cfg) or _counts_masks(cfg)) and not all(
         split.annotations.has_masks for split in (*data.train, data.val)
     ):
         raise UserError(
-            'the config trains masks (LoadAnnotations with_mask=True), but '
+            'the config is for masks (LoadAnnotations with_mask=True, or the '
+            "evaluator's metric segm), but "
             f'the annotations in {data.root} have no segmentation'
         )
     metainfo = dict(classes=data.classes, palette=palette(len(data.classes)))
@@ -68,7 +70,9 @@ def _config_layout(cfg: Config) -> str:
     return _LAYOUTS[min(kinds)]
 
 
-def _wants_masks(cfg: Config) -> bool:
+def _trains_masks(cfg: Config) -> bool:
+    if not cfg.get('train_dataloader'):
+        return False
     return any(
         step.get('with_mask')
         for _, leaf in leaf_datasets(cfg.train_dataloader.dataset, '')
@@ -77,6 +81,15 @@ def _wants_masks(cfg: Config) -> bool:
         step.get('with_mask')
         for step in cfg.train_dataloader.dataset.get('pipeline', ())
     )
+
+
+def _counts_masks(cfg: Config) -> bool:
+    for name in ('val_evaluator', 'test_evaluator'):
+        evaluator = cfg.get(name) or ()
+        metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
+        if any('segm' in (part.get('metric') or ()) for part in metrics):
+            return True
+    return False
 
 
 def _replace(
@@ -119,6 +132,8 @@ def _leaf(
         new.data_prefix = dict(img=split.images)
         return new
     new.type = _voc_type(split, data)
+    new.ann_subdir = split.ann_subdir
+    new.img_subdir = split.img_subdir
     new.data_prefix = dict(sub_data_root=split.images)
     if not old.get('test_mode'):
         # A box that is a single point has an infinite regression target.
@@ -136,10 +151,13 @@ def _is_voc(data: DataFolder) -> bool:
 
 
 def _voc_type(split: Split, data: DataFolder) -> str:
-    """VOCDataset, but for other classes in a folder named VOC2007.
+    """VOCDataset, where that reads the images and takes the classes.
 
-    By that name VOCDataset and VOCMetric recognise VOC's twenty classes.
+    It reads files named .jpg. By a folder's name VOC2007 it and VOCMetric
+    recognise VOC's twenty classes.
     """
+    if not all(name.endswith('.jpg') for name in split.annotations.images):
+        return AnyImageVOCDataset.__name__
     place = f'{data.root}/{split.images}'
     named = any(name in place for name in _VOC_FOLDERS)
     return 'XMLDataset' if named and not _is_voc(data) else 'VOCDataset'
@@ -160,7 +178,7 @@ def _evaluator(old, data: DataFolder):
     if kind == 'VOCMetric':
         return old
     # VOC2007 was evaluated on eleven points, all later ones on the area.
-    mode = '11points' if 'VOC2007' in ann_file else 'area'
+    mode = '11points' if 'VOC2007' in ann_file.upper() else 'area'
     return ConfigDict(type='VOCMetric', metric='mAP', eval_mode=mode)
 
 

@@ -1,12 +1,8 @@
-"""Annotation files of the VOC layout, read with open eyes.
-
-mmdet's own reader assumes correct files: it ends in errors that name no file,
-or silently drops or relabels boxes.
-"""
+"""Annotation files of the VOC layout, read with open eyes."""
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..utils.errors import UserError
@@ -20,11 +16,20 @@ from .annotations import (
 
 
 def read_voc(
-    list_file: str | Path, xml_dir: str | Path, image_dir: str | Path = ''
+    list_file: str | Path,
+    xml_dir: str | Path,
+    image_dir: str | Path = '',
+    name_of: Callable[[str], str] = '{}.jpg'.format,
 ) -> Annotations:
     """Read and check a VOC image list and the XML file of every image.
 
     The classes come sorted by name, as VOC's own twenty are.
+
+    Args:
+        list_file: the list.
+        xml_dir: folder of the XML files.
+        image_dir: put before the images' names.
+        name_of: from a line of the list to the image's name.
 
     Raises:
         UserError: names the file and what is wrong in it.
@@ -56,7 +61,7 @@ def read_voc(
     return Annotations(
         list_file,
         tuple(sorted(set(names))),
-        tuple(str(Path(image_dir) / f'{image_id}.jpg') for image_id in ids),
+        tuple(str(Path(image_dir) / name_of(image_id)) for image_id in ids),
         len(names),
         False,
         unusable,

@@ -17,7 +17,7 @@ from torch import nn
 from ..convert import Fit, calibrate, find_pairs, load_projected, rearrange
 from ..datasets.config_parts import join_root, leaf_datasets
 from ..datasets.folders import find_data
-from ..datasets.images import check_images
+from ..datasets.images import IMAGE_ENDINGS, check_images
 from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
 from ..utils.errors import UserError
@@ -28,7 +28,6 @@ from .evaluating import evaluate
 from .files import check_writable_file, save_whole
 from .safe_globals import load_weights_only
 
-IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # Images that tell how channels are to be permuted.
 PERMUTATION_IMAGES = 32
 

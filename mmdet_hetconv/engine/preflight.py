@@ -13,7 +13,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
-from ..datasets.agreement import check_evaluator
+from ..datasets.agreement import check_evaluator, only_writes
 from ..datasets.annotations import Annotations
 from ..datasets.classes import check_coco_classes, check_voc_classes, some
 from ..datasets.coco import read_coco
@@ -30,6 +30,7 @@ from ..datasets.image_sizes import check_sizes, turns_images
 from ..datasets.images import check_images
 from ..datasets.left_out import check_anything_to_learn, tell_left_out
 from ..datasets.voc import read_voc
+from ..datasets.voc_images import VOC_DATASETS, AnyImageVOCDataset, ImageNames
 from ..layers import HetConv2d
 from ..layers.shape import check_p
 from ..utils.announce import announce, is_first_process
@@ -121,8 +122,12 @@ def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
     images: dict[str, _Shown] = {}
     for loader in loaders(cfg, roles):
         leaves = dict(leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'))
+        evaluator = loader.replace('dataloader', 'evaluator')
+        labelled = loader == 'train_dataloader' or not only_writes(
+            cfg.get(evaluator)
+        )
         shown = {
-            path: _check_dataset(leaf, path, cfg)
+            path: _check_dataset(leaf, path, cfg, labelled)
             for path, leaf in leaves.items()
         }
         known = {path: found for path, found in shown.items() if found}
@@ -142,7 +147,6 @@ def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
             _tell_not_learnt(leaves, known)
             if known == shown:
                 check_anything_to_learn(list(known.values()), classes)
-        evaluator = loader.replace('dataloader', 'evaluator')
         check_evaluator(
             cfg.get(evaluator),
             evaluator,
@@ -187,9 +191,12 @@ def _image_path(dataset: dict, image: str) -> str:
 
 
 def _check_dataset(
-    dataset: dict, path: str, cfg: Config
+    dataset: dict, path: str, cfg: Config, labelled: bool
 ) -> Annotations | None:
-    """Check one data set; None for one of a type or place not known here."""
+    """Check one data set; None for one of a type or place not known here.
+
+    ``labelled`` is whether a COCO file needs annotations.
+    """
     kind = type_name(dataset)
     if dataset.get('backend_args') or '://' in str(dataset.get('data_root')):
         return None
@@ -197,14 +204,17 @@ def _check_dataset(
         return None
     ann_file = join_root(dataset, dataset['ann_file'])
     if kind == 'CocoDataset':
-        found = read_coco(ann_file)
-    elif kind in ('VOCDataset', 'XMLDataset'):
+        found = read_coco(ann_file, labelled)
+    elif kind in VOC_DATASETS:
         prefix = dataset.get('data_prefix') or {}
         root = Path(join_root(dataset, prefix.get('sub_data_root', '')))
+        images = dataset.get('img_subdir', 'JPEGImages')
+        any_image = kind == AnyImageVOCDataset.__name__
         found = read_voc(
             ann_file,
             root / dataset.get('ann_subdir', 'Annotations'),
-            dataset.get('img_subdir', 'JPEGImages'),
+            images,
+            ImageNames(root / images) if any_image else '{}.jpg'.format,
         )
     else:
         return None

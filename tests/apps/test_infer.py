@@ -127,6 +127,19 @@ def write_annotations(world, folder, tmp_path):
     return path
 
 
+def test_annotation_file_without_annotations(world, tmp_path):
+    """As of COCO's test-dev: only ids are taken from it."""
+    content = json.loads(world.ann_file.read_text())
+    del content['annotations']
+    path = tmp_path / 'image_info_test-dev.json'
+    path.write_text(json.dumps(content))
+    out = tmp_path / 'out.json'
+    run(world, world.images, '--ann-file', path, '--json', out)
+    found = json.loads(out.read_text())
+    assert {entry['image_id'] for entry in found} == {1, 2, 3}
+    assert {entry['category_id'] for entry in found} <= {3, 4}
+
+
 def test_inference_form_detects_the_same(world, tmp_path):
     found = []
     for name, flags in (('plain', ()), ('deployed', ('--deploy',))):

@@ -129,6 +129,13 @@ def test_masks(tmp_path):
     assert 'mask' in dataset.get_data_info(0)['instances'][0]
 
 
+def test_masks_that_are_only_evaluated(roots):
+    cfg = stock('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    cfg.train_dataloader = None
+    with pytest.raises(UserError, match='no segmentation'):
+        use_own_data(cfg, str(roots['COCO']))
+
+
 def test_training_and_test_samples(roots):
     """One sample through each pipeline: boxes and labels as drawn."""
     cfg = ours()

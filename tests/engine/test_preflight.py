@@ -1,5 +1,6 @@
 """Checks of configs and models that do not end in an error."""
 
+import json
 import logging
 
 import pytest
@@ -10,6 +11,7 @@ from mmdet_hetconv.datasets import classes
 from mmdet_hetconv.engine import preflight
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.utils.announce import is_first_process
+from mmdet_hetconv.utils.errors import UserError
 
 from . import tiny
 
@@ -83,6 +85,39 @@ def test_unknown_and_remote_data_sets_are_not_looked_at(tmp_path):
             )
         )
         preflight.check_config(cfg, ('train', 'val'))
+
+
+def test_annotations_are_missed_where_they_are_counted(tmp_path):
+    path = tmp_path / 'image_info_test-dev.json'
+    tiny.draw(tmp_path / 'a.jpg', 0)
+    image = dict(
+        id=1, file_name='a.jpg', width=tiny.SIZE[0], height=tiny.SIZE[1]
+    )
+    path.write_text(
+        json.dumps(dict(images=[image], categories=[dict(id=1, name='disc')]))
+    )
+    metric = dict(type='CocoMetric', ann_file=str(path))
+    cfg = Config(
+        dict(
+            model=dict(),
+            work_dir=str(tmp_path),
+            test_cfg=dict(type='TestLoop'),
+            test_dataloader=dict(
+                dataset=dict(
+                    type='CocoDataset',
+                    ann_file=str(path),
+                    data_prefix=dict(img=str(tmp_path)),
+                    metainfo=dict(classes=('disc',)),
+                    test_mode=True,
+                )
+            ),
+            test_evaluator=dict(metric, format_only=True),
+        )
+    )
+    preflight.check_config(cfg, ('test',))
+    cfg.test_evaluator = [dict(metric, format_only=True), metric]
+    with pytest.raises(UserError, match='test-dev.json has no annotations'):
+        preflight.check_config(cfg, ('test',))
 
 
 def test_unused_voc_classes_and_boxes_are_announced(tmp_path, announced):

@@ -89,6 +89,45 @@ def test_evaluation_of_a_dense_checkpoint(trained, capsys):
     assert log.read_text().count('projected onto heterogeneous') == 1
 
 
+def test_images_without_annotations(trained):
+    """As of COCO's test-dev: results are written, and nothing is counted."""
+    ann_file = trained / 'image_info_test-dev.json'
+    val = trained / 'coco/annotations/instances_val2017.json'
+    content = json.loads(val.read_text())
+    del content['annotations']
+    ann_file.write_text(json.dumps(content))
+    work = trained / 'formatted'
+    config, *rest = argv(
+        trained / 'tiny.py',
+        trained / 'coco',
+        work,
+        f'test_dataloader.dataset.ann_file={ann_file}',
+        f'test_evaluator.ann_file={ann_file}',
+        'test_evaluator.format_only=True',
+        f'test_evaluator.outfile_prefix={work}/results',
+    )
+    evaluate([config, str(trained / 'whole' / 'epoch_3.pth'), *rest])
+    found = json.loads((work / 'results.bbox.json').read_text())
+    assert {entry['image_id'] for entry in found} == {1, 2, 3}
+
+
+def test_evaluation_of_a_config_that_cannot_train(trained):
+    config = tiny.write_config(
+        trained / 'evaluates.py',
+        'train_dataloader = None\ntrain_cfg = None\n'
+        'optim_wrapper = None\nparam_scheduler = None\n',
+    )
+    work = trained / 'evaluated_only'
+    evaluate(
+        [
+            *(str(config), str(trained / 'whole' / 'epoch_3.pth')),
+            *('--data-root', str(trained / 'coco'), '--work-dir', str(work)),
+            *('--cfg-options', *tiny.SCALES[1:]),
+        ]
+    )
+    assert 'coco/bbox_mAP' in metrics_of(work)
+
+
 def test_nothing_to_resume(trained, capsys):
     work = trained / 'fresh'
     train(
