@@ -8,19 +8,17 @@ import argparse
 import base64
 import hashlib
 import json
-import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
-from html import escape
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 import cv2
-import torch
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 from torch import Tensor
 
+from ..utils.machine import machine
 from ..utils.table import with_unit
 from ..version import __version__
 from .reading import IN_COLOUR
@@ -91,28 +89,32 @@ def render_page(
         (folder / name).read_text()
         for name in ('page.css', 'page.js', 'page.html')
     )
-    return Template(page).substitute(
-        title=escape(' against '.join(side.title for side in sides)),
-        policy='; '.join(
-            (
-                "default-src 'none'",
-                'img-src data: blob:',
-                f"style-src '{_digest(style)}'",
-                f"script-src '{_digest(script)}'",
-            )
-        ),
+    policy = (
+        "default-src 'none'",
+        'img-src data: blob:',
+        f"style-src '{_digest(style)}'",
+        f"script-src '{_digest(script)}'",
+    )
+    environment = Environment(
+        autoescape=True, trim_blocks=True, undefined=StrictUndefined
+    )
+    return environment.from_string(page).render(
+        args=args,
+        title=' against '.join(side.title for side in sides),
+        policy=Markup('; '.join(policy)),
         style=style,
         script=script,
         # A file's name must not end the element.
         data=json.dumps(data, separators=(',', ':')).replace('<', '\\u003c'),
-        columns=''.join(
-            f'<th scope="col">{escape(side.title)}</th>' for side in sides
+        sides=sides,
+        rows=list(_rows(sides)),
+        images=images,
+        shown=len(shown),
+        known=sum(image.truth is not None for image in images),
+        shapes=' and '.join(
+            dict.fromkeys('{} × {}'.format(*side.shape) for side in sides)
         ),
-        rows=_rows(sides),
-        notes='\n'.join(
-            f'<li>{escape(note)}</li>'
-            for note in _notes(args, sides, images, len(shown))
-        ),
+        machine=_machine(),
     )
 
 
@@ -160,100 +162,36 @@ def _boxes(found: dict[str, Tensor]) -> list[list[float]]:
     return entries
 
 
-def _rows(sides: Sequence[Side]) -> str:
-    """Of the table: what is measured, A, B, B against A."""
-    rows = [('HetConv layers', [str(side.het_layers) for side in sides], '')]
-    rows.append(
-        (
-            'Parameters',
-            [with_unit(side.parameters) for side in sides],
-            _ratio([side.parameters for side in sides]),
-        )
-    )
+def _rows(sides: Sequence[Side]) -> Iterator[tuple[str, list[str], str]]:
+    """Of the table: what is measured, A and B, B against A."""
+    yield 'HetConv layers', [str(side.het_layers) for side in sides], ''
+    sizes = [side.parameters for side in sides]
+    yield 'Parameters', list(map(with_unit, sizes)), _ratio(sizes)
     macs = [side.macs for side in sides]
-    rows.append(
-        (
-            'Multiply-adds (MACs)',
-            ['not counted' if m is None else with_unit(m) for m in macs],
-            '' if None in macs else _ratio(macs),
-        )
+    yield (
+        'Multiply-adds (MACs)',
+        ['not counted' if m is None else with_unit(m) for m in macs],
+        '' if None in macs else _ratio(macs),
     )
     spreads = [side.spread() for side in sides]
-    rows.append(
-        (
-            'Time of an image, median (10 % to 90 %)',
-            [
-                f'{middle:.1f} ms ({low:.1f} to {high:.1f})'
-                for middle, low, high in spreads
-            ],
-            _ratio([middle for middle, _, _ in spreads]),
-        )
+    yield (
+        'Time of an image, median (10 % to 90 %)',
+        ['{:.1f} ms ({:.1f} to {:.1f})'.format(*spread) for spread in spreads],
+        _ratio([middle for middle, _, _ in spreads]),
     )
     for name in sides[0].metrics:
-        values = [side.metrics[name] for side in sides]
-        if min(values) < 0:  # no box of that size is annotated
-            continue
-        rows.append(
-            (
-                name,
-                [f'{value:.3f}' for value in values],
-                f'{values[1] - values[0]:+.3f}',
-            )
-        )
-    return '\n'.join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        + ''.join(f'<td>{escape(cell)}</td>' for cell in (*cells, change))
-        + '</tr>'
-        for name, cells, change in rows
-    )
+        a, b = (side.metrics[name] for side in sides)
+        if min(a, b) >= 0:  # else no box of that size is annotated
+            yield name, [f'{a:.3f}', f'{b:.3f}'], f'{b - a:+.3f}'
 
 
 def _ratio(values: Sequence[float]) -> str:
     return f'× {values[1] / values[0]:.2f}' if values[0] else ''
 
 
-def _notes(
-    args: argparse.Namespace,
-    sides: Sequence[Side],
-    images: Sequence[Compared],
-    shown: int,
-) -> list[str]:
-    """What the numbers are of."""
-    shapes = ' and '.join(
-        dict.fromkeys('{} × {}'.format(*side.shape) for side in sides)
-    )
-    form = 'the inference form' if args.deploy else 'the trained form'
-    notes = [
-        f'{side.name}: {side.config} with {side.weights}' for side in sides
-    ]
-    notes += [
-        f'{len(images)} images of {args.images}, of which {shown} are shown.',
-        'Disagreement is 1 minus the panoptic quality of one detector’s '
-        'boxes with the other’s as the truth: 0 for the same boxes, 1 if none '
-        'has a partner of its class with an overlap (IoU) of a half.',
-        f'MACs and time are of one image of {shapes} pixels (height × width, '
-        'as the network sees it); MACs of the RoI head for as many regions '
-        'as the config allows.',
-        f'Time: {form}, from the network’s input to the final boxes, '
-        f'{args.rounds} runs of each in turns on {_machine()}.',
-    ]
-    known = sum(image.truth is not None for image in images)
-    if known:
-        notes.append(
-            f'AP and AR: COCO’s, on the {known} images that {args.ann_file} '
-            'names.'
-        )
-    return notes
-
-
 def _machine() -> str:
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-    else:
-        name = (
-            f'a CPU ({platform.machine()}), threads: {torch.get_num_threads()}'
-        )
+    where = machine()
     return (
-        f'{name}, torch {torch.__version__}, mmdet_hetconv {__version__}, '
-        f'{date.today().isoformat()}'
+        f'{where["machine"]}, torch {where["torch"]}, '
+        f'mmdet_hetconv {__version__}, {where["date"]}'
     )
