@@ -2,10 +2,9 @@
 """Evaluate a checkpoint: COCO mAP or VOC mAP, as the config or data say."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.arguments import add_cfg_options, add_launcher
+from mmdet_hetconv.engine.arguments import add_run, note_rank
 from mmdet_hetconv.engine.running import test
 from mmdet_hetconv.utils.errors import one_sentence
 
@@ -14,17 +13,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='test.py', description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument(
-        '--work-dir',
-        metavar='DIR',
-        help='where logs go; work_dirs/CONFIG by default',
-    )
-    parser.add_argument(
-        '--data-root',
-        metavar='DIR',
-        help='evaluate on the COCO or VOC data set in DIR instead of the '
-        "config's; classes are read from its annotations",
-    )
+    add_run(parser, 'evaluate')
     parser.add_argument(
         '--out', metavar='FILE.pkl', help='write the predictions there'
     )
@@ -59,12 +48,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='what computes backbone, neck and head; onnxruntime takes '
         'single-stage detectors, and exports them first',
     )
-    add_cfg_options(parser, 'overwrite keys of the config; after --data-root')
-    add_launcher(parser)
     args = parser.parse_args(argv)
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out {args.out} has to end in .pkl or .pickle')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    note_rank(args)
     return args
 
 

@@ -2,10 +2,9 @@
 """Train a detector. Ours or any other config of mmdet."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.arguments import add_cfg_options, add_launcher
+from mmdet_hetconv.engine.arguments import add_run, note_rank
 from mmdet_hetconv.engine.running import train
 from mmdet_hetconv.utils.errors import one_sentence
 
@@ -13,17 +12,7 @@ from mmdet_hetconv.utils.errors import one_sentence
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='train.py', description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--work-dir',
-        metavar='DIR',
-        help='where logs and checkpoints go; work_dirs/CONFIG by default',
-    )
-    parser.add_argument(
-        '--data-root',
-        metavar='DIR',
-        help='train on the COCO or VOC data set in DIR instead of the '
-        "config's; classes are read from its annotations",
-    )
+    add_run(parser, 'train')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -40,14 +29,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate with the total batch size',
     )
-    add_cfg_options(
-        parser,
-        'overwrite keys of the config, e.g. train_cfg.max_epochs=3 or '
-        'a list, key="[a,b]"; after --data-root',
-    )
-    add_launcher(parser)
     args = parser.parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    note_rank(args)
     return args
 
 

@@ -1,6 +1,7 @@
 """Arguments that several tools share."""
 
 import argparse
+import os
 
 from mmengine.config import DictAction
 
@@ -52,3 +53,34 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='by torchrun'
     )
+
+
+def add_run(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Add what training and evaluation have in common; `verb` says which."""
+    parser.add_argument(
+        '--work-dir',
+        metavar='DIR',
+        help='where logs and checkpoints go; work_dirs/CONFIG by default',
+    )
+    parser.add_argument(
+        '--data-root',
+        metavar='DIR',
+        help=f'{verb} on the COCO or VOC data set in DIR instead of the '
+        "config's; classes are read from its annotations",
+    )
+    parser.add_argument(
+        '--skip-checks',
+        action='store_true',
+        help='take annotations and images as they are, unread',
+    )
+    add_cfg_options(
+        parser,
+        'overwrite keys of the config, e.g. train_cfg.max_epochs=3 or '
+        'a list, key="[a,b]"; after --data-root',
+    )
+    add_launcher(parser)
+
+
+def note_rank(args: argparse.Namespace) -> None:
+    """Tell mmengine the rank that torchrun put on the command line."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

@@ -6,31 +6,19 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
-from typing import NamedTuple
 
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
-from ..datasets.agreement import check_evaluator, only_writes
-from ..datasets.annotations import Annotations
-from ..datasets.classes import check_coco_classes, check_voc_classes, some
-from ..datasets.coco import read_coco
+from ..datasets.check_data import check_data
+from ..datasets.classes import some
 from ..datasets.config_parts import (
-    class_counts,
     class_names,
     is_local,
-    join_root,
     leaf_datasets,
     loaders,
-    type_name,
 )
-from ..datasets.image_sizes import check_sizes, turns_images
-from ..datasets.images import check_images
-from ..datasets.left_out import check_anything_to_learn, tell_left_out
-from ..datasets.voc import read_voc
-from ..datasets.voc_images import VOC_DATASETS, AnyImageVOCDataset, ImageNames
 from ..layers import HetConv2d
 from ..layers.shape import check_p
 from ..utils.announce import announce, is_first_process
@@ -44,12 +32,15 @@ _WRONG_ARGUMENT = re.compile(
 )
 
 
-def check_config(cfg: Config, roles: tuple[str, ...]) -> None:
+def check_config(
+    cfg: Config, roles: tuple[str, ...], skip_data: bool = False
+) -> None:
     """Check model arguments, data sets, images and the work directory.
 
     Args:
         cfg: of the run.
         roles: which of 'train', 'val' and 'test' the run uses.
+        skip_data: take annotations and images as they are.
 
     Raises:
         UserError: names the key or file and the value.
@@ -68,8 +59,10 @@ def check_config(cfg: Config, roles: tuple[str, ...]) -> None:
             raise UserError(f'{path}: {error}') from error
     if 'train' in roles:  # evaluation does not initialise weights
         _check_pretrained(cfg.model, 'model')
-    if is_first_process():
-        _check_data(cfg, roles)
+    if skip_data:
+        announce('--skip-checks: annotations and images are not checked')
+    elif is_first_process():
+        check_data(cfg, roles)
     check_writable(cfg.work_dir, 'work dir')
 
 
@@ -108,130 +101,6 @@ def _check_pretrained(model: dict, path: str) -> None:
                 'which is not installed; a file or another address does not, '
                 f'and {key}=None starts from scratch'
             )
-
-
-class _Shown(NamedTuple):
-    """An image that a run reads: named by which file, as how large."""
-
-    by: Path
-    size: tuple[float, float] | None
-    turned: bool
-
-
-def _check_data(cfg: Config, roles: tuple[str, ...]) -> None:
-    images: dict[str, _Shown] = {}
-    for loader in loaders(cfg, roles):
-        leaves = dict(leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'))
-        evaluator = loader.replace('dataloader', 'evaluator')
-        labelled = loader == 'train_dataloader' or not only_writes(
-            cfg.get(evaluator)
-        )
-        shown = {
-            path: _check_dataset(leaf, path, cfg, labelled)
-            for path, leaf in leaves.items()
-        }
-        known = {path: found for path, found in shown.items() if found}
-        for path, found in known.items():
-            for image, content in zip(found.images, found.contents):
-                images.setdefault(
-                    _image_path(leaves[path], image),
-                    _Shown(
-                        found.path,
-                        content.size,
-                        turns_images(leaves[path].get('pipeline') or ()),
-                    ),
-                )
-        path, first = next(iter(leaves.items()))
-        classes = class_names(first, path)
-        if loader == 'train_dataloader':
-            _tell_not_learnt(leaves, known)
-            if known == shown:
-                check_anything_to_learn(list(known.values()), classes)
-        check_evaluator(
-            cfg.get(evaluator),
-            evaluator,
-            [f for f in known.values() if f.ids] if known == shown else (),
-            classes,
-        )
-    for named_by in sorted({shown.by for shown in images.values()}):
-        named = {i: s for i, s in images.items() if s.by == named_by}
-        check_images(named, named_by)
-        for turned in (True, False):
-            sizes = [
-                (image, shown.size)
-                for image, shown in named.items()
-                if shown.size and shown.turned == turned
-            ]
-            check_sizes(sizes, turned, named_by)
-
-
-def _tell_not_learnt(
-    leaves: dict[str, dict], known: dict[str, Annotations]
-) -> None:
-    """Tell which images and boxes of a training set are not learnt from."""
-    for path, found in known.items():
-        left_out = tell_left_out(
-            leaves[path], path, found, class_names(leaves[path], path)
-        )
-        if left_out:
-            announce(left_out, logging.WARNING)
-        if found.unusable:
-            announce(
-                f'{found.path}: {found.unusable} of {found.boxes} boxes are '
-                'not learnt from: they are smaller than a pixel or outside '
-                'of their image',
-                logging.WARNING,
-            )
-
-
-def _image_path(dataset: dict, image: str) -> str:
-    prefix = dataset.get('data_prefix') or {}
-    folder = prefix.get('img', prefix.get('sub_data_root', ''))
-    return str(Path(join_root(dataset, folder)) / image)
-
-
-def _check_dataset(
-    dataset: dict, path: str, cfg: Config, labelled: bool
-) -> Annotations | None:
-    """Check one data set; None for one of a type or place not known here.
-
-    ``labelled`` is whether a COCO file needs annotations.
-    """
-    kind = type_name(dataset)
-    if dataset.get('backend_args') or '://' in str(dataset.get('data_root')):
-        return None
-    if not dataset.get('ann_file'):
-        return None
-    ann_file = join_root(dataset, dataset['ann_file'])
-    if kind == 'CocoDataset':
-        found = read_coco(ann_file, labelled)
-    elif kind in VOC_DATASETS:
-        prefix = dataset.get('data_prefix') or {}
-        root = Path(join_root(dataset, prefix.get('sub_data_root', '')))
-        images = dataset.get('img_subdir', 'JPEGImages')
-        any_image = kind == AnyImageVOCDataset.__name__
-        found = read_voc(
-            ann_file,
-            root / dataset.get('ann_subdir', 'Annotations'),
-            images,
-            ImageNames(root / images) if any_image else '{}.jpg'.format,
-        )
-    else:
-        return None
-    classes = class_names(dataset, path)
-    if classes is None:
-        raise UserError(f'{path}.metainfo.classes is missing')
-    if kind == 'CocoDataset':
-        check_coco_classes(classes, found, f'{path}.metainfo.classes')
-    else:
-        check_voc_classes(classes, found, path)
-    for key, part in class_counts(cfg.model):
-        if part['num_classes'] != len(classes):
-            raise UserError(
-                f'{key}.num_classes={part["num_classes"]}, but {path} has '
-                f'{len(classes)} classes'
-            )
-    return found
 
 
 @contextmanager

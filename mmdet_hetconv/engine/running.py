@@ -39,7 +39,7 @@ def train(args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         configs.set_auto_scale_lr(cfg)
     state = _start_from(cfg, args.resume)
-    preflight.check_config(cfg, ('train', 'val'))
+    preflight.check_config(cfg, ('train', 'val'), args.skip_checks)
     runner = _build_runner(cfg)
     if state is not None:
         checkpoint.load_weights(runner.model, state, cfg.load_from)
@@ -62,7 +62,7 @@ def test(args: argparse.Namespace) -> None:
     cfg.load_from = None
     cfg.resume = False
     content = checkpoint.read_weights(args.checkpoint)
-    preflight.check_config(cfg, ('test',))
+    preflight.check_config(cfg, ('test',), args.skip_checks)
     if args.out:
         check_writable_file(args.out, '--out')
     if args.show or args.show_dir:

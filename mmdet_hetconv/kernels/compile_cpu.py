@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 from mmengine.logging import print_log
 
-from .private_folder import check_private, private_folder
+from ..utils.private_folder import check_private, private_folder
 
 SOURCE = Path(__file__).parent / 'csrc' / 'fused_cpu.cpp'
 FLAGS = (
@@ -147,7 +147,7 @@ def _compile_and_load(command: list[str]) -> ctypes.CDLL:
     digest = hashlib.sha256(SOURCE.read_bytes() + repr(depends).encode())
     name = f'fused_cpu_{digest.hexdigest()[:16]}.so'
     try:
-        target = private_folder() / name
+        target = private_folder('kernels') / name
         if not _is_whole(target):
             _build_once(command, target)
     except (OSError, NotImplementedError) as error:

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_hetconv.datasets import classes
+from mmdet_hetconv.datasets import check_data, classes
 from mmdet_hetconv.engine import preflight
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.utils.announce import is_first_process
@@ -20,7 +20,7 @@ from . import tiny
 def announced(monkeypatch):
     """Messages and levels."""
     found = []
-    for module in (preflight, classes):
+    for module in (preflight, check_data, classes):
         monkeypatch.setattr(
             module,
             'announce',

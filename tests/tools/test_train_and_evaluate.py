@@ -162,3 +162,24 @@ def test_degenerate_boxes_and_tta(tmp_path):
     name, *rest = argv(config, data, tmp_path / 'augmented')
     evaluate([name, str(work / 'epoch_2.pth'), '--tta', *rest])
     assert 'pascal_voc/mAP' in metrics_of(tmp_path / 'augmented')
+
+
+def test_skipped_checks(trained, monkeypatch):
+    """Nothing is read before the run."""
+
+    def read(*args):
+        raise AssertionError('checked')
+
+    monkeypatch.setattr('mmdet_hetconv.engine.preflight.check_data', read)
+    config, *rest = argv(
+        trained / 'tiny.py', trained / 'coco', trained / 'unchecked'
+    )
+    evaluate(
+        [
+            config,
+            str(trained / 'dense' / 'epoch_1.pth'),
+            '--skip-checks',
+            *rest,
+        ]
+    )
+    assert 'coco/bbox_mAP' in metrics_of(trained / 'unchecked')

@@ -1,4 +1,4 @@
-"""The user's folder for compiled kernels: what lies in it is run."""
+"""The user's cache folder, for files that are trusted or run."""
 
 import os
 import stat
@@ -24,8 +24,8 @@ def check_private(path: Path) -> None:
         raise PermissionError(f'{path} is writable by others (mode {mode:o})')
 
 
-def private_folder() -> Path:
-    """``mmdet_hetconv/kernels`` below $XDG_CACHE_HOME or ~/.cache.
+def private_folder(inside: str) -> Path:
+    """``mmdet_hetconv/INSIDE`` below $XDG_CACHE_HOME or ~/.cache.
 
     It is made if it is not there, for this user alone.
 
@@ -39,7 +39,7 @@ def private_folder() -> Path:
     except RuntimeError as error:
         raise FileNotFoundError(f'no home folder: {error}') from error
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ('mmdet_hetconv', 'kernels'):
+    for name in ('mmdet_hetconv', inside):
         folder = folder / name
         folder.mkdir(mode=0o700, exist_ok=True)
         check_private(folder)

@@ -1,0 +1,16 @@
+"""For all tests."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(scope='session', autouse=True)
+def cache_of_its_own(tmp_path_factory):
+    """The user's cache folder stays as it is; child processes, too."""
+    before = os.environ.get('XDG_CACHE_HOME')
+    os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
+    yield
+    del os.environ['XDG_CACHE_HOME']
+    if before is not None:
+        os.environ['XDG_CACHE_HOME'] = before
