@@ -255,7 +255,7 @@ def fit_layer(
                 math.inf if weights is None else judge.error(weights)
             )
     # The larger ridge where two are equally good.
-    ridge = min(reversed(errors), key=errors.get)
+    ridge = min(reversed(errors), key=lambda ridge: errors[ridge])
 
     positions = fitted.count
     fitted.merge(held_out)

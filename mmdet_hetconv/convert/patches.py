@@ -60,8 +60,11 @@ def take_patches(layer: HetConv2d, x: Tensor, positions: Tensor) -> Patches:
         x: (B, M, H, W); positions: (S,).
     """
     height, width = output_size(
-        *(x.shape[-2:], layer.kernel_size),
-        *(layer.stride, layer.padding, layer.dilation),
+        x.shape[-2:],
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
     )
     positions = positions.to(x.device)
     image = positions // (height * width)

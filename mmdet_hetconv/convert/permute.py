@@ -83,8 +83,11 @@ def _climb(
     kept = sum(loss.kept(blocks) for loss in losses)
     for _ in range(MOST_ROUNDS):
         for axis in free:
-            gains = [loss.gain(axis, blocks) for loss in losses]
-            gains = [gain for gain in gains if gain is not None]
+            gains = [
+                gain
+                for loss in losses
+                if (gain := loss.gain(axis, blocks)) is not None
+            ]
             blocks[axis] = _assign(torch.stack(gains).sum(0))
         now = sum(loss.kept(blocks) for loss in losses)
         if now <= kept * (1 + 1e-9):

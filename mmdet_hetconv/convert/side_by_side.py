@@ -8,7 +8,8 @@ one of them runs at any time; what waits is held in memory.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ class _Pass(threading.Thread):
 
 
 def run_side_by_side(
-    works: list[Work], modules: dict[str, nn.Module], visit: Visit
+    works: Sequence[Work], modules: dict[str, nn.Module], visit: Visit
 ) -> None:
     """Run `works` and call `visit` in front of each module, in order.
 
@@ -94,8 +95,8 @@ def run_side_by_side(
     passes: list[_Pass] = []
     done: set[str] = set()
 
-    def stop_at(name: str):
-        def hook(module: nn.Module, args: tuple) -> None:
+    def stop_at(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             current = threading.current_thread()
             if isinstance(current, _Pass) and name not in done:
                 current.wait(name, args[0])
@@ -115,7 +116,14 @@ def run_side_by_side(
             waiting = {
                 i: one for i, one in enumerate(passes) if one.place == name
             }
-            visit(name, {i: one.value for i, one in waiting.items()})
+            visit(
+                name,
+                {
+                    i: one.value
+                    for i, one in waiting.items()
+                    if one.value is not None
+                },
+            )
             done.add(name)
             if name == last:
                 break
@@ -129,7 +137,7 @@ def run_side_by_side(
 
 
 def run_one_by_one(
-    works: list[Work],
+    works: Sequence[Work],
     module: nn.Module,
     calls: int,
     visit: Callable[[int, int, Tensor], None],
@@ -144,7 +152,9 @@ def run_one_by_one(
     for number, work in enumerate(works):
         seen = 0
 
-        def hook(module: nn.Module, args: tuple, number=number) -> None:
+        def hook(
+            module: nn.Module, args: tuple[Any, ...], number: int = number
+        ) -> None:
             nonlocal seen
             visit(number, seen, args[0])
             seen += 1
