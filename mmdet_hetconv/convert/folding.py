@@ -9,6 +9,7 @@ order itself where it cannot be folded, and permutes while it runs.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def _tap_covariances(
     """
     # Of the positions, the values and their products, by layer.
     sums: dict[str, tuple[int, Any, Any]] = {}
-    quota = -(-POSITIONS // len(batches))
+    quota = math.ceil(POSITIONS / len(batches))
     generator = torch.Generator().manual_seed(0)
 
     def watch(name: str, layer: HetConv2d) -> ForwardHook:

@@ -251,9 +251,8 @@ def fit_layer(
         energy += judge.energy.sum().item()
         for ridge in errors:
             weights = block.solve(start[b], ridge)
-            errors[ridge] += (
-                math.inf if weights is None else judge.error(weights)
-            )
+            error = math.inf if weights is None else judge.error(weights)
+            errors[ridge] += error
     # The larger ridge where two are equally good.
     ridge = min(reversed(errors), key=lambda ridge: errors[ridge])
 

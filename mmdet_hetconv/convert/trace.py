@@ -1,5 +1,6 @@
 """What the dense network does: order of its layers, targets, statistics."""
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -86,8 +87,9 @@ def trace_dense(
 
     def count(name: str) -> int:
         """The number of this call in the forward pass, from 0 on."""
-        call = calls[name] = calls.get(name, -1) + 1
-        result.calls[name] = max(result.calls.get(name, 0), call + 1)
+        call = calls.get(name, 0)
+        calls[name] = call + 1
+        result.calls[name] = max(result.calls.get(name, 0), calls[name])
         return call
 
     def settle(norm: str | None) -> None:
@@ -108,7 +110,7 @@ def trace_dense(
             images = images or len(y)
             total = len(y) * y.shape[-2] * y.shape[-1]
             shares = len(batches) * result.calls[name]
-            quota = -(-positions(layer) // shares)
+            quota = math.ceil(positions(layer) / shares)
             chosen = sample_positions(total, quota, generator)
             outputs = take_outputs(y, chosen) if len(y) == images else None
             trace.targets[batch, call] = chosen, outputs

@@ -228,7 +228,7 @@ class HetConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.padding_mode != 'zeros':
-            (top, left) = self.padding
+            top, left = self.padding
             x = F.pad(x, (left, left, top, top), mode=self.padding_mode)
         if self.input_order is not None:
             x = take_channels(x, self.input_order)

@@ -57,9 +57,14 @@ def folder(tmp_path_factory):
     torch.save(state, path / 'trained.pth')
     load_main('deploy')(
         [
-            *(str(path / 'config.py'), str(path / 'trained.pth')),
-            *('--out', str(path / 'deployed.pth'), '--tune', '64', '64'),
-            *('--cfg-options', 'model.bbox_head.num_classes=2'),
+            str(path / 'config.py'),
+            str(path / 'trained.pth'),
+            f'--out={path / "deployed.pth"}',
+            '--tune',
+            '64',
+            '64',
+            '--cfg-options',
+            'model.bbox_head.num_classes=2',
         ]
     )
     return path
@@ -67,11 +72,14 @@ def folder(tmp_path_factory):
 
 def test_argv(folder, checkpoint, name, *flags):
     return [
-        *(str(folder / 'config.py'), str(folder / checkpoint)),
-        *('--data-root', str(folder / 'coco')),
-        *('--work-dir', str(folder / name), *flags),
-        *('--out', str(folder / f'{name}.pkl')),
-        *('--cfg-options', 'test_dataloader.dataset.pipeline.1.scale=(64,48)'),
+        str(folder / 'config.py'),
+        str(folder / checkpoint),
+        f'--data-root={folder / "coco"}',
+        f'--work-dir={folder / name}',
+        *flags,
+        f'--out={folder / name}.pkl',
+        '--cfg-options',
+        'test_dataloader.dataset.pipeline.1.scale=(64,48)',
     ]
 
 
