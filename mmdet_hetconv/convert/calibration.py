@@ -27,7 +27,7 @@ from ..layers import HetConv2d
 from .least_squares import Fit, NormalEquations, fit_layer
 from .norm_fit import NormFit
 from .pairing import find_modules, find_pairs, load_projected
-from .patches import Patches, take_patches
+from .patches import Patches, split_taps, take_patches
 from .rescaling import rescale
 from .side_by_side import run_one_by_one, run_side_by_side
 from .trace import ConvTrace, DenseTrace, Forward, trace_dense
@@ -74,17 +74,12 @@ class _LayerFit:
 
     def _answer(self, patches: Patches) -> Tensor:
         """The dense layer's outputs on the converted network's inputs."""
-        weight = self.conv.weight.flatten(2)
+        weight = self.conv.weight
         if self.layer.input_order is not None:
             weight = weight[:, self.layer.input_order]
-        middle = weight.shape[2] // 2
-        around = torch.cat(
-            [weight[..., :middle], weight[..., middle + 1 :]], 2
-        )
+        centre, around = split_taps(weight)
         y = F.linear(patches.around.flatten(1), around.flatten(1))
-        return y + F.linear(
-            patches.centre, weight[..., middle], self.conv.bias
-        )
+        return y + F.linear(patches.centre, centre, self.conv.bias)
 
     def add(self, batch: int, call: int, x: Tensor) -> None:
         """Take in the layer's input, of calls that the dense one had too."""

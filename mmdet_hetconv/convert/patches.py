@@ -33,6 +33,18 @@ class Patches:
         return self.around.unflatten(1, (p, -1)).flatten(2).transpose(0, 1)
 
 
+def split_taps(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight at the kernel's centre, and around it, row by row.
+
+    Shape:
+        weight: (N, M, Kh, Kw); returns (N, M) and (N, M, T - 1).
+    """
+    weight = weight.flatten(2)
+    middle = weight.shape[2] // 2
+    around = torch.cat([weight[..., :middle], weight[..., middle + 1 :]], 2)
+    return weight[..., middle], around
+
+
 def sample_positions(
     total: int, wanted: int, generator: torch.Generator
 ) -> Tensor:

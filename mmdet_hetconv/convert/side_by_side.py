@@ -5,6 +5,12 @@ give the layer its weights, and the layers behind it need those weights.
 Instead of running everything again for every layer, each batch's forward pass
 is a thread that stops in front of the layer until its weights are there. Only
 one of them runs at any time; what waits is held in memory.
+
+Why threads: on one thread of an AMD EPYC (other work ran beside it), running
+everything again took ResNet-56 on 10 batches of 100 images of 32 x 32 about 15
+times as long (409 s against 28 s; the peak rose by 0.2 GiB in place of 1.0)
+and ResNet-50's backbone on 4 batches of 2 images of 256 x 256 about 4 times
+(95 s against 22 s; 0.4 GiB in place of 0.5), random weights, p=4.
 """
 
 import threading
