@@ -125,14 +125,12 @@ def _export(model: RawOutputs, images: Tensor, path: str | Path) -> None:
     )
 
 
-def open_session(
-    path: str | Path, threads: int | None = None
-) -> 'InferenceSession':
+def open_session(path: str | Path) -> 'InferenceSession':
     """A session of onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
         str(path), options, providers=['CPUExecutionProvider']

@@ -149,7 +149,7 @@ def test_graph_of_any_batch_and_size(folder, exported):
     cfg.model.bbox_head.num_classes = 2
     model = MODELS.build(cfg.model).eval()
     model.load_state_dict(torch.load(folder / 'trained.pth')['state_dict'])
-    session = open_session(path, 1)
+    session = open_session(path)
     for shape in ((1, 3, 64, 96), (3, 3, 128, 64)):
         images = torch.randn(shape)
         raw = RawOutputs(model)
