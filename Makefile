@@ -42,10 +42,11 @@ docs: setup ## build the documentation site in docs/_build/html
 docs-commands: setup ## run the commands of the documentation on tiny data
 	@.venv/bin/python -m tests.docs.run_commands
 
-lint: setup ## check the style of the code
+lint: setup ## check the style and the types of the code
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
 
 clean: ## remove .venv and what the demo made; the wheel of mmcv is kept
 	rm -rf .venv .venv-onedl docs/_build data/demo data/demo.unfinished work_dirs/demo \
-	    .pytest_cache .ruff_cache .hypothesis
+	    .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..deploy import switch_to_deploy
 from ..deploy.onnx import RawOutputs
 from ..deploy.switch import planned_convs
-from ..deploy.whole_run import predict
+from ..deploy.whole_run import detect
 from ..kernels import Plan
 from ..layers import HetConv2d
 from ..utils.image_channels import image_channels
@@ -200,7 +200,7 @@ def _runner(
     if not whole:
         raw = RawOutputs(model)
         return lambda: raw(images)
-    return lambda: predict(model, images)
+    return lambda: detect(model, images)
 
 
 @torch.no_grad()

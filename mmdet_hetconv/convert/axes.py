@@ -6,14 +6,16 @@ all what the network returns.
 """
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .fingerprint import run_watched, take_fingerprint
+from .fingerprint import ForwardHook, run_watched, take_fingerprint
 from .trace import Forward
 
 # What treats every channel alike, besides batch norm.
@@ -65,8 +67,9 @@ class Axis:
                 if value.dim() == 1:  # all but num_batches_tracked
                     value.copy_(value[order.to(value.device)])
         for name in self.readers:
-            weight = modules[name].weight
-            weight.copy_(weight[:, order.to(weight.device)])
+            conv = modules[name]
+            assert isinstance(conv, nn.Conv2d)
+            conv.weight.copy_(conv.weight[:, order.to(conv.weight.device)])
 
 
 class _AxisFinder:
@@ -74,7 +77,7 @@ class _AxisFinder:
 
     def __init__(self) -> None:
         self.axes: list[Axis] = []
-        self._tensors: dict[int, tuple[weakref.ref, Axis]] = {}
+        self._tensors: dict[int, tuple[weakref.ref[Tensor], Axis]] = {}
         self._storages: dict[StorageWeakRef, Axis] = {}
         self._read: dict[str, Axis | None] = {}
         self._written: dict[str, Axis] = {}
@@ -95,17 +98,17 @@ class _AxisFinder:
                 axis.open = True
 
     def follow(
-        self, name: str, module: nn.Module, args: tuple, y: object
+        self, name: str, module: nn.Module, args: tuple[Any, ...], y: object
     ) -> None:
         """Take note of one call of a module without children."""
         axes = [self._axis_of(x) for x in args if isinstance(x, Tensor)]
         axis = axes[0] if len(axes) == 1 else None
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
+        if not isinstance(y, Tensor):
+            _open(axes)
+        elif isinstance(module, nn.Conv2d) and module.groups == 1:
             if self._read.setdefault(name, axis) is not axis:
                 # Shared by several places: all of them stay as they are.
-                for each in (axis, self._read[name]):
-                    if each is not None:
-                        each.open = True
+                _open([axis, self._read[name]])
             if axis is not None:
                 axis.readers.add(name)
             if name not in self._written:
@@ -118,9 +121,13 @@ class _AxisFinder:
         elif axis is not None and isinstance(module, CHANNEL_WISE):
             self._mark(y, axis)
         else:
-            for axis in axes:
-                if axis is not None:
-                    axis.open = True
+            _open(axes)
+
+
+def _open(axes: Sequence[Axis | None]) -> None:
+    for axis in axes:
+        if axis is not None:
+            axis.open = True
 
 
 def _random_cycle(size: int, generator: torch.Generator) -> Tensor:
@@ -144,8 +151,8 @@ def find_axes(model: nn.Module, batch: object, forward: Forward) -> list[Axis]:
     """
     finder = _AxisFinder()
 
-    def hook(name: str):
-        def note(module: nn.Module, args: tuple, y: object) -> None:
+    def hook(name: str) -> ForwardHook:
+        def note(module: nn.Module, args: tuple[Any, ...], y: object) -> None:
             finder.follow(name, module, args, y)
 
         return note

@@ -14,21 +14,23 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
 from .least_squares import Fit, NormalEquations, fit_layer
-from .moments import Moments
-from .pairing import find_pairs, load_projected
-from .patches import Patches, take_patches
+from .norm_fit import NormFit
+from .pairing import find_modules, find_pairs, load_projected
+from .patches import Patches, split_taps, take_patches
 from .rescaling import rescale
 from .side_by_side import run_one_by_one, run_side_by_side
-from .trace import ConvTrace, Forward, NormTrace, trace_dense
+from .trace import ConvTrace, DenseTrace, Forward, trace_dense
 
 # Output positions that a layer is fitted to: this many, and so many for each
 # weight of a filter.
@@ -54,41 +56,36 @@ def call(model: nn.Module, batch: Tensor) -> object:
 class _LayerFit:
     """One layer's equations while its inputs come in."""
 
-    def __init__(self, name: str, conv: nn.Conv2d, layer: HetConv2d):
+    def __init__(
+        self,
+        name: str,
+        conv: nn.Conv2d,
+        layer: HetConv2d,
+        trace: ConvTrace,
+        batches: int,
+    ):
         self.name = name
         self.conv = conv
         self.layer = layer
+        self.targets = trace.targets
+        self.batches = batches
         self.fitted = NormalEquations(layer)
         self.held_out = NormalEquations(layer)
 
     def _answer(self, patches: Patches) -> Tensor:
         """The dense layer's outputs on the converted network's inputs."""
-        weight = self.conv.weight.flatten(2)
+        weight = self.conv.weight
         if self.layer.input_order is not None:
             weight = weight[:, self.layer.input_order]
-        middle = weight.shape[2] // 2
-        around = torch.cat(
-            [weight[..., :middle], weight[..., middle + 1 :]], 2
-        )
+        centre, around = split_taps(weight)
         y = F.linear(patches.around.flatten(1), around.flatten(1))
-        return y + F.linear(
-            patches.centre, weight[..., middle], self.conv.bias
-        )
+        return y + F.linear(patches.centre, centre, self.conv.bias)
 
-    def add(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        target: Tensor | None,
-        judges: bool | None,
-    ) -> None:
-        """Add the inputs of one call.
-
-        Args:
-            target: outputs (S, N) of the dense network; None for those of
-                the dense layer on the same inputs.
-            judges: whether these positions are held out; None for a part.
-        """
+    def add(self, batch: int, call: int, x: Tensor) -> None:
+        """Take in the layer's input, of calls that the dense one had too."""
+        if (batch, call) not in self.targets:
+            return
+        positions, target = self.targets[batch, call]
         patches = take_patches(self.layer, x, positions)
         if target is None:
             target = self._answer(patches)
@@ -102,7 +99,8 @@ class _LayerFit:
             )
         if self.layer.output_order is not None:
             target = target[:, self.layer.output_order.argsort()]
-        if judges is not None:
+        if self.batches > 1:
+            judges = batch % HOLD_OUT == 1
             equations = self.held_out if judges else self.fitted
             equations.add(patches, target)
             return
@@ -127,103 +125,81 @@ class _LayerFit:
         return fit
 
 
-class _NormFit:
-    """One batch norm's inputs in the converted network."""
-
-    def __init__(self, norm: nn.Module, dense: nn.Module, trace: NormTrace):
-        self.norm = norm
-        self.dense = dense
-        self.theirs = trace.moments
-        self.mine = Moments()
-
-    def finish(self) -> None:
-        """Move the running statistics by what the conversion changed.
-
-        The dense network's statistics come from far more images than those
-        at hand. So they are not replaced: their mean gets the difference and
-        their variance the ratio that the conversion makes on these images.
-        """
-        mine, theirs = self.mine, self.theirs
-        if not (mine.count and theirs.count):
-            return
-        # A channel that is constant here says nothing about its variance.
-        varies = (theirs.var > 0) & (mine.var > 0)
-        ratio = torch.where(varies, mine.var / theirs.var, 1.0)
-        mean = self.dense.running_mean + (mine.mean - theirs.mean)
-        self.norm.running_mean.copy_(mean)
-        self.norm.running_var.copy_(self.dense.running_var * ratio)
-
-
 class _Calibration:
     """The traces of the dense network and what becomes of the other one."""
 
-    def __init__(self, dense, het, pairs, traces, batches: int):
-        self.dense = dict(dense.named_modules())
-        self.het = dict(het.named_modules())
+    def __init__(
+        self,
+        dense: nn.Module,
+        het: nn.Module,
+        pairs: dict[str, HetConv2d],
+        trace: DenseTrace,
+        batches: int,
+    ):
+        self.dense_convs = find_modules(dense, nn.Conv2d)
+        self.dense_norms = find_modules(dense, _BatchNorm)
+        self.het_norms = find_modules(het, _BatchNorm)
         self.pairs = pairs
-        self.traces = traces
+        self.trace = trace
         self.batches = batches
-        self.running: _LayerFit | _NormFit | None = None
         self.fits: dict[str, Fit] = {}
 
     def stops(self) -> list[str]:
         """What gets new values, in order; norms before all layers do not."""
         names = [
             name
-            for name, trace in self.traces.items()
-            if isinstance(trace, ConvTrace) or trace.calls == 1
+            for name, calls in self.trace.calls.items()
+            if name in self.pairs or calls == 1
         ]
         first = next((i for i, n in enumerate(names) if n in self.pairs), 0)
         return names[first:]
 
-    def start(self, name: str) -> None:
+    def start(self, name: str) -> _LayerFit | NormFit:
         if name in self.pairs:
-            layer = self.pairs[name]
-            self.running = _LayerFit(name, self.dense[name], layer)
-        else:
-            self.running = _NormFit(
-                self.het[name], self.dense[name], self.traces[name]
+            return _LayerFit(
+                name,
+                self.dense_convs[name],
+                self.pairs[name],
+                self.trace.convs[name],
+                self.batches,
             )
+        return NormFit(
+            self.het_norms[name],
+            self.dense_norms[name],
+            self.trace.norms[name],
+        )
 
-    def add(self, name: str, batch: int, call: int, x: Tensor) -> None:
-        """Take in a module's input, whose values may come with any call."""
-        if isinstance(self.running, _NormFit):
-            self.running.mine.add(x)
-        elif (batch, call) in self.traces[name].targets:
-            positions, target = self.traces[name].targets[batch, call]
-            judges = batch % HOLD_OUT == 1 if self.batches > 1 else None
-            self.running.add(x, positions, target, judges)
-
-    def finish(self, name: str) -> None:
-        if isinstance(self.running, _NormFit):
-            self.running.finish()
+    def finish(self, name: str, running: _LayerFit | NormFit) -> None:
+        if isinstance(running, NormFit):
+            running.finish()
             return
         has_bias = self.pairs[name].grouped.bias is not None
-        fit = self.running.finish(has_bias or bool(self._norms_behind(name)))
-        self.traces[name].targets.clear()
+        fit = running.finish(has_bias or bool(self._norms_behind(name)))
+        self.trace.convs[name].targets.clear()
         if fit is not None:
             self.fits[name] = fit
 
     def rescale(self) -> None:
         """Undo what the fit did to the length of filters, where it can be."""
         for name in self.fits:
-            norms = [self.het[norm] for norm in self._norms_behind(name)]
+            norms = [self.het_norms[norm] for norm in self._norms_behind(name)]
             if norms:
-                rescale(self.dense[name], self.pairs[name], norms)
+                rescale(self.dense_convs[name], self.pairs[name], norms)
 
     def _norms_behind(self, name: str) -> list[str]:
         """Batch norms that take all outputs of a layer, and nothing else."""
-        norms = list(self.traces[name].norms)
-        alone = all(
-            norm is not None and self.traces[norm].calls == 1 for norm in norms
-        )
-        return norms if alone else []
+        norms = []
+        for norm in self.trace.convs[name].norms:
+            if norm is None or self.trace.calls[norm] > 1:
+                return []
+            norms.append(norm)
+        return norms
 
 
 def calibrate(
     dense: nn.Module,
     het: nn.Module,
-    batches: Sequence,
+    batches: Sequence[Any],
     forward: Forward = call,
     memory: float = MEMORY,
     show_progress: bool = False,
@@ -260,7 +236,7 @@ def calibrate(
 def move_norms(
     dense: nn.Module,
     het: nn.Module,
-    batches: Sequence,
+    batches: Sequence[Any],
     forward: Forward = call,
     memory: float = MEMORY,
     show_progress: bool = False,
@@ -277,7 +253,7 @@ def _run(
     dense: nn.Module,
     het: nn.Module,
     pairs: dict[str, HetConv2d],
-    batches: Sequence,
+    batches: Sequence[Any],
     forward: Forward,
     memory: float,
     show_progress: bool,
@@ -287,12 +263,14 @@ def _run(
         raise ValueError('calibration needs at least one batch of images')
     dense.eval()
     het.eval()
-    if show_progress:
-        step = ProgressBar(len(batches) + len(pairs), file=sys.stderr).update
-    else:
-        step = int  # does nothing
+    steps = len(batches) + len(pairs)
+    bar = ProgressBar(steps, file=sys.stderr) if show_progress else None
+
+    def step() -> None:
+        if bar is not None:
+            bar.update()
+
     trace = trace_dense(dense, pairs, batches, forward, wanted_positions, step)
-    traces = trace.modules
     held = trace.held * len(batches)
     if held > memory:
         print_log(
@@ -302,19 +280,19 @@ def _run(
             'current',
             level=logging.WARNING,
         )
-    state = _Calibration(dense, het, pairs, traces, len(batches))
+    state = _Calibration(dense, het, pairs, trace, len(batches))
 
     def run(number: int) -> None:
         forward(het, batches[number])
 
     def visit(name: str, inputs: dict[int, Tensor]) -> None:
-        state.start(name)
+        running = state.start(name)
         for batch, x in inputs.items():
-            state.add(name, batch, 0, x)
-        finish(name)
+            running.add(batch, 0, x)
+        finish(name, running)
 
-    def finish(name: str) -> None:
-        state.finish(name)
+    def finish(name: str, running: _LayerFit | NormFit) -> None:
+        state.finish(name, running)
         if name in pairs:
             step()
 
@@ -322,22 +300,19 @@ def _run(
     # Where the passes wait for each other, a module that is called several
     # times is seen by its first call only.
     groups = groupby(
-        state.stops(), lambda n: held <= memory and traces[n].calls == 1
+        state.stops(), lambda n: held <= memory and trace.calls[n] == 1
     )
+    stops = dict(het.named_modules())
     with torch.no_grad():
         for together, names in groups:
             if together:
-                modules = {name: state.het[name] for name in names}
+                modules = {name: stops[name] for name in names}
                 run_side_by_side(works, modules, visit)
                 continue
             for name in names:
-                state.start(name)
-                run_one_by_one(
-                    works,
-                    state.het[name],
-                    traces[name].calls,
-                    partial(state.add, name),
-                )
-                finish(name)
+                running = state.start(name)
+                calls = trace.calls[name]
+                run_one_by_one(works, stops[name], calls, running.add)
+                finish(name, running)
     state.rescale()
     return state.fits

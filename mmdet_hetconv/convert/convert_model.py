@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -36,7 +37,7 @@ class ConversionReport:
             fate = ('switched', f'HetConv, p={record.layer.p}')
             alike.setdefault(fate, []).append(record.name)
         for record in self.left:
-            alike.setdefault(('left', record.reason), []).append(record.name)
+            alike.setdefault(('left', str(record.reason)), []).append(record.name)
         body = [
             (fate, len(names), _shortened(names), why)
             for (fate, why), names in alike.items()
@@ -50,8 +51,14 @@ class ConversionReport:
         How many output pixels a layer has depends on the image:
         tools/summary.py and tools/get_flops.py count for a whole one.
         """
-        head = ('layer', 'MACs per pixel before', 'after')
-        head += ('parameters before', 'after', 'left because')
+        head = (
+            'layer',
+            'MACs per pixel before',
+            'after',
+            'parameters before',
+            'after',
+            'left because',
+        )
         body = [
             (
                 record.name,
@@ -151,7 +158,7 @@ def convert_model(
                 f'of this {type(model).__name__}'
             )
 
-    def choose(name, conv):
+    def choose(name: str, conv: nn.Conv2d) -> dict[str, Any] | str:
         if _matches(name, *excluded):
             return 'it is excluded'
         named = [q for pattern, q in layers.items() if _matches(name, pattern)]
@@ -166,7 +173,7 @@ def convert_model(
 
     report = ConversionReport(switch_convs(model, choose))
     if not report.switched:
-        reasons = sorted({record.reason for record in report.records})
+        reasons = sorted({r.reason for r in report.records if r.reason})
         raise ValueError(
             f'nothing was switched with p={p} among {len(names)} '
             f'convolutions: ' + '; '.join(reasons)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .trace import Forward
+
+ForwardHook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 
 # How far norms of activations, and outputs, may move by rounding.
 TOLERANCE = 1e-4
@@ -38,7 +41,7 @@ def run_watched(
     model: nn.Module,
     batch: object,
     forward: Forward,
-    hook: Callable[[str], Callable],
+    hook: Callable[[str], ForwardHook],
 ) -> list[Tensor]:
     """Run a network with a hook on all modules without children.
 
@@ -140,8 +143,8 @@ def take_fingerprint(
     norms: list[float] = []
     images = 0
 
-    def hook(name: str):
-        def note(module: nn.Module, args: tuple, y: object) -> None:
+    def hook(name: str) -> ForwardHook:
+        def note(module: nn.Module, args: tuple[Any, ...], y: object) -> None:
             nonlocal images
             if isinstance(y, Tensor) and y.dim():
                 images = images or len(y)

@@ -9,15 +9,17 @@ order itself where it cannot be folded, and permutes while it runs.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..layers import HetConv2d
 from .axes import find_axes
-from .fingerprint import take_fingerprint
-from .pairing import find_pairs
+from .fingerprint import ForwardHook, take_fingerprint
+from .pairing import find_modules, find_pairs
 from .patches import sample_positions, take_patches
 from .permute import Loss, choose_blocks, in_order, lost_energy
 from .trace import Forward
@@ -29,7 +31,7 @@ POSITIONS = 10_000
 def _tap_covariances(
     dense: nn.Module,
     pairs: dict[str, HetConv2d],
-    batches: Sequence,
+    batches: Sequence[Any],
     forward: Forward,
 ) -> dict[str, Tensor]:
     """Covariance of every input channel's values at the taps, by layer.
@@ -37,25 +39,26 @@ def _tap_covariances(
     Shape:
         of a layer: (M, T, T), the taps row by row.
     """
-    sums: dict[str, list] = {}
-    quota = -(-POSITIONS // len(batches))
+    # Of the positions, the values and their products, by layer.
+    sums: dict[str, tuple[int, Any, Any]] = {}
+    quota = math.ceil(POSITIONS / len(batches))
     generator = torch.Generator().manual_seed(0)
 
-    def watch(name: str, layer: HetConv2d):
-        def hook(module: nn.Module, args: tuple, y: Tensor) -> None:
-            total = len(y) * y.shape[-2] * y.shape[-1]
-            positions = sample_positions(total, quota, generator)
+    def watch(name: str, layer: HetConv2d) -> ForwardHook:
+        def hook(module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
+            places = len(y) * y.shape[-2] * y.shape[-1]
+            positions = sample_positions(places, quota, generator)
             patches = take_patches(layer, args[0], positions)
             middle = patches.around.shape[2] // 2
             taps = list(patches.around.double().unbind(2))
             taps.insert(middle, patches.centre.double())
             values = torch.stack(taps, 2)
-            count, total, squares = sums.setdefault(name, [0, 0.0, 0.0])
-            sums[name] = [
+            count, total, squares = sums.get(name, (0, 0.0, 0.0))
+            sums[name] = (
                 count + len(values),
                 total + values.sum(0),
                 squares + torch.einsum('smi,smj->mij', values, values),
-            ]
+            )
 
         return hook
 
@@ -81,7 +84,7 @@ def _tap_covariances(
 
 
 def rearrange(
-    dense: nn.Module, het: nn.Module, batches: Sequence, forward: Forward
+    dense: nn.Module, het: nn.Module, batches: Sequence[Any], forward: Forward
 ) -> dict[str, tuple[float, float]]:
     """Permute a dense network's channels for the blocks of `het`, in place.
 
@@ -106,6 +109,7 @@ def rearrange(
     }
     axes = find_axes(dense, batches[0], forward)
     modules = dict(dense.named_modules())
+    convs = find_modules(dense, nn.Conv2d)
     covariances = _tap_covariances(dense, pairs, batches, forward)
     parts: dict[int, set[int]] = {i: set() for i in range(len(axes))}
     for i, axis in enumerate(axes):
@@ -132,7 +136,7 @@ def rearrange(
             free.setdefault(channels, layer.in_channels)
             free.setdefault(filters, layer.out_channels)
         losses[name] = Loss(
-            lost_energy(modules[name].weight, covariance),
+            lost_energy(convs[name].weight, covariance),
             channels,
             filters,
             layer.p,
@@ -153,10 +157,13 @@ def rearrange(
                 'it without a permutation'
             )
         for name, (channels, filters) in stored.items():
+            layer = pairs[name]
+            assert layer.input_order is not None
+            assert layer.output_order is not None
             if channels not in folded:
-                pairs[name].input_order.copy_(orders[channels])
+                layer.input_order.copy_(orders[channels])
             if filters not in folded:
-                pairs[name].output_order.copy_(orders[filters].argsort())
+                layer.output_order.copy_(orders[filters].argsort())
     return {name: _shares(loss, blocks) for name, loss in losses.items()}
 
 

@@ -22,7 +22,7 @@ from ..layers import (
     take_own,
     taps_per_filter,
 )
-from .patches import Patches
+from .patches import Patches, split_taps
 
 # Ridge candidates, relative to the mean of the Gram matrix's diagonal. The
 # last one keeps the weights as they are.
@@ -184,16 +184,13 @@ class Fit:
 def read_weights(layer: HetConv2d) -> Tensor:
     """The layer's weights as unknowns, (p, M + (T - 1) M/p, N/p), double."""
     p, filters = layer.p, layer.out_channels
-    grouped = layer.grouped.weight.double()
-    centre = grouped.new_zeros(filters, layer.in_channels)
+    own, around = split_taps(layer.grouped.weight.double())
+    centre = own.new_zeros(filters, layer.in_channels)
     if layer.pointwise is not None:
         foreign = layer.pointwise.weight.double()
         centre = expand_foreign(foreign, p).flatten(1)
-    grouped = grouped.flatten(2)
-    middle = grouped.shape[2] // 2
     for b, rows in enumerate(centre.view(p, filters // p, p, -1)):
-        rows[:, b] = grouped[:, :, middle].view(p, filters // p, -1)[b]
-    around = torch.cat([grouped[..., :middle], grouped[..., middle + 1 :]], 2)
+        rows[:, b] = own.view(p, filters // p, -1)[b]
     weights = torch.cat(
         [centre.view(p, filters // p, -1), around.view(p, filters // p, -1)], 2
     )
@@ -251,11 +248,10 @@ def fit_layer(
         energy += judge.energy.sum().item()
         for ridge in errors:
             weights = block.solve(start[b], ridge)
-            errors[ridge] += (
-                math.inf if weights is None else judge.error(weights)
-            )
+            error = math.inf if weights is None else judge.error(weights)
+            errors[ridge] += error
     # The larger ridge where two are equally good.
-    ridge = min(reversed(errors), key=errors.get)
+    ridge = min(reversed(errors), key=lambda ridge: errors[ridge])
 
     positions = fitted.count
     fitted.merge(held_out)

@@ -1,8 +1,10 @@
 """How much memory an unfinished forward pass holds."""
 
 import weakref
+from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class LiveMemory:
@@ -17,8 +19,8 @@ class LiveMemory:
     def __init__(self, model: nn.Module):
         self.model = model
         self.peak = 0
-        self._outputs: list[weakref.ref] = []
-        self._handles: list = []
+        self._outputs: list[weakref.ref[Tensor]] = []
+        self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> 'LiveMemory':
         self._handles = [
@@ -27,11 +29,13 @@ class LiveMemory:
         ]
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _note(self, module: nn.Module, args: tuple, y: object) -> None:
+    def _note(
+        self, module: nn.Module, args: tuple[Any, ...], y: object
+    ) -> None:
         for value in y if isinstance(y, tuple | list) else (y,):
             if isinstance(value, Tensor):
                 self._outputs.append(weakref.ref(value))

@@ -9,8 +9,9 @@ class Moments:
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean: Tensor | None = None
-        self.squares: Tensor | None = None  # of the deviations from the mean
+        self.mean = torch.zeros((), dtype=torch.double)
+        # Of the deviations from the mean.
+        self.squares = torch.zeros((), dtype=torch.double)
 
     def add(self, x: Tensor) -> None:
         """Add one batch.
@@ -24,9 +25,6 @@ class Moments:
         axes = [axis for axis in range(x.dim()) if axis != 1]
         var, mean = torch.var_mean(x.float(), dim=axes, correction=0)
         mean, squares = mean.double(), var.double() * count
-        if self.mean is None:
-            self.count, self.mean, self.squares = count, mean, squares
-            return
         total = self.count + count
         step = mean - self.mean
         self.mean = self.mean + step * (count / total)

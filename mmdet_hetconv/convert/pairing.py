@@ -1,12 +1,32 @@
 """Which layer of a heterogeneous network stands for which dense one."""
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 
 from ..layers import HetConv2d
 
-COMPARED = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'padding')
-COMPARED += ('dilation', 'groups', 'padding_mode')
+COMPARED = (
+    'in_channels',
+    'out_channels',
+    'kernel_size',
+    'stride',
+    'padding',
+    'dilation',
+    'groups',
+    'padding_mode',
+)
+Kind = TypeVar('Kind', bound=nn.Module)
+
+
+def find_modules(model: nn.Module, kind: type[Kind]) -> dict[str, Kind]:
+    """The model's modules of a kind, by their first names."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, kind)
+    }
 
 
 def find_pairs(dense: nn.Module, het: nn.Module) -> dict[str, HetConv2d]:
@@ -17,11 +37,7 @@ def find_pairs(dense: nn.Module, het: nn.Module) -> dict[str, HetConv2d]:
             one of another shape.
     """
     modules = dict(dense.named_modules())
-    pairs = {
-        name: module
-        for name, module in het.named_modules()
-        if isinstance(module, HetConv2d)
-    }
+    pairs = find_modules(het, HetConv2d)
     if not pairs:
         raise ValueError('the target model has no HetConv layer')
     for name, layer in pairs.items():

@@ -33,6 +33,18 @@ class Patches:
         return self.around.unflatten(1, (p, -1)).flatten(2).transpose(0, 1)
 
 
+def split_taps(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight at the kernel's centre, and around it, row by row.
+
+    Shape:
+        weight: (N, M, Kh, Kw); returns (N, M) and (N, M, T - 1).
+    """
+    weight = weight.flatten(2)
+    middle = weight.shape[2] // 2
+    around = torch.cat([weight[..., :middle], weight[..., middle + 1 :]], 2)
+    return weight[..., middle], around
+
+
 def sample_positions(
     total: int, wanted: int, generator: torch.Generator
 ) -> Tensor:
@@ -60,8 +72,11 @@ def take_patches(layer: HetConv2d, x: Tensor, positions: Tensor) -> Patches:
         x: (B, M, H, W); positions: (S,).
     """
     height, width = output_size(
-        *(x.shape[-2:], layer.kernel_size),
-        *(layer.stride, layer.padding, layer.dilation),
+        x.shape[-2:],
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
     )
     positions = positions.to(x.device)
     image = positions // (height * width)

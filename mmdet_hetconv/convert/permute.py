@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .patches import split_taps
+
 STARTS = 4
 MOST_ROUNDS = 30
 
@@ -83,8 +85,11 @@ def _climb(
     kept = sum(loss.kept(blocks) for loss in losses)
     for _ in range(MOST_ROUNDS):
         for axis in free:
-            gains = [loss.gain(axis, blocks) for loss in losses]
-            gains = [gain for gain in gains if gain is not None]
+            gains = [
+                gain
+                for loss in losses
+                if (gain := loss.gain(axis, blocks)) is not None
+            ]
             blocks[axis] = _assign(torch.stack(gains).sum(0))
         now = sum(loss.kept(blocks) for loss in losses)
         if now <= kept * (1 + 1e-9):
@@ -94,7 +99,7 @@ def _climb(
 
 
 def choose_blocks(
-    losses: Sequence[Loss], free: dict[int, int], seed: int = 0
+    losses: Sequence[Loss], free: dict[int, int]
 ) -> dict[int, Tensor]:
     """Blocks of all axes that keep much of the energy.
 
@@ -108,7 +113,7 @@ def choose_blocks(
     Returns:
         dict: by axis, the block of every entry, (size,), int64.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     present = {}
     for loss in losses:
         filters, channels = loss.energy.shape
@@ -134,8 +139,8 @@ def lost_energy(weight: Tensor, covariance: Tensor) -> Tensor:
         weight: (N, M, Kh, Kw); covariance: (M, T, T), of the values at the
         taps, row by row; returns (N, M), double.
     """
-    weight = weight.detach().double().flatten(2)
-    taps = weight.shape[2]
+    _, weight = split_taps(weight.detach().double())
+    taps = covariance.shape[2]
     middle = taps // 2
     around = [tap for tap in range(taps) if tap != middle]
     covariance = covariance.double()
@@ -144,5 +149,4 @@ def lost_energy(weight: Tensor, covariance: Tensor) -> Tensor:
     rest = covariance[:, around][:, :, around] - (
         mixed[:, :, None] * mixed[:, None, :] / variance[:, None, None]
     )
-    weight = weight[..., around]
     return torch.einsum('nma,mab,nmb->nm', weight, rest, weight)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
+from .norm_fit import running_statistics
 
 # Times a batch norm's eps. At a smaller variance eps changes the outputs.
 LEAST_VARIANCE = 100
@@ -42,12 +43,13 @@ def rescale(
         return
     scale = (conv.weight.norm() / length).expand(layer.out_channels)
     for norm in norms:
-        least = LEAST_VARIANCE * norm.eps / norm.running_var
+        _, var = running_statistics(norm)
+        least = LEAST_VARIANCE * norm.eps / var
         scale = scale.maximum(least.sqrt().clamp(max=1))
     for norm in norms:
-        variance = scale**2 * (norm.running_var + norm.eps) - norm.eps
-        norm.running_var.copy_(variance)
-        norm.running_mean.mul_(scale)
+        mean, var = running_statistics(norm)
+        var.copy_(scale**2 * (var + norm.eps) - norm.eps)
+        mean.mul_(scale)
     own = _own_order(layer, scale)
     for weight in weights:
         weight.mul_(own[:, None, None, None])

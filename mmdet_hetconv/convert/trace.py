@@ -1,9 +1,11 @@
 """What the dense network does: order of its layers, targets, statistics."""
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from .live_memory import LiveMemory
 from .moments import Moments
 from .patches import sample_positions, take_outputs
 
-Forward = Callable[[nn.Module, object], object]
+Forward = Callable[[nn.Module, Any], object]
 
 
 @dataclass
@@ -22,7 +24,6 @@ class ConvTrace:
     """A convolution of the dense network over all batches.
 
     Attributes:
-        calls: per forward pass, the most that were seen.
         norms: names of the batch norms that took its output; None for an
             output that something else took.
         targets: by batch and call, sampled positions and the outputs there.
@@ -30,7 +31,6 @@ class ConvTrace:
             converted network's, see :func:`trace_dense`.
     """
 
-    calls: int = 0
     norms: set[str | None] = field(default_factory=set)
     targets: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = field(
         default_factory=dict
@@ -38,37 +38,29 @@ class ConvTrace:
 
 
 @dataclass
-class NormTrace:
-    """A batch norm of the dense network over all batches.
-
-    Attributes:
-        calls: per forward pass, the most that were seen.
-        moments: of its inputs.
-    """
-
-    calls: int = 0
-    moments: Moments = field(default_factory=Moments)
-
-
-@dataclass
 class DenseTrace:
     """What :func:`trace_dense` saw.
 
     Attributes:
-        modules: by name in order of execution, the convolutions that get new
-            weights and all batch norms. What is never called is not here.
+        calls: by name in order of execution, how often a forward pass calls
+            the convolutions that get new weights and all batch norms, at
+            most. What is never called is not here.
+        convs: those convolutions.
+        norms: the inputs of those batch norms.
         held: bytes that one unfinished forward pass holds at one of these
             modules, at most; of the first batch.
     """
 
-    modules: dict[str, ConvTrace | NormTrace] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    convs: dict[str, ConvTrace] = field(default_factory=dict)
+    norms: dict[str, Moments] = field(default_factory=dict)
     held: int = 0
 
 
 def trace_dense(
     dense: nn.Module,
     het_layers: dict[str, HetConv2d],
-    batches: Sequence,
+    batches: Sequence[Any],
     forward: Forward,
     positions: Callable[[HetConv2d], int],
     after_batch: Callable[[], None],
@@ -86,31 +78,39 @@ def trace_dense(
         positions: how many output positions a layer needs in all.
     """
     result = DenseTrace()
-    traces = result.modules
     memory = LiveMemory(dense)
-    output: weakref.ref | None = None  # the last convolution's
+    output: weakref.ref[Tensor] | None = None  # the last convolution's
     writer = ''
     calls: dict[str, int] = {}  # in this forward pass
     batch = images = 0
     generator = torch.Generator()
 
+    def count(name: str) -> int:
+        """The number of this call in the forward pass, from 0 on."""
+        call = calls.get(name, 0)
+        calls[name] = call + 1
+        result.calls[name] = max(result.calls.get(name, 0), calls[name])
+        return call
+
     def settle(norm: str | None) -> None:
         """Note who took the last convolution's output."""
         nonlocal output
         if output is not None:
-            traces[writer].norms.add(norm)
+            result.convs[writer].norms.add(norm)
         output = None
 
-    def after_conv(name: str, layer: HetConv2d):
-        def hook(module: nn.Module, args: tuple, y: Tensor) -> None:
+    def after_conv(
+        name: str, layer: HetConv2d
+    ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
             nonlocal output, writer, images
             settle(None)
-            trace = traces.setdefault(name, ConvTrace())
-            call = calls[name] = calls.get(name, -1) + 1
-            trace.calls = max(trace.calls, call + 1)
+            trace = result.convs.setdefault(name, ConvTrace())
+            call = count(name)
             images = images or len(y)
             total = len(y) * y.shape[-2] * y.shape[-1]
-            quota = -(-positions(layer) // (len(batches) * trace.calls))
+            shares = len(batches) * result.calls[name]
+            quota = math.ceil(positions(layer) / shares)
             chosen = sample_positions(total, quota, generator)
             outputs = take_outputs(y, chosen) if len(y) == images else None
             trace.targets[batch, call] = chosen, outputs
@@ -118,30 +118,28 @@ def trace_dense(
 
         return hook
 
-    def look(module: nn.Module, args: tuple) -> None:
+    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
         memory.look()
 
-    def before_norm(name: str):
-        def hook(module: nn.Module, args: tuple) -> None:
+    def before_norm(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             taken = output is not None and output() is args[0]
             settle(name if taken else None)
-            trace = traces.setdefault(name, NormTrace())
-            calls[name] = calls.get(name, -1) + 1
-            trace.calls = max(trace.calls, calls[name] + 1)
-            trace.moments.add(args[0])
+            count(name)
+            result.norms.setdefault(name, Moments()).add(args[0])
 
         return hook
 
     handles = []
     for name, module in dense.named_modules():
         if name in het_layers:
-            hook = after_conv(name, het_layers[name])
             handles.append(module.register_forward_pre_hook(look))
-            handles.append(module.register_forward_hook(hook))
+            after = after_conv(name, het_layers[name])
+            handles.append(module.register_forward_hook(after))
         elif isinstance(module, _BatchNorm) and module.track_running_stats:
-            hook = before_norm(name)
             handles.append(module.register_forward_pre_hook(look))
-            handles.append(module.register_forward_pre_hook(hook))
+            before = before_norm(name)
+            handles.append(module.register_forward_pre_hook(before))
     try:
         with torch.no_grad():
             for batch in range(len(batches)):

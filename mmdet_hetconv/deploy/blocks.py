@@ -37,7 +37,7 @@ def block_convs(block: nn.Module) -> list[nn.Module] | None:
         list: None if it is anything else, or hooks see what happens in it.
     """
     if type(block) is BasicBlock:
-        numbers = (1, 2)
+        numbers: tuple[int, ...] = (1, 2)
     elif type(block) is Bottleneck and not block.with_plugins:
         numbers = (1, 2, 3)
     else:

@@ -32,14 +32,16 @@ def reached_children(module: nn.Module) -> set[str]:
     Returns:
         set: of the names; :data:`EVERY` among them stands for all children.
     """
-    return set(_reached(type(module)))
+    kind: type = type(module)
+    return set(_reached(kind))
 
 
 def runs_one_after_the_other(
     module: nn.Module, first: str, second: str
 ) -> bool:
     """Whether the module's code names two children, next to each other."""
-    return (first, second) in _neighbours(type(module))
+    kind: type = type(module)
+    return (first, second) in _neighbours(kind)
 
 
 def ignores_strides(module: nn.Module) -> bool:
@@ -48,7 +50,8 @@ def ignores_strides(module: nn.Module) -> bool:
     Those are the operators of mmcv.ops, as modules and as functions, and
     any torch.autograd.Function from outside torch and mmdet.
     """
-    return _runs_kernels(type(module))
+    kind: type = type(module)
+    return _runs_kernels(kind)
 
 
 @functools.cache

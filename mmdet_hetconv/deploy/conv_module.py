@@ -1,5 +1,7 @@
 """ConvModules whose norm or activation became part of the convolution."""
 
+from typing import Any
+
 from mmcv.cnn import ConvModule
 
 
@@ -16,7 +18,9 @@ def keep_whole(module: ConvModule) -> None:
         module.turn_on_efficient_conv_bn_eval(False)
 
 
-def _refuse_parts(module: ConvModule, args: tuple, kwargs: dict) -> None:
+def _refuse_parts(
+    module: ConvModule, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     wanted = {**dict(zip(('activate', 'norm'), args[1:])), **kwargs}
     for name in ('activate', 'norm'):
         if not wanted.get(name, True):

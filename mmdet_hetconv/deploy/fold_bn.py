@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import GroupPointwiseConv2d, HetConv2d
+from ..layers.cost import CONVOLUTIONS, Convolution
 from .class_code import EVERY, reached_children, runs_one_after_the_other
 from .conv_module import keep_whole
 
@@ -42,7 +43,13 @@ def fold_bn(model: nn.Module) -> int:
         norm = parent.get_submodule(name)
         once = uses[id(conv)] == 1 and uses[id(norm)] == 1
         alone = not {id(conv), id(norm)} & reached
-        if once and alone and _can_fold(conv, norm):
+        if (
+            once
+            and alone
+            and isinstance(conv, CONVOLUTIONS)
+            and isinstance(norm, _BatchNorm)
+            and _can_fold(conv, norm)
+        ):
             _fold(conv, norm)
             setattr(parent, name, nn.Identity())
             if isinstance(parent, ConvModule):
@@ -51,7 +58,7 @@ def fold_bn(model: nn.Module) -> int:
     return folded
 
 
-def count_uses(model: nn.Module) -> Counter:
+def count_uses(model: nn.Module) -> Counter[int]:
     """How many modules, or names in a module, hold each module; by id()."""
     return Counter(
         id(child)
@@ -98,29 +105,27 @@ def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
                 yield module, module.conv, module.norm_name
         elif type(module) is nn.Sequential:
             children = list(module.named_children())
-            for (_, conv), (name, _) in zip(children, children[1:]):
-                yield module, conv, name
+            for (_, first), (name, _) in zip(children, children[1:]):
+                yield module, first, name
         else:
             for i in range(1, 4):
-                name = getattr(module, f'norm{i}_name', None)
+                norm_name = getattr(module, f'norm{i}_name', None)
                 conv = getattr(module, f'conv{i}', None)
                 # ResNeSt has the name of a norm that it removed, and a
                 # pre-activation block has the norm before the convolution.
                 if (
                     isinstance(conv, nn.Module)
-                    and name in module._modules
+                    and norm_name in module._modules
                     and runs_one_after_the_other(
                         module, f'conv{i}', f'norm{i}'
                     )
                 ):
-                    yield module, conv, name
+                    yield module, conv, norm_name
 
 
-def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
-    kinds = (nn.Conv2d, HetConv2d, GroupPointwiseConv2d)
+def _can_fold(conv: Convolution, norm: _BatchNorm) -> bool:
     return (
-        type(conv) in kinds
-        and isinstance(norm, _BatchNorm)
+        type(conv) in CONVOLUTIONS
         and not norm.training
         and norm.running_var is not None
         # spectral_norm and weight_norm are pre-hooks that set the weight.
@@ -129,8 +134,9 @@ def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _fold(conv: nn.Module, norm: _BatchNorm) -> None:
-    scale = (norm.running_var + norm.eps).rsqrt()
+def _fold(conv: Convolution, norm: _BatchNorm) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
     shift = -norm.running_mean * scale

@@ -5,6 +5,8 @@ see by the strides. Kernels that take any memory for channels first, as those
 of mmcv.ops do on the CPU, would compute on other numbers.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -20,15 +22,17 @@ def give_rows(module: nn.Module) -> None:
         module.register_forward_hook(_rows_out)
 
 
-def _rows_in(_, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+def _rows_in(
+    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, Any]:
     return _rows(args), _rows(kwargs)
 
 
-def _rows_out(_, args: tuple, output: Tensor) -> Tensor:
+def _rows_out(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
     return output.contiguous()
 
 
-def _rows(value):
+def _rows(value: Any) -> Any:
     """The same with every tensor inside tuples, lists and dicts in rows."""
     if isinstance(value, Tensor):
         return value.contiguous()

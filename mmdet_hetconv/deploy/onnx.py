@@ -6,15 +6,21 @@ stay in Python: OnnxBackbone and OnnxHead put a graph back into its detector.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from mmengine.structures import InstanceData
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from ..kernels import Plan
 from ..utils.image_channels import image_channels
 from .switch import planned_convs
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 
 class RawOutputs(nn.Module):
@@ -43,15 +49,19 @@ class RawOutputs(nn.Module):
                 f'{type(detector).__name__} has no dense head, only '
                 'detectors with a rpn_head or a bbox_head can be exported'
             )
-        self.backbone = detector.backbone
-        self.neck = detector.neck if detector.with_neck else nn.Identity()
-        self.head = head
+        self.backbone = detector.get_submodule('backbone')
+        self.neck = (
+            detector.get_submodule('neck')
+            if detector.with_neck
+            else nn.Identity()
+        )
+        self.head: BaseDenseHead = head
         self.names: list[str] = []
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.neck(self.backbone(images))
         outputs = self.head(features)
-        named = {}
+        named: dict[str, Tensor] = {}
         if self.two_stage:
             named.update(
                 (f'feature.{level}', x) for level, x in enumerate(features)
@@ -116,12 +126,12 @@ def _export(model: RawOutputs, images: Tensor, path: str | Path) -> None:
     )
 
 
-def open_session(path: str | Path, threads: int | None = None):
+def open_session(path: str | Path) -> 'InferenceSession':
     """A session of onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
         str(path), options, providers=['CPUExecutionProvider']
@@ -174,15 +184,18 @@ class OnnxHead(nn.Module):
     """The decoding of a dense head, behind an :class:`OnnxBackbone`.
 
     Args:
-        head (nn.Module): the detector's; its convolutions are not used.
+        head (BaseDenseHead): the detector's; its convolutions are not used.
     """
 
-    def __init__(self, head: nn.Module):
+    def __init__(self, head: BaseDenseHead):
         super().__init__()
         self.head = head
 
     def predict(
-        self, x: dict[str, Tensor], batch_data_samples, rescale: bool = False
+        self,
+        x: dict[str, Tensor],
+        batch_data_samples: Sequence[BaseDataElement],
+        rescale: bool = False,
     ) -> list[InstanceData]:
         """As BaseDenseHead.predict, from raw outputs."""
         outputs: list[list[Tensor]] = []
@@ -219,4 +232,4 @@ def run_by_onnxruntime(detector: nn.Module, path: str | Path) -> None:
     detector.backbone = OnnxBackbone(path)
     if detector.with_neck:
         detector.neck = nn.Identity()
-    detector.bbox_head = OnnxHead(detector.bbox_head)
+    detector.bbox_head = OnnxHead(detector.get_submodule('bbox_head'))

@@ -69,7 +69,7 @@ class _Switch:
             return PlannedConv2d(module, self.plan)
         convs = block_convs(module)
         if convs and all(map(_is_plannable, convs)):
-            downsample = module.downsample
+            downsample = module._modules.get('downsample')
             return DeployedBlock(
                 [PlannedConv2d(conv, self.plan, relu=True) for conv in convs],
                 None if downsample is None else self.visit(downsample),

@@ -1,12 +1,14 @@
 """A detector's whole run on tensors: backbone, heads and boxes."""
 
+from collections.abc import Callable
+
 import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: Tensor) -> list[BaseDataElement]:
+def detect(model: nn.Module, images: Tensor) -> list[BaseDataElement]:
     """Boxes in images that are as large as the network's input.
 
     Args:
@@ -26,4 +28,5 @@ def predict(model: nn.Module, images: Tensor) -> list[BaseDataElement]:
         scale_factor=(1.0, 1.0),
     )
     samples = [DetDataSample(metainfo=dict(metainfo)) for _ in images]
-    return model.predict(images, samples)
+    predict: Callable[..., list[BaseDataElement]] = model.predict
+    return predict(images, samples)

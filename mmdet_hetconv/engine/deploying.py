@@ -19,7 +19,7 @@ from ..deploy.onnx import (
     run_by_onnxruntime,
 )
 from ..deploy.switch import planned_convs
-from ..deploy.whole_run import predict
+from ..deploy.whole_run import detect
 from ..kernels import Plan
 from ..utils.announce import announce
 from ..utils.errors import UserError
@@ -49,7 +49,7 @@ def deploy(args: argparse.Namespace) -> None:
     plan = plan_of(model)
     if args.tune:
         # Heads too, and what they do with the boxes.
-        predict(model, torch.zeros(1, image_channels(model), *args.tune))
+        detect(model, torch.zeros(1, image_channels(model), *args.tune))
         announce(str(plan))
     meta = dict(content.get('meta') or {})
     meta['mmdet_hetconv_version'] = __version__

@@ -43,12 +43,13 @@ def why_not_loaded(
         first: the layer's order before anything was loaded.
         theirs: that of the weights.
     """
-    if arrangement == 'permuted':
+    if first is None or theirs is None:
+        same = first is theirs
+    elif arrangement == 'permuted':
         if torch.equal(theirs.cpu().sort().values, first):
             return None
         return f'no permutation of {len(first)} channels'
-    same = (first is None) == (theirs is None)
-    if same and first is not None:
+    else:
         same = torch.equal(first, theirs.cpu())
     if same:
         return None

@@ -5,6 +5,8 @@ convolutions too: those, and shapes that do not fit, become a plain nn.Conv2d.
 The arguments are nn.Conv2d's, in its order and meaning.
 """
 
+from typing import Any
+
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -13,14 +15,14 @@ from .hetconv import HetConv2d
 from .shape import check_p, why_not_heterogeneous
 
 
-def _on_meta(*args, **kwargs) -> nn.Conv2d:
+def _on_meta(*args: Any, **kwargs: Any) -> nn.Conv2d:
     """The plain convolution without memory, for its attributes."""
     return nn.Conv2d(*args, **kwargs | dict(device='meta'))
 
 
 @MODELS.register_module('HetConv')
 def build_het_conv(
-    *args, p: int = 4, arrangement: str = 'blocked', **kwargs
+    *args: Any, p: int = 4, arrangement: str = 'blocked', **kwargs: Any
 ) -> nn.Module:
     """What ``conv_cfg=dict(type='HetConv', p=4)`` builds.
 
@@ -38,7 +40,7 @@ def build_het_conv(
 
 @MODELS.register_module('GroupPointwiseConv')
 def build_group_pointwise_conv(
-    *args, conv_groups: int = 4, **kwargs
+    *args: Any, conv_groups: int = 4, **kwargs: Any
 ) -> nn.Module:
     """What ``conv_cfg=dict(type='GroupPointwiseConv')`` builds.
 
@@ -64,7 +66,9 @@ def build_group_pointwise_conv(
 
 
 @MODELS.register_module('DepthPointwiseConv')
-def build_depth_pointwise_conv(in_channels: int, *args, **kwargs) -> nn.Module:
+def build_depth_pointwise_conv(
+    in_channels: int, *args: Any, **kwargs: Any
+) -> nn.Module:
     """What ``conv_cfg=dict(type='DepthPointwiseConv')`` builds.
 
     A convolution on an image (at most 4 channels), as in MobileNet, is built

@@ -14,10 +14,11 @@ from .functional import taps_per_filter
 from .group_pointwise import GroupPointwiseConv2d, group_pointwise_taps
 from .hetconv import HetConv2d
 
+Convolution = nn.Conv2d | HetConv2d | GroupPointwiseConv2d
 CONVOLUTIONS = (nn.Conv2d, HetConv2d, GroupPointwiseConv2d)
 
 
-def dense_macs_per_pixel(conv: nn.Module) -> int:
+def dense_macs_per_pixel(conv: Convolution) -> int:
     """MACs per output pixel of the convolution that `conv` stands for."""
     return (
         conv.out_channels
@@ -26,14 +27,14 @@ def dense_macs_per_pixel(conv: nn.Module) -> int:
     )
 
 
-def macs_per_pixel(conv: nn.Module, executed: bool = False) -> int:
+def macs_per_pixel(conv: Convolution, executed: bool = False) -> int:
     """MACs per output pixel of one of CONVOLUTIONS.
 
     For a strided GroupPointwiseConv2d too: its group-wise part strides, and
     both parts have the size of the output.
 
     Args:
-        conv (nn.Module): nn.Conv2d, HetConv2d or GroupPointwiseConv2d.
+        conv (Convolution): the layer.
         executed (bool): what F.conv2d is given instead of the exact count.
 
     Raises:

@@ -147,7 +147,7 @@ def merge_to_dense(grouped: Tensor, foreign: Tensor, p: int) -> Tensor:
 
 
 def taps_per_filter(
-    in_channels: int, kernel_size: tuple[int, int], p: int
+    in_channels: int, kernel_size: Sequence[int], p: int
 ) -> int:
     """Weights of one filter: Kh Kw M/p + M - M/p.
 
@@ -169,7 +169,8 @@ def output_size(
 
     All arguments are (height, width) pairs, `size` that of the input.
     """
-    return tuple(
+    height, width = (
         (n + 2 * a - d * (k - 1) - 1) // s + 1
         for n, k, s, a, d in zip(size, kernel_size, stride, padding, dilation)
     )
+    return height, width

@@ -8,11 +8,13 @@ MobileNet. Source: Singh et al., CVPR 2019, sections 3.3 and 3.4 ("GWC + PWC",
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .initialising import Initialise, draw, is_initialiser
+from .shape import PaddingMode
 
 
 class GroupPointwiseConv2d(nn.Module):
@@ -48,7 +50,7 @@ class GroupPointwiseConv2d(nn.Module):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = 'zeros',
+        padding_mode: PaddingMode = 'zeros',
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
@@ -99,10 +101,16 @@ class GroupPointwiseConv2d(nn.Module):
         weights = self.groupwise.weight.detach()
         for weight in weights.chunk(self.groupwise.groups):
             taps = weight[0, 0].numel()
-            fans = weight.shape[1] * taps, weight.shape[0] * taps
-            draw(fn, name, *fans, weight)
-        fans = self.in_channels, self.out_channels
-        draw(fn, name, *fans, self.pointwise.weight, self.pointwise.bias)
+            filters, channels = weight.shape[:2]
+            draw(fn, name, channels * taps, filters * taps, weight)
+        draw(
+            fn,
+            name,
+            self.in_channels,
+            self.out_channels,
+            self.pointwise.weight,
+            self.pointwise.bias,
+        )
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +120,7 @@ class GroupPointwiseConv2d(nn.Module):
 def group_pointwise_taps(
     in_channels: int,
     out_channels: int,
-    kernel_size: tuple[int, int],
+    kernel_size: Sequence[int],
     conv_groups: int,
 ) -> int:
     """Weights of the layer, M M Kh Kw / G + M N (also MACs per pixel)."""

@@ -8,45 +8,24 @@ Deep CNNs", CVPR 2019 (arXiv 1903.04120).
 """
 
 import math
-import time
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import is_main_process
-from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from . import functional
 from .arrangement import Order, first_orders, take_channels, why_not_loaded
 from .initialising import Initialise, draw, is_initialiser
-from .shape import PADDING_MODES, check_p, numeric_padding, why_not_blocks
-
-# Between two layers of one load passes less time than this, in seconds.
-LOAD_PAUSE_S = 1.0
-# The layers that the running load has projected, and when it did the last.
-_projected: set[str] = set()
-_last_projected = -math.inf
-
-
-def _log_projection(name: str) -> None:
-    """One line for all layers that a load projects, at the first of them.
-
-    A layer is told neither which model it is loaded as a part of nor when
-    that is done: a pause, or a name that was there, begins another load.
-    """
-    global _last_projected
-    now = time.monotonic()
-    if name in _projected or now - _last_projected > LOAD_PAUSE_S:
-        _projected.clear()
-    if not _projected and is_main_process():
-        print_log(
-            'HetConv: dense weights are projected onto heterogeneous '
-            f'kernels, from {name} on',
-            'current',
-        )
-    _projected.add(name)
-    _last_projected = now
+from .projection_log import log_projection
+from .shape import (
+    PADDING_MODES,
+    PaddingMode,
+    check_p,
+    numeric_padding,
+    why_not_blocks,
+)
 
 
 class ForeignPointwise(nn.Conv2d):
@@ -58,7 +37,9 @@ class ForeignPointwise(nn.Conv2d):
         input (B, M, H, W); output (B, N, Ho, Wo).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, p: int, **kwargs):
+    def __init__(
+        self, in_channels: int, out_channels: int, p: int, **kwargs: Any
+    ):
         super().__init__(
             in_channels - in_channels // p,
             out_channels,
@@ -91,6 +72,9 @@ class HetConv2d(nn.Module):
     Attributes:
         grouped (nn.Conv2d): the Kh x Kw kernels, groups=p, and the bias.
         pointwise (ForeignPointwise): the 1 x 1 kernels; None if p is 1.
+        input_order, output_order (Tensor): buffers; x[:, input_order] has
+            blocked channels, and so has the output before
+            [:, output_order]. Both None if 'blocked'.
 
     Shape:
         input (B, M, H, W) or (M, H, W); output as nn.Conv2d's.
@@ -113,6 +97,9 @@ class HetConv2d(nn.Module):
     transposed = False
     output_padding = (0, 0)
 
+    input_order: Tensor | None
+    output_order: Tensor | None
+
     def __init__(
         self,
         in_channels: int,
@@ -123,7 +110,7 @@ class HetConv2d(nn.Module):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = 'zeros',
+        padding_mode: PaddingMode = 'zeros',
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
@@ -139,9 +126,9 @@ class HetConv2d(nn.Module):
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = _pair(kernel_size)
-        self.stride = _pair(stride)
-        self.dilation = _pair(dilation)
+        self.kernel_size: tuple[int, int] = _pair(kernel_size)
+        self.stride: tuple[int, int] = _pair(stride)
+        self.dilation: tuple[int, int] = _pair(dilation)
         self.padding = numeric_padding(
             padding, self.stride, self.kernel_size, self.dilation
         )
@@ -192,9 +179,8 @@ class HetConv2d(nn.Module):
                 dtype=dtype,
             )
         )
-        # x[:, input_order] has blocked channels; so has the output before
-        # [:, output_order]. In the state dict, so that weights of one
-        # arrangement are never taken for those of another.
+        # In the state dict, so that weights of one arrangement are never
+        # taken for those of another.
         names = 'input_order', 'output_order'
         for name, order in zip(names, self._first_orders()):
             if order is not None:
@@ -214,10 +200,10 @@ class HetConv2d(nn.Module):
         The orders of channels are the first ones again, as after
         ``to_empty()`` they have to be.
         """
-        order, place = self._first_orders()
-        if order is not None:
-            self.input_order.copy_(order)
-            self.output_order.copy_(place)
+        buffers = self.input_order, self.output_order
+        for buffer, first in zip(buffers, self._first_orders()):
+            if buffer is not None and first is not None:
+                buffer.copy_(first)
         fan_in = functional.taps_per_filter(
             self.in_channels, self.kernel_size, self.p
         )
@@ -230,18 +216,19 @@ class HetConv2d(nn.Module):
         if not is_initialiser(fn):
             return super().apply(fn)
         name = type(self).__name__
-        fans = [
+        fan_in, fan_out = (
             functional.taps_per_filter(channels, self.kernel_size, self.p)
             for channels in (self.in_channels, self.out_channels)
-        ]
-        draw(fn, name, *fans, self.grouped.weight, self.grouped.bias)
+        )
+        grouped = self.grouped
+        draw(fn, name, fan_in, fan_out, grouped.weight, grouped.bias)
         if self.pointwise is not None:
-            draw(fn, name, *fans, self.pointwise.weight)
+            draw(fn, name, fan_in, fan_out, self.pointwise.weight)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
         if self.padding_mode != 'zeros':
-            (top, left) = self.padding
+            top, left = self.padding
             x = F.pad(x, (left, left, top, top), mode=self.padding_mode)
         if self.input_order is not None:
             x = take_channels(x, self.input_order)
@@ -267,7 +254,7 @@ class HetConv2d(nn.Module):
             weight = functional.merge_to_dense(
                 weight, self.pointwise.weight, self.p
             )
-        if self.input_order is not None:
+        if self.input_order is not None and self.output_order is not None:
             weight = weight[self.output_order][:, self.input_order.argsort()]
         return weight
 
@@ -289,9 +276,9 @@ class HetConv2d(nn.Module):
         """
         state = {}
         order, place = self.input_order, self.output_order
-        if order is not None:
-            if order.is_meta:
-                order, place = self._first_orders()
+        if order is not None and order.is_meta:
+            order, place = self._first_orders()
+        if order is not None and place is not None:
             state = dict(
                 input_order=order.to(weight.device),
                 output_order=place.to(weight.device),
@@ -307,7 +294,9 @@ class HetConv2d(nn.Module):
             state['grouped.bias'] = bias
         return state
 
-    def _load_from_state_dict(self, state_dict, prefix, *rest):
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any
+    ) -> None:
         error_msgs = rest[-1]
         dense = state_dict.get(prefix + 'weight')
         shape = (self.out_channels, self.in_channels, *self.kernel_size)
@@ -322,7 +311,7 @@ class HetConv2d(nn.Module):
             bias = state_dict.pop(prefix + 'bias', None)
             for name, value in self.project(dense, bias).items():
                 state_dict[prefix + name] = value
-            _log_projection(prefix.rstrip('.') or 'the model')
+            log_projection(prefix.rstrip('.') or 'the model')
         names = 'input_order', 'output_order'
         for name, first in zip(names, self._first_orders()):
             reason = self._take_order(name, first, state_dict, prefix)
@@ -331,7 +320,7 @@ class HetConv2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _take_order(
-        self, name: str, first: Order, state_dict: dict, prefix: str
+        self, name: str, first: Order, state_dict: dict[str, Any], prefix: str
     ) -> str | None:
         """Refuse weights of another arrangement: they are another function.
 
@@ -342,7 +331,8 @@ class HetConv2d(nn.Module):
         if weight is None:
             return None
         theirs = state_dict.get(prefix + name)
-        if self.arrangement == 'permuted' and theirs is None:
+        permuted = self.arrangement == 'permuted'
+        if permuted and theirs is None and first is not None:
             # Weights of the 'blocked' arrangement.
             state_dict[prefix + name] = first.to(weight.device)
             return None

@@ -9,6 +9,8 @@ Source: Dey et al., "Sparse maximal update parameterization: A holistic
 approach to sparse training dynamics", NeurIPS 2024 (arXiv 2405.15743).
 """
 
+from typing import Any
+
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -33,6 +35,10 @@ class HetConvOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         ...     constructor='HetConvOptimWrapperConstructor')
     """
 
+    # Of mmengine's class, which has no types.
+    base_lr: float
+    paramwise_cfg: dict[str, Any]
+
     def __call__(self, model: nn.Module) -> OptimWrapper:
         if self.base_lr is None:
             raise ValueError(
@@ -53,7 +59,7 @@ class HetConvOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(
         self,
-        params: list[dict],
+        params: list[dict[str, Any]],
         module: nn.Module,
         prefix: str = '',
         is_dcn_module: int | float | None = None,

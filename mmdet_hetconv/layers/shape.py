@@ -1,10 +1,25 @@
 """Which arguments a HetConv layer takes, and which shapes can be one."""
 
-from torch import nn
+from collections.abc import Sequence
+from typing import Literal, Protocol, get_args
+
 from torch.nn.modules.utils import _pair
 
 ARRANGEMENTS = ('blocked', 'shifted', 'permuted')
-PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')  # nn.Conv2d's
+# nn.Conv2d's.
+PaddingMode = Literal['zeros', 'reflect', 'replicate', 'circular']
+PADDING_MODES: tuple[str, ...] = get_args(PaddingMode)
+
+
+class ConvShape(Protocol):
+    """What the attributes of nn.Conv2d say of its shape."""
+
+    in_channels: int
+    out_channels: int
+    groups: int
+
+    @property
+    def kernel_size(self) -> tuple[int, ...]: ...
 
 
 def check_p(p: int, arrangement: str) -> None:
@@ -18,18 +33,14 @@ def check_p(p: int, arrangement: str) -> None:
         )
 
 
-def why_not_heterogeneous(conv: nn.Module, p: int) -> str | None:
-    """Why a convolution of this shape cannot be heterogeneous, or None.
-
-    Args:
-        conv: nn.Conv2d, or what has its attributes.
-    """
+def why_not_heterogeneous(conv: ConvShape, p: int) -> str | None:
+    """Why a convolution of this shape cannot be heterogeneous, or None."""
     if conv.kernel_size == (1, 1):
         return 'the kernel is 1 x 1'
     return why_not_blocks(conv, p)
 
 
-def why_not_blocks(conv: nn.Module, p: int) -> str | None:
+def why_not_blocks(conv: ConvShape, p: int) -> str | None:
     """Why a layer of any kernel size does not fall into p blocks, or None."""
     if conv.groups != 1:
         return f'it has groups={conv.groups}'
@@ -42,8 +53,18 @@ def why_not_blocks(conv: nn.Module, p: int) -> str | None:
     return None
 
 
-def numeric_padding(padding, stride, kernel_size, dilation) -> tuple[int, int]:
-    """nn.Conv2d's padding argument as two numbers."""
+def numeric_padding(
+    padding: int | Sequence[int] | str,
+    stride: tuple[int, int],
+    kernel_size: tuple[int, int],
+    dilation: tuple[int, int],
+) -> tuple[int, int]:
+    """nn.Conv2d's padding argument as two numbers.
+
+    Raises:
+        ValueError: another word than 'same' and 'valid'; 'same' with a
+            stride.
+    """
     if padding == 'valid':
         return (0, 0)
     if padding == 'same':
@@ -51,10 +72,12 @@ def numeric_padding(padding, stride, kernel_size, dilation) -> tuple[int, int]:
             raise ValueError(
                 f"HetConv: padding='same' needs stride 1, got {stride}"
             )
-        return tuple(d * (k // 2) for k, d in zip(kernel_size, dilation))
+        top, left = (d * (k // 2) for k, d in zip(kernel_size, dilation))
+        return top, left
     if isinstance(padding, str):
         raise ValueError(
             "HetConv: padding must be numbers, 'same' or "
             f"'valid', got {padding!r}"
         )
-    return _pair(padding)
+    top, left = _pair(padding)
+    return top, left

@@ -6,17 +6,23 @@ of their own need none of this.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from .cost import CONVOLUTIONS, dense_macs_per_pixel, macs_per_pixel
+from .cost import (
+    CONVOLUTIONS,
+    Convolution,
+    dense_macs_per_pixel,
+    macs_per_pixel,
+)
 from .hetconv import HetConv2d
 from .shape import why_not_heterogeneous
 
 # What to build for the convolution of a name, or why it is to be left.
-Choice = Callable[[str, nn.Conv2d], dict | str]
+Choice = Callable[[str, nn.Conv2d], dict[str, Any] | str]
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class ConvRecord:
     """
 
     name: str
-    layer: nn.Module
+    layer: Convolution
     reason: str | None
     dense_parameters: int
 
@@ -54,10 +60,10 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def find_convs(model: nn.Module) -> dict[str, nn.Module]:
+def find_convs(model: nn.Module) -> dict[str, Convolution]:
     """Every convolution layer by its first name, the parts of one left out."""
-    found = {}
-    inside = ()
+    found: dict[str, Convolution] = {}
+    inside: tuple[str, ...] = ()
     for name, module in model.named_modules():
         if inside and name.startswith(inside):
             continue
@@ -68,7 +74,7 @@ def find_convs(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def _why_not_plain(conv: nn.Module, holders: dict[int, int]) -> str | None:
+def _why_not_plain(conv: Convolution, holders: dict[int, int]) -> str | None:
     """Why a convolution cannot be replaced without changing more than it."""
     if isinstance(conv, HetConv2d):
         return f'it is heterogeneous already, p={conv.p}'
@@ -81,10 +87,10 @@ def _why_not_plain(conv: nn.Module, holders: dict[int, int]) -> str | None:
     return None
 
 
-def _build(conv: nn.Conv2d, conv_cfg: dict) -> nn.Module:
+def _build(conv: nn.Conv2d, conv_cfg: dict[str, Any]) -> Convolution:
     """What `conv_cfg` makes of the shape, where the old weights are."""
     with torch.device(conv.weight.device):
-        layer = MODELS.build(
+        layer: Convolution = MODELS.build(
             dict(
                 conv_cfg,
                 in_channels=conv.in_channels,
@@ -101,15 +107,17 @@ def _build(conv: nn.Conv2d, conv_cfg: dict) -> nn.Module:
     return layer.to(conv.weight.device, conv.weight.dtype)
 
 
-def _take_over(layer: nn.Module, conv: nn.Conv2d) -> None:
+def _take_over(layer: Convolution, conv: nn.Conv2d) -> None:
     """Give `layer` the weights and everything else that `conv` carried."""
     if isinstance(layer, HetConv2d):
         layer.load_state_dict(layer.project(conv.weight, conv.bias))
     for name, parameter in layer.named_parameters():
         old = conv.bias if name.endswith('bias') else conv.weight
-        parameter.requires_grad_(old.requires_grad)
+        if old is not None:
+            parameter.requires_grad_(old.requires_grad)
     if not conv.weight.is_contiguous():
-        layer.to(memory_format=torch.channels_last)
+        # torch declares this argument for tensors only.
+        layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     layer.train(conv.training)
     for name, value in vars(conv).items():
         # The very same dictionaries: a handle removes its hook from them.
@@ -117,7 +125,7 @@ def _take_over(layer: nn.Module, conv: nn.Conv2d) -> None:
             setattr(layer, name, value)
 
 
-def _why_dense(conv: nn.Conv2d, conv_cfg: dict) -> str:
+def _why_dense(conv: nn.Conv2d, conv_cfg: dict[str, Any]) -> str:
     """Why the factory behind `conv_cfg` built a plain convolution."""
     reason = None
     if conv_cfg['type'] == 'HetConv':
@@ -126,7 +134,7 @@ def _why_dense(conv: nn.Conv2d, conv_cfg: dict) -> str:
 
 
 def switch_convs(
-    model: nn.Module, conv_cfg: dict | Choice
+    model: nn.Module, conv_cfg: dict[str, Any] | Choice
 ) -> list[ConvRecord]:
     """Replace, in place, convolutions by what a conv_cfg builds for them.
 
@@ -164,11 +172,12 @@ def switch_convs(
             holders[id(parameter)] = holders.get(id(parameter), 0) + 1
 
     records = []
-    replacements: dict[int, nn.Module] = {}
+    replacements: dict[int, Convolution] = {}
     for name, conv in find_convs(model).items():
-        layer, dense_parameters = conv, count_parameters(conv)
+        layer: Convolution = conv
+        dense_parameters = count_parameters(conv)
         reason = _why_not_plain(conv, holders)
-        if reason is None:
+        if isinstance(conv, nn.Conv2d) and reason is None:
             choice = conv_cfg(name, conv) if callable(conv_cfg) else conv_cfg
             if isinstance(choice, str):
                 reason = choice

@@ -16,7 +16,7 @@ from mmdet_hetconv.deploy.onnx import (
     export_onnx,
     open_session,
 )
-from mmdet_hetconv.deploy.whole_run import predict
+from mmdet_hetconv.deploy.whole_run import detect
 from mmdet_hetconv.engine.deploying import plan_of, switch_deployed
 from tests.engine import tiny
 from tests.tools.conftest import fresh_process  # noqa: F401
@@ -59,9 +59,14 @@ def folder(tmp_path_factory):
     torch.save(state, path / 'trained.pth')
     load_main('deploy')(
         [
-            *(str(path / 'config.py'), str(path / 'trained.pth')),
-            *('--out', str(path / 'deployed.pth'), '--tune', '64', '64'),
-            *('--cfg-options', 'model.bbox_head.num_classes=2'),
+            str(path / 'config.py'),
+            str(path / 'trained.pth'),
+            f'--out={path / "deployed.pth"}',
+            '--tune',
+            '64',
+            '64',
+            '--cfg-options',
+            'model.bbox_head.num_classes=2',
         ]
     )
     return path
@@ -69,11 +74,14 @@ def folder(tmp_path_factory):
 
 def test_argv(folder, checkpoint, name, *flags):
     return [
-        *(str(folder / 'config.py'), str(folder / checkpoint)),
-        *('--data-root', str(folder / 'coco')),
-        *('--work-dir', str(folder / name), *flags),
-        *('--out', str(folder / f'{name}.pkl')),
-        *('--cfg-options', 'test_dataloader.dataset.pipeline.1.scale=(64,48)'),
+        str(folder / 'config.py'),
+        str(folder / checkpoint),
+        f'--data-root={folder / "coco"}',
+        f'--work-dir={folder / name}',
+        *flags,
+        f'--out={folder / name}.pkl',
+        '--cfg-options',
+        'test_dataloader.dataset.pipeline.1.scale=(64,48)',
     ]
 
 
@@ -133,7 +141,7 @@ def test_a_detection_of_the_tuned_size_times_nothing(folder):
     model = switch_deployed(model, content, 'deployed.pth')
     plan = plan_of(model)
     tuned = len(plan.choices)
-    (sample,) = predict(model, torch.randn(1, 3, 64, 64))
+    (sample,) = detect(model, torch.randn(1, 3, 64, 64))
     assert len(sample.pred_instances) == 20
     assert plan.spent_s == 0
     assert len(plan.choices) == tuned
@@ -158,7 +166,7 @@ def test_graph_of_any_batch_and_size(folder, exported):
     cfg.model.bbox_head.num_classes = 2
     model = MODELS.build(cfg.model).eval()
     model.load_state_dict(torch.load(folder / 'trained.pth')['state_dict'])
-    session = open_session(path, 1)
+    session = open_session(path)
     for shape in ((1, 3, 64, 96), (3, 3, 128, 64)):
         images = torch.randn(shape)
         raw = RawOutputs(model)

@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
 from mmdet_hetconv.kernels import PlannedConv2d
-from mmdet_hetconv.layers import HetConv2d, build_het_conv, hetconv
+from mmdet_hetconv.layers import HetConv2d, build_het_conv, projection_log
 
 from .oracle import has_large_kernel, heterogeneous_convolution
 
@@ -323,7 +323,7 @@ def test_dense_weights_load_exactly_where_nothing_is_lost():
     ids=['torch', 'mmengine'],
 )
 def test_one_log_line_per_load(load, caplog, monkeypatch):
-    monkeypatch.setattr(hetconv, '_last_projected', -math.inf)
+    monkeypatch.setattr(projection_log, '_last_projected', -math.inf)
 
     def make(conv):
         return nn.Sequential(
