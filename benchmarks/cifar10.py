@@ -39,13 +39,9 @@ def conv_configs(names: list[str], parts: list[int]) -> dict[str, dict | None]:
         elif name == 'dwc':
             configs['dwc'] = dict(type='DepthPointwiseConv')
         elif match := re.fullmatch(r'gwc(\d+)', name):
-            configs[name] = dict(
-                type='GroupPointwiseConv', conv_groups=int(match[1])
-            )
+            configs[name] = dict(type='GroupPointwiseConv', conv_groups=int(match[1]))
         else:
-            raise SystemExit(
-                f'--conv {name}: known are dense, het, dwc and gwcN'
-            )
+            raise SystemExit(f'--conv {name}: known are dense, het, dwc and gwcN')
     return configs
 
 
@@ -103,9 +99,7 @@ def run(
     model.to(device, memory_format=torch.channels_last)
     sizes = count(model)
     generator = torch.Generator().manual_seed(seed)
-    loader = DeviceLoader(
-        *splits['train'], args.batch_size, True, device, generator
-    )
+    loader = DeviceLoader(*splits['train'], args.batch_size, True, device, generator)
     test = DeviceLoader(*splits['test'], 500, False, device)
     seen = DeviceLoader(*splits['train'], 500, False, device)
     curves: dict[str, list[float]] = dict(epoch=[], test=[], train=[])
@@ -123,9 +117,7 @@ def run(
             flush=True,
         )
 
-    train(
-        model, loader, epochs, args.lr, amp=args.amp, after_epoch=after_epoch
-    )
+    train(model, loader, epochs, args.lr, amp=args.amp, after_epoch=after_epoch)
     seconds = time.perf_counter() - start
     if save is not None:
         save_weights(model, save)
@@ -149,16 +141,10 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='DIR',
         help='official python batches, or mosaics (cifar_data.py)',
     )
-    parser.add_argument(
-        '--network', choices=cifar_models.NETWORKS, default='vgg16'
-    )
-    parser.add_argument(
-        '--width', type=float, default=1.0, help='factor of the channels'
-    )
+    parser.add_argument('--network', choices=cifar_models.NETWORKS, default='vgg16')
+    parser.add_argument('--width', type=float, default=1.0, help='factor of the channels')
     parser.add_argument('--batch-size', type=int, default=128)
-    parser.add_argument(
-        '--lr', type=float, default=0.1, help='peak learning rate'
-    )
+    parser.add_argument('--lr', type=float, default=0.1, help='peak learning rate')
     parser.add_argument(
         '--amp',
         action='store_true',
@@ -169,10 +155,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     """Which networks, and how often each is trained."""
     parser.add_argument(
-        '--conv',
-        nargs='+',
-        default=['het'],
-        help='dense, het, dwc, gwcN with N groups',
+        '--conv', nargs='+', default=['het'], help='dense, het, dwc, gwcN with N groups'
     )
     parser.add_argument(
         '--p',
@@ -205,16 +188,13 @@ def weights_file(folder: str | Path, setting: dict) -> Path:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_training_arguments(parser)
     add_table_arguments(parser)
     parser.add_argument('--epochs', type=int, default=30)
     parser.add_argument(
-        '--save',
-        metavar='DIR',
-        help='keep the trained weights, for conversion_cifar.py --work-dir',
+        '--save', metavar='DIR', help='keep the trained weights, for conversion_cifar.py --work-dir'
     )
     parser.add_argument('--out', default=RESULTS / 'cifar10.csv')
     return parser.parse_args()

@@ -20,10 +20,7 @@ SIZE = 32
 PADDING = 4
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
-OFFICIAL = {
-    'train': [f'data_batch_{i}' for i in range(1, 6)],
-    'test': ['test_batch'],
-}
+OFFICIAL = {'train': [f'data_batch_{i}' for i in range(1, 6)], 'test': ['test_batch']}
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -39,9 +36,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(
-                f'{module}.{name} has no place in a CIFAR-10 batch'
-            )
+            raise pickle.UnpicklingError(f'{module}.{name} has no place in a CIFAR-10 batch')
         return super().find_class(module, name)
 
 
@@ -59,9 +54,7 @@ def _mosaic_files(folder: Path) -> dict[str, bytes]:
     """Contents of the mosaic and label files in a folder and its zips."""
     wanted = re.compile(r'(train|test)_(\d+\.(webp|png)|labels\.npy)')
     files = {
-        path.name: path.read_bytes()
-        for path in folder.iterdir()
-        if wanted.fullmatch(path.name)
+        path.name: path.read_bytes() for path in folder.iterdir() if wanted.fullmatch(path.name)
     }
     for path in sorted(folder.glob('*.zip')):
         with zipfile.ZipFile(path) as pack:
@@ -71,9 +64,7 @@ def _mosaic_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def _read_mosaics(
-    files: dict[str, bytes], split: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _read_mosaics(files: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
     names = sorted(name for name in files if re.match(rf'{split}_\d+\.', name))
     images = []
     for name in names:
@@ -86,8 +77,7 @@ def _read_mosaics(
     labels = np.load(io.BytesIO(files[f'{split}_labels.npy']))
     if len(images) != len(labels):
         raise ValueError(
-            f'CIFAR-10 {split}: {len(images)} images in {names} but '
-            f'{len(labels)} labels'
+            f'CIFAR-10 {split}: {len(images)} images in {names} but {len(labels)} labels'
         )
     return images, labels
 
@@ -174,9 +164,7 @@ class DeviceLoader:
         columns = self._random(2 * PADDING + 1, size)[:, None] + pixels
         flip = self._random(2, size)[:, None].bool()
         columns = torch.where(flip, columns.flip(1), columns)
-        return self.images[
-            chosen[:, None, None], rows[:, :, None], columns[:, None, :]
-        ]
+        return self.images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         total = len(self.labels)
@@ -186,8 +174,6 @@ class DeviceLoader:
         else:
             order = torch.arange(total, device=self.device)
         for chosen in order.split(self.batch_size):
-            pixels = (
-                self._crop(chosen) if self.augment else self.images[chosen]
-            )
+            pixels = self._crop(chosen) if self.augment else self.images[chosen]
             pixels = (pixels.float() - self.mean) * self.scale
             yield pixels.permute(0, 3, 1, 2), self.labels[chosen]

@@ -54,9 +54,7 @@ def conv_bn_relu(*args) -> list[nn.Module]:
     return [conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True)]
 
 
-def vgg16(
-    conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1
-) -> nn.Module:
+def vgg16(conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1) -> nn.Module:
     """VGG-16 with batch norm and a 512-512-classes head."""
     layers, channels = [], 3
     for filters in VGG16:
@@ -96,9 +94,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.body(x) + short)
 
 
-def resnet56(
-    conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1
-) -> nn.Module:
+def resnet56(conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1) -> nn.Module:
     """ResNet-56: 3 stages of 9 blocks, 16 / 32 / 64 channels."""
     channels = round(16 * width)
     layers = conv_bn_relu(None, 3, channels)
@@ -109,25 +105,14 @@ def resnet56(
             layers.append(BasicBlock(conv_cfg, channels, filters, stride))
             channels = filters
     return nn.Sequential(
-        *layers,
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(channels, num_classes),
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
     )
 
 
 def depthwise_pair(in_channels: int, out_channels: int, stride: int):
     """MobileNet's own pair, with batch norm and ReLU after both."""
     return [
-        nn.Conv2d(
-            in_channels,
-            in_channels,
-            3,
-            stride,
-            1,
-            groups=in_channels,
-            bias=False,
-        ),
+        nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
         nn.BatchNorm2d(in_channels),
         nn.ReLU(inplace=True),
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
@@ -136,9 +121,7 @@ def depthwise_pair(in_channels: int, out_channels: int, stride: int):
     ]
 
 
-def mobilenet(
-    conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1
-) -> nn.Module:
+def mobilenet(conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1) -> nn.Module:
     """MobileNet (V1): each pair becomes one convolution of `conv_cfg`."""
     channels = round(32 * width)
     layers = conv_bn_relu(None, 3, channels)
@@ -150,10 +133,7 @@ def mobilenet(
             layers += conv_bn_relu(conv_cfg, channels, filters, stride)
         channels = filters
     return nn.Sequential(
-        *layers,
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(channels, num_classes),
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
     )
 
 
@@ -163,10 +143,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = dict(
 
 
 def build(
-    network: str,
-    conv_cfg: dict | None = None,
-    num_classes: int = 10,
-    width: float = 1,
+    network: str, conv_cfg: dict | None = None, num_classes: int = 10, width: float = 1
 ) -> nn.Module:
     """A network by its name; `width` scales its numbers of channels.
 
@@ -177,7 +154,5 @@ def build(
         ValueError: no such network.
     """
     if network not in NETWORKS:
-        raise ValueError(
-            f'network must be one of {tuple(NETWORKS)}, got {network!r}'
-        )
+        raise ValueError(f'network must be one of {tuple(NETWORKS)}, got {network!r}')
     return NETWORKS[network](conv_cfg, num_classes, width)

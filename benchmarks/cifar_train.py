@@ -48,11 +48,7 @@ def train(
         FloatingPointError: the loss is not finite.
     """
     optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=peak_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=weight_decay,
+        model.parameters(), lr=peak_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
     )
     steps = max(1, round(epochs * len(loader)))
     warm_up = min(steps // 5, round(warm_up_epochs * len(loader)))

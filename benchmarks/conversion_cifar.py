@@ -30,12 +30,7 @@ from cifar_train import evaluate, save_weights, train
 from record import RESULTS, append_row, has_row
 from torch import nn
 
-from mmdet_hetconv.convert import (
-    calibrate,
-    load_projected,
-    move_norms,
-    rearrange,
-)
+from mmdet_hetconv.convert import calibrate, load_projected, move_norms, rearrange
 from mmdet_hetconv.convert.calibration import call
 from mmdet_hetconv.layers import HetConv2d, take_foreign
 from mmdet_hetconv.layers.switch import switch_convs
@@ -55,9 +50,7 @@ def centre_taps(dense: nn.Module, het: nn.Module) -> None:
                 layer.pointwise.weight.copy_(take_foreign(middle, layer.p))
 
 
-def convert(
-    way: str, dense: nn.Module, het: nn.Module, batches: list
-) -> float:
+def convert(way: str, dense: nn.Module, het: nn.Module, batches: list) -> float:
     """Fill `het` in one of WAYS; the seconds it took."""
     dense = copy.deepcopy(dense)  # a permutation changes it
     start = time.perf_counter()
@@ -83,14 +76,10 @@ class Experiment:
         self.args = args
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
         self.train_split = load_split(args.data, 'train')
-        self.test = DeviceLoader(
-            *load_split(args.data, 'test'), 500, False, self.device
-        )
+        self.test = DeviceLoader(*load_split(args.data, 'test'), 500, False, self.device)
         images = self.train_split[0][: args.calib]
         labels = self.train_split[1][: args.calib]
-        calibration = DeviceLoader(
-            images, labels, CALIBRATION_BATCH, False, self.device
-        )
+        calibration = DeviceLoader(images, labels, CALIBRATION_BATCH, False, self.device)
         self.batches = [batch for batch, _ in calibration]
         self.setting = dict(
             network=args.network,
@@ -112,13 +101,7 @@ class Experiment:
 
     def fit(self, model: nn.Module, epochs: int, rate: float) -> None:
         generator = torch.Generator().manual_seed(self.args.seed)
-        loader = DeviceLoader(
-            *self.train_split,
-            self.args.batch_size,
-            True,
-            self.device,
-            generator,
-        )
+        loader = DeviceLoader(*self.train_split, self.args.batch_size, True, self.device, generator)
         start = time.perf_counter()
         train(
             model,
@@ -127,8 +110,7 @@ class Experiment:
             rate,
             amp=self.args.amp,
             after_epoch=lambda epoch, seen: print(
-                f'  epoch {epoch}: {seen:.2f} % seen, '
-                f'{time.perf_counter() - start:.0f} s',
+                f'  epoch {epoch}: {seen:.2f} % seen, {time.perf_counter() - start:.0f} s',
                 flush=True,
             ),
         )
@@ -232,8 +214,7 @@ class Experiment:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_training_arguments(parser)
     parser.add_argument('--epochs', type=int, default=30)
@@ -244,10 +225,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--ways', nargs='+', choices=WAYS, default=WAYS)
     parser.add_argument('--fine-tune', type=int, nargs='+', default=[0, 1, 5])
     parser.add_argument(
-        '--tuning-lr',
-        type=float,
-        default=0.01,
-        help='peak learning rate of fine-tuning',
+        '--tuning-lr', type=float, default=0.01, help='peak learning rate of fine-tuning'
     )
     parser.add_argument('--calib', type=int, default=1024, metavar='N')
     parser.add_argument(

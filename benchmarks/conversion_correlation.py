@@ -60,9 +60,7 @@ def errors(x: Tensor, weight: Tensor) -> dict[str, str]:
     """Relative error of the output with every stand-in."""
     y = F.conv2d(x, weight)
     deviation = (y - y.mean((0, 2, 3), keepdim=True)).square().mean()
-    stand_ins = dict(
-        centre=point_stand_in(weight, 0), sum=point_stand_in(weight, 1)
-    )
+    stand_ins = dict(centre=point_stand_in(weight, 0), sum=point_stand_in(weight, 1))
     for r in CORRELATIONS:
         stand_ins[f'r{r}'] = point_stand_in(weight, r)
     row = {}
@@ -77,8 +75,7 @@ def errors(x: Tensor, weight: Tensor) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--data', required=True, metavar='DIR')
     parser.add_argument('--photos', required=True, metavar='DIR')
@@ -86,20 +83,15 @@ def main() -> None:
     parser.add_argument('--network', default='vgg16')
     parser.add_argument('--width', type=float, default=1.0)
     parser.add_argument('--images', type=int, default=100)
-    parser.add_argument(
-        '--out', default=RESULTS / 'conversion_correlation.csv'
-    )
+    parser.add_argument('--out', default=RESULTS / 'conversion_correlation.csv')
     args = parser.parse_args()
 
     model = cifar_models.build(args.network, width=args.width).eval()
     model.load_state_dict(torch.load(args.checkpoint, weights_only=True))
     images, labels = load_split(args.data, 'test')
-    loader = DeviceLoader(
-        images[: args.images], labels[: args.images], args.images, False
-    )
+    loader = DeviceLoader(images[: args.images], labels[: args.images], args.images, False)
     sources = dict(
-        cifar=next(iter(loader))[0],
-        photos=read_photos(args.photos, max(1, args.images // 10)),
+        cifar=next(iter(loader))[0], photos=read_photos(args.photos, max(1, args.images // 10))
     )
     # Without the head, which wants CIFAR's size.
     body = nn.Sequential(*(m for m in model if not isinstance(m, nn.Linear)))

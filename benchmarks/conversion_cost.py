@@ -30,12 +30,9 @@ def build(network: str, conv_cfg: dict | None) -> nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        '--network', choices=['resnet50', 'vgg16'], required=True
-    )
+    parser.add_argument('--network', choices=['resnet50', 'vgg16'], required=True)
     parser.add_argument('--p', type=int, default=4)
     parser.add_argument('--images', type=int, default=256)
     parser.add_argument('--batch-size', type=int, default=8)

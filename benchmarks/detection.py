@@ -35,11 +35,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from record import RESULTS, append_row, has_row
 
-from mmdet_hetconv.analysis.config import (
-    build_detector,
-    count_config,
-    input_shape,
-)
+from mmdet_hetconv.analysis.config import build_detector, count_config, input_shape
 from mmdet_hetconv.engine import checkpoint, converting, running
 from mmdet_hetconv.engine.evaluating import evaluate
 from mmdet_hetconv.utils.errors import one_sentence
@@ -54,9 +50,7 @@ WAYS = dict(
     calibrated=dict(method='lstsq', permute=False),
     permuted=dict(method='lstsq', permute=True),
 )
-CALIBRATED = [
-    way for way, options in WAYS.items() if options['method'] == 'lstsq'
-]
+CALIBRATED = [way for way, options in WAYS.items() if options['method'] == 'lstsq']
 
 
 class Experiment:
@@ -187,13 +181,7 @@ class Experiment:
         tuned = max(1, round(TUNED_SHARE * self.args.epochs))
         row = self.identity(key, start, seed, tuned)
         if not has_row(self.args.out, row):
-            cfg = self.config(
-                key,
-                seed,
-                epochs=tuned,
-                rate=row['tuned_lr'],
-                load_from=str(path),
-            )
+            cfg = self.config(key, seed, epochs=tuned, rate=row['tuned_lr'], load_from=str(path))
             name = self.name(key, start, seed)
             self.record(row, cfg, self.train(name, cfg))
 
@@ -233,9 +221,7 @@ class Experiment:
         out = out.with_name(f'{out.stem}_latency.csv')
         here = dict(machine=machine()['machine'])
         rows = {key: self.network(key) for key in self.convs}
-        missing = [
-            key for key, row in rows.items() if not has_row(out, row | here)
-        ]
+        missing = [key for key, row in rows.items() if not has_row(out, row | here)]
         if missing:
             configs = {key: self.config(key, 0) for key in self.convs}
             times = latencies(configs, self.args.rounds)
@@ -259,16 +245,11 @@ class Experiment:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--data-root', required=True, metavar='DIR')
-    parser.add_argument(
-        '--detector', choices=DETECTORS, default='faster_rcnn_r18'
-    )
-    parser.add_argument(
-        '--conv', nargs='+', default=['dense', 'het', 'gwc4', 'dwc']
-    )
+    parser.add_argument('--detector', choices=DETECTORS, default='faster_rcnn_r18')
+    parser.add_argument('--conv', nargs='+', default=['dense', 'het', 'gwc4', 'dwc'])
     parser.add_argument('--p', type=int, nargs='+', default=[4, 8])
     parser.add_argument(
         '--where',
@@ -304,8 +285,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--reduced',
         action='store_true',
-        help='half the channels, a quarter in neck and heads, fewer RoIs; '
-        'SSD300 on a ResNet-18',
+        help='half the channels, a quarter in neck and heads, fewer RoIs; SSD300 on a ResNet-18',
     )
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--workers', type=int, default=4)

@@ -33,15 +33,11 @@ REDUCED_FASTER_RCNN = dict(
     backbone=dict(base_channels=32),
     neck=dict(out_channels=REDUCED_WIDTH),
     rpn_head=dict(
-        in_channels=REDUCED_WIDTH,
-        feat_channels=REDUCED_WIDTH,
-        anchor_generator=dict(scales=[4]),
+        in_channels=REDUCED_WIDTH, feat_channels=REDUCED_WIDTH, anchor_generator=dict(scales=[4])
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(
-            roi_layer=dict(sampling_ratio=1),
-            out_channels=REDUCED_WIDTH,
-            finest_scale=28,
+            roi_layer=dict(sampling_ratio=1), out_channels=REDUCED_WIDTH, finest_scale=28
         ),
         bbox_head=dict(in_channels=REDUCED_WIDTH, fc_out_channels=256),
     ),
@@ -69,9 +65,7 @@ REDUCED_SSD = dict(
         norm_eval=False,
         conv_cfg=dict(type='HetConv', p=4),
     ),
-    neck=dict(
-        in_channels=SSD_WIDTHS[:2], out_channels=SSD_WIDTHS, l2_norm_scale=None
-    ),
+    neck=dict(in_channels=SSD_WIDTHS[:2], out_channels=SSD_WIDTHS, l2_norm_scale=None),
     bbox_head=dict(in_channels=SSD_WIDTHS),
 )
 
@@ -200,12 +194,7 @@ def _set_schedule(cfg: Config, epochs: int, rate: float) -> None:
     )
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=WARM_UP),
-        dict(
-            type='CosineAnnealingLR',
-            T_max=epochs,
-            by_epoch=True,
-            convert_to_iter_based=True,
-        ),
+        dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, convert_to_iter_based=True),
     ]
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
     cfg.default_hooks.logger.interval = 25

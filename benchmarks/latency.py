@@ -88,17 +88,14 @@ def dense_runs(x: Tensor, layer: nn.Conv2d, compiled: bool) -> dict:
 
         runs[f'eager {name}'] = eager
         if compiled:
-            runs[f'compiled {name}'] = torch.compile(
-                eager, options={'freezing': True}
-            )
+            runs[f'compiled {name}'] = torch.compile(eager, options={'freezing': True})
         if x.device.type == 'cpu' and x.dtype == torch.float32:
             packed = torch.ops.mkldnn._reorder_convolution_weight(
                 *(weight, (1, 1), (1, 1), (1, 1), 1, list(x.shape))
             )
             runs[f'onednn {name}'] = lambda here=here, packed=packed: (
                 torch.ops.mkldnn._convolution_pointwise(
-                    *(here, packed, layer.bias, (1, 1), (1, 1), (1, 1)),
-                    *(1, 'relu', [], ''),
+                    *(here, packed, layer.bias, (1, 1), (1, 1), (1, 1)), *(1, 'relu', [], '')
                 )
             )
     return runs
@@ -115,9 +112,7 @@ def het_runs(x: Tensor, layer: PlannedConv2d) -> dict:
     return runs
 
 
-def train_step(
-    layer: nn.Module, x: Tensor, layout: torch.memory_format
-) -> Callable[[], None]:
+def train_step(layer: nn.Module, x: Tensor, layout: torch.memory_format) -> Callable[[], None]:
     layer = layer.to(memory_format=layout)
     x = x.contiguous(memory_format=layout).requires_grad_()
     up = None
@@ -185,10 +180,7 @@ def compare(args, channels: int, size: int, p: int) -> dict | None:
             first = measure(runs, max(3, args.rounds // 4), args)
             kept_runs |= {n: runs[n] for n in contenders(first)}
         times = measure(kept_runs, args.rounds, args)
-    names = [
-        min(runs.keys() & times, key=lambda n: median(times[n]))
-        for runs in steps
-    ]
+    names = [min(runs.keys() & times, key=lambda n: median(times[n])) for runs in steps]
     a, b = (median(times[name]) for name in names)
     deciles = quantiles(times[names[1]], n=10)
     pixels = args.batch * size * size
@@ -266,17 +258,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     where = dict(dtype=args.dtype) | machine(args.device)
     write_rows(out.with_suffix('.csv'), [row | where for row in rows])
     plot(rows, out.with_suffix('.png'))
-    target = [
-        row
-        for row in rows
-        if row['p'] in (4, 8) and int(row['layer'].split('@')[0]) >= 128
-    ]
+    target = [row for row in rows if row['p'] in (4, 8) and int(row['layer'].split('@')[0]) >= 128]
     print('slowest against dense:', min(row['time gain'] for row in rows))
     if target:
-        means = [
-            geometric_mean([row[by] for row in target])
-            for by in ('efficiency', 'by minima')
-        ]
+        means = [geometric_mean([row[by] for row in target]) for by in ('efficiency', 'by minima')]
         print(
             'P=4 and 8, 128 - 512 channels: geometric mean of the efficiency '
             f'{means[0]:.3f}, by minima {means[1]:.3f}'

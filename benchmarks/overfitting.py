@@ -14,21 +14,13 @@ there are skipped.
 import argparse
 
 import torch
-from cifar10 import (
-    add_table_arguments,
-    add_training_arguments,
-    conv_configs,
-    run,
-    setting_of,
-)
+from cifar10 import add_table_arguments, add_training_arguments, conv_configs, run, setting_of
 from cifar_data import load_split
 from record import RESULTS, append_row, has_row
 from torch import Tensor
 
 
-def take_share(
-    split: tuple[Tensor, Tensor], share: float, seed: int
-) -> tuple[Tensor, Tensor]:
+def take_share(split: tuple[Tensor, Tensor], share: float, seed: int) -> tuple[Tensor, Tensor]:
     """A random part of the images and their labels."""
     images, labels = split
     generator = torch.Generator().manual_seed(seed)
@@ -47,24 +39,16 @@ def share_of(word: str) -> float:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_training_arguments(parser)
     add_table_arguments(parser)
     parser.set_defaults(conv=['dense', 'het'], p=[4], seeds=[0, 1, 2])
     parser.add_argument(
-        '--share',
-        type=share_of,
-        nargs='+',
-        default=[1.0, 0.2, 0.05],
-        help='of the training images',
+        '--share', type=share_of, nargs='+', default=[1.0, 0.2, 0.05], help='of the training images'
     )
     parser.add_argument(
-        '--epochs',
-        type=int,
-        default=30,
-        help='images to see, in sizes of the whole training set',
+        '--epochs', type=int, default=30, help='images to see, in sizes of the whole training set'
     )
     parser.add_argument('--out', default=RESULTS / 'overfitting.csv')
     return parser.parse_args()

@@ -34,6 +34,5 @@ def append_row(path: str | Path, row: dict) -> None:
 def has_row(path: str | Path, setting: dict) -> bool:
     """Whether a row with these values is in the file."""
     return any(
-        all(row.get(key) == str(value) for key, value in setting.items())
-        for row in read_rows(path)
+        all(row.get(key) == str(value) for key, value in setting.items()) for row in read_rows(path)
     )

@@ -43,9 +43,7 @@ MODEL = ConfigDict(
         norm_cfg=dict(type='BN'),
         conv_cfg=HET,
     ),
-    neck=dict(
-        type='FPN', in_channels=[16, 32, 64], out_channels=16, num_outs=3
-    ),
+    neck=dict(type='FPN', in_channels=[16, 32, 64], out_channels=16, num_outs=3),
     bbox_head=dict(
         type='FCOSHead',
         num_classes=3,
@@ -58,10 +56,7 @@ MODEL = ConfigDict(
         norm_cfg=None,
     ),
     test_cfg=dict(
-        nms_pre=200,
-        score_thr=0.0,
-        nms=dict(type='nms', iou_threshold=0.5),
-        max_per_img=50,
+        nms_pre=200, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=50
     ),
 )
 
@@ -99,11 +94,7 @@ def take(phase: str, step: int, convs=()) -> Moment:
 
 def sample(height: int, width: int, boxes: bool) -> DetDataSample:
     made = DetDataSample(
-        metainfo=dict(
-            img_shape=(height, width),
-            ori_shape=(height, width),
-            scale_factor=(1.0, 1.0),
-        )
+        metainfo=dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1.0, 1.0))
     )
     if boxes:
         corner = torch.rand(4, 2) * torch.tensor([width / 2, height / 2])
@@ -117,22 +108,14 @@ def sample(height: int, width: int, boxes: bool) -> DetDataSample:
 
 def batch(draw: random.Random, images: int, largest: int, boxes: bool) -> dict:
     """Noise images of different sizes, as a data loader hands them over."""
-    sizes = [
-        (draw.randint(32, largest), draw.randint(32, largest))
-        for _ in range(images)
-    ]
+    sizes = [(draw.randint(32, largest), draw.randint(32, largest)) for _ in range(images)]
     return dict(
-        inputs=[
-            torch.randint(0, 256, (3, *size), dtype=torch.uint8)
-            for size in sizes
-        ],
+        inputs=[torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes],
         data_samples=[sample(*size, boxes) for size in sizes],
     )
 
 
-def train(
-    model, steps: int, every: int, draw: random.Random, largest: int
-) -> Iterator[Moment]:
+def train(model, steps: int, every: int, draw: random.Random, largest: int) -> Iterator[Moment]:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     model.train()
     for step in range(1, steps + 1):
@@ -149,9 +132,7 @@ def train(
 
 
 @torch.no_grad()
-def detect(
-    model, steps: int, every: int, draw: random.Random, largest: int
-) -> Iterator[Moment]:
+def detect(model, steps: int, every: int, draw: random.Random, largest: int) -> Iterator[Moment]:
     convs = planned_convs(model)
     for step in range(1, steps + 1):
         model.test_step(batch(draw, 1, largest, False))
@@ -166,9 +147,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--largest', type=int, default=160, help='pixels')
     parser.add_argument('--rows', type=int, default=10, help='of each phase')
     parser.add_argument('--budget', type=float, default=30, help='of the plan')
-    parser.add_argument(
-        '--out', metavar='FILE.csv', default=RESULTS / 'soak.csv'
-    )
+    parser.add_argument('--out', metavar='FILE.csv', default=RESULTS / 'soak.csv')
     return parser.parse_args()
 
 

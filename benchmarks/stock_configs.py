@@ -59,9 +59,7 @@ COLUMNS = {
 MOST_ERROR = 1e-3
 
 
-def random_batch(
-    size: tuple[int, int], num_classes: int = 1, images: int = 2
-) -> dict:
+def random_batch(size: tuple[int, int], num_classes: int = 1, images: int = 2) -> dict:
     """Images with two objects each, as a data loader gives them.
 
     Args:
@@ -70,9 +68,7 @@ def random_batch(
         images: two, since batch norm cannot train on one 1 x 1 map.
     """
     shape = (3, *size)
-    pixels = [
-        torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(images)
-    ]
+    pixels = [torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(images)]
     samples = [random_sample(size, num_classes) for _ in range(images)]
     return dict(inputs=pixels, data_samples=samples)
 
@@ -105,9 +101,7 @@ def random_sample(size: tuple[int, int], num_classes: int) -> DetDataSample:
     sample.ignored_instances = InstanceData(
         bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
     )
-    sample.gt_sem_seg = PixelData(
-        sem_seg=torch.zeros(1, height, width, dtype=torch.long)
-    )
+    sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.long))
     return sample
 
 
@@ -232,13 +226,9 @@ def tensors_in(value) -> list[torch.Tensor]:
 
 def relative_error(model: nn.Module, other: nn.Module, batch: dict) -> float:
     """The largest difference of raw outputs, over their largest value."""
-    pairs = zip(
-        raw_outputs(model, batch), raw_outputs(other, batch), strict=True
-    )
+    pairs = zip(raw_outputs(model, batch), raw_outputs(other, batch), strict=True)
     return max(
-        ((a - b).abs().max() / a.abs().max().clamp(min=1e-6)).item()
-        for a, b in pairs
-        if a.numel()
+        ((a - b).abs().max() / a.abs().max().clamp(min=1e-6)).item() for a, b in pairs if a.numel()
     )
 
 
@@ -301,9 +291,7 @@ def check_fusion(het: nn.Module, batch: dict) -> None:
             raise AssertionError(f'fuse_conv_bn changes outputs by {error}')
 
 
-def check(
-    state: dict, used: set[str], switched: dict, batch: dict
-) -> nn.Module:
+def check(state: dict, used: set[str], switched: dict, batch: dict) -> nn.Module:
     """All checks of a switched model config that works dense.
 
     Args:
@@ -429,9 +417,7 @@ def write(results: list[dict]) -> None:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        '--families', nargs='+', help='only these, and write nothing'
-    )
+    parser.add_argument('--families', nargs='+', help='only these, and write nothing')
     parser.add_argument('--size', type=int, nargs=2, default=(320, 320))
     args = parser.parse_args()
     logging.disable(logging.INFO)

@@ -37,9 +37,7 @@ class Step:
         self.model = RawOutputs(detector).to(memory_format=memory_format)
         self.images = images.contiguous(memory_format=memory_format)
         # The weights stay as they are: a rate that changes nothing.
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=1e-12, momentum=0.9
-        )
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-12, momentum=0.9)
 
     def __call__(self) -> None:
         loss = sum(y.float().square().mean() for y in self.model(self.images))
@@ -65,20 +63,16 @@ def measure(path: str, args: argparse.Namespace) -> None:
     for layout in LAYOUTS:
         models = detectors(cfg)
         parameters = {
-            kind: sum(p.numel() for p in model.parameters())
-            for kind, model in models.items()
+            kind: sum(p.numel() for p in model.parameters()) for kind, model in models.items()
         }
         steps = {
-            kind: Step(model.to(args.device), images, layout)
-            for kind, model in models.items()
+            kind: Step(model.to(args.device), images, layout) for kind, model in models.items()
         }
         peaks = {}
         for kind, step in steps.items():
             step()
             peaks[kind] = peak_memory(step, args.device)
-        times = times_in_turns(
-            steps, args.rounds, args.device, time.perf_counter
-        )
+        times = times_in_turns(steps, args.rounds, args.device, time.perf_counter)
         for kind in steps:
             ms = median(times[kind])
             row = dict(
@@ -98,8 +92,7 @@ def measure(path: str, args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('configs', nargs='+')
     add_shape(parser)

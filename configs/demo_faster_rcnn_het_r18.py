@@ -24,18 +24,10 @@ model = dict(
         norm_eval=False,
         init_cfg=None,
     ),
-    neck=dict(
-        in_channels=[32, 64, 128, 256], out_channels=width, conv_cfg=conv_cfg
-    ),
-    rpn_head=dict(
-        in_channels=width,
-        feat_channels=width,
-        anchor_generator=dict(scales=[6]),
-    ),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=width, conv_cfg=conv_cfg),
+    rpn_head=dict(in_channels=width, feat_channels=width, anchor_generator=dict(scales=[6])),
     roi_head=dict(
-        bbox_roi_extractor=dict(
-            roi_layer=dict(sampling_ratio=1), out_channels=width
-        ),
+        bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=width),
         bbox_head=dict(in_channels=width, fc_out_channels=256, num_classes=3),
     ),
     # RoIAlign runs on one thread on the CPU: few proposals, few samples.
@@ -61,13 +53,7 @@ test_pipeline = [
     dict(type='Resize', scale=(160, 128), keep_ratio=True),
     dict(
         type='PackDetInputs',
-        meta_keys=(
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-        ),
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
 train_dataloader = dict(
@@ -103,15 +89,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        begin=0,
-        T_max=12,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
+    dict(type='CosineAnnealingLR', begin=0, T_max=12, by_epoch=True, convert_to_iter_based=True),
 ]
-default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2)
-)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
 randomness = dict(seed=0)

@@ -6,8 +6,6 @@ custom_imports = dict(imports=['mmdet_hetconv'], allow_failed_imports=False)
 # Each depth-wise + point-wise pair is one HetConv, so that no pre-trained
 # MobileNet fits.
 model = dict(
-    backbone=dict(
-        _delete_=True, type='HetMobileNet', conv_cfg=dict(type='HetConv', p=64)
-    ),
+    backbone=dict(_delete_=True, type='HetMobileNet', conv_cfg=dict(type='HetConv', p=64)),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )

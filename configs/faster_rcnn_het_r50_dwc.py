@@ -2,6 +2,4 @@
 _base_ = './faster_rcnn_het_r50_scratch.py'
 
 # No dense weights stand in for these: every layer has to be trained.
-model = dict(
-    backbone=dict(conv_cfg=dict(_delete_=True, type='DepthPointwiseConv'))
-)
+model = dict(backbone=dict(conv_cfg=dict(_delete_=True, type='DepthPointwiseConv')))

@@ -1,8 +1,5 @@
 # Faster R-CNN VGG-16-FPN on COCO; HetConv in the backbone.
-_base_ = [
-    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
-    './_base_/vgg16_fpn.py',
-]
+_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', './_base_/vgg16_fpn.py']
 
 model = dict(
     data_preprocessor={{_base_.vgg16_data_preprocessor}},

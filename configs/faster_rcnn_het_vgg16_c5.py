@@ -12,15 +12,10 @@ model = dict(
         out_indices=(4,),
         with_last_pool=False,
         conv_cfg=dict(type='HetConv', p=4),
-        init_cfg=dict(
-            type='Pretrained', checkpoint='open-mmlab://vgg16_caffe'
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://vgg16_caffe'),
     ),
     rpn_head=dict(
-        type='HetRPNHead',
-        in_channels=512,
-        feat_channels=512,
-        conv_cfg=dict(type='HetConv', p=4),
+        type='HetRPNHead', in_channels=512, feat_channels=512, conv_cfg=dict(type='HetConv', p=4)
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=512),

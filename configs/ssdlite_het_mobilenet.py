@@ -12,13 +12,7 @@ model = dict(
         norm_cfg=dict(type='BN', eps=0.001, momentum=0.03),
         act_cfg=dict(type='ReLU6'),
     ),
-    neck=dict(
-        in_channels=(512, 1024), out_channels=(512, 1024, 512, 256, 256, 128)
-    ),
+    neck=dict(in_channels=(512, 1024), out_channels=(512, 1024, 512, 256, 256, 128)),
     # Dense here; it can predict, mmdet 3.3's SSDHead cannot (#11063).
-    bbox_head=dict(
-        type='HetSSDHead',
-        conv_cfg=None,
-        in_channels=(512, 1024, 512, 256, 256, 128),
-    ),
+    bbox_head=dict(type='HetSSDHead', conv_cfg=None, in_channels=(512, 1024, 512, 256, 256, 128)),
 )

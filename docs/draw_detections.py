@@ -31,11 +31,7 @@ def draw(axes: plt.Axes, detector: HetInferencer, path: str) -> None:
         if score < SCORE:
             continue
         colour = COLOURS[label % len(COLOURS)]
-        axes.add_patch(
-            plt.Rectangle(
-                (x1, y1), x2 - x1, y2 - y1, fill=False, color=colour, lw=1.5
-            )
-        )
+        axes.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour, lw=1.5))
         axes.text(
             x1,
             y1 - 2,

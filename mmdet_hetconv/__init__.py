@@ -9,13 +9,7 @@ from .layers import GroupPointwiseConv2d, HetConv2d
 from .version import __version__
 from .zoo import config_path
 
-__all__ = [
-    'GroupPointwiseConv2d',
-    'HetConv2d',
-    '__version__',
-    'config_path',
-    'convert_model',
-]
+__all__ = ['GroupPointwiseConv2d', 'HetConv2d', '__version__', 'config_path', 'convert_model']
 
 # The layers are of use with torch and mmengine alone.
 if find_spec('mmcv'):

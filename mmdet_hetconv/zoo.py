@@ -32,7 +32,6 @@ def config_path(name: str) -> str:
         names = sorted(file.stem for file in CONFIGS.glob('*.py'))
         close = difflib.get_close_matches(stem, names, n=3)
         raise ValueError(
-            f'no config {name!r} in {CONFIGS}; close to it: '
-            f'{", ".join(close) or "none"}'
+            f'no config {name!r} in {CONFIGS}; close to it: {", ".join(close) or "none"}'
         )
     return str(path.resolve())

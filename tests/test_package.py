@@ -149,9 +149,7 @@ def test_wheel_brings_configs_and_tools_as_copies(site):
     for path in (ROOT / 'tools').glob('*.*'):
         assert (mim / 'tools' / path.name).read_bytes() == path.read_bytes()
     assert not [path for path in mim.rglob('*') if path.is_symlink()]
-    (metafile,) = yaml.safe_load((mim / 'model-index.yml').read_text())[
-        'Import'
-    ]
+    (metafile,) = yaml.safe_load((mim / 'model-index.yml').read_text())['Import']
     for model in yaml.safe_load((mim / metafile).read_text())['Models']:
         assert (mim / model['Config']).is_file()
 
@@ -177,9 +175,7 @@ def test_sdist_is_complete(sdist):
 def test_version_stands_in_one_place(wheel):
     version = runpy.run_path(str(ROOT / 'mmdet_hetconv' / 'version.py'))
     assert wheel.name.split('-')[1] == version['__version__']
-    assert f'\n## {version["__version__"]} ' in (
-        ROOT / 'CHANGELOG.md'
-    ).read_text(encoding='utf-8')
+    assert f'\n## {version["__version__"]} ' in (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
     for name in ('setup.cfg', 'pyproject.toml', 'CITATION.cff', 'Makefile'):
         text = (ROOT / name).read_text(encoding='utf-8')
         assert not re.search(r'^version\s*[:=]\s*\W?\d', text, re.M), name

@@ -30,9 +30,7 @@ def imported(path):
             yield from (f'{module}.{name.name}' for name in node.names)
 
 
-@pytest.mark.parametrize(
-    'path', FILES, ids=lambda p: str(p.relative_to(PACKAGE))
-)
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_one_way(path):
     folder = path.relative_to(PACKAGE).parts[0]
     later = ORDER[ORDER.index(folder) + 1 :]

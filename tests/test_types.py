@@ -12,9 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ('layers', 'convert', 'deploy')
 FILES = sorted(
-    path
-    for folder in FOLDERS
-    for path in (ROOT / 'mmdet_hetconv' / folder).rglob('*.py')
+    path for folder in FOLDERS for path in (ROOT / 'mmdet_hetconv' / folder).rglob('*.py')
 )
 EACH_FILE = pytest.mark.parametrize(
     'path', FILES, ids=lambda path: f'{path.parent.name}/{path.name}'
@@ -37,8 +35,7 @@ def test_every_function_says_its_types(path):
         bare += [
             f'{node.name}({argument.arg})'
             for argument in arguments
-            if argument.annotation is None
-            and argument.arg not in ('self', 'cls')
+            if argument.annotation is None and argument.arg not in ('self', 'cls')
         ]
         if node.returns is None and node.name != '__init__':
             bare.append(f'{node.name}() ->')

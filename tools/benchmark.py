@@ -10,12 +10,7 @@ from pathlib import Path
 import torch
 from mmdet.utils import register_all_modules
 
-from mmdet_hetconv.analysis.latency import (
-    HEAD,
-    benchmark_config,
-    plot,
-    write_csv,
-)
+from mmdet_hetconv.analysis.latency import HEAD, benchmark_config, plot, write_csv
 from mmdet_hetconv.deploy import keep_freed_memory
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
@@ -27,19 +22,14 @@ from mmdet_hetconv.utils.table import format_table
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='benchmark.py', description=__doc__)
     parser.add_argument('configs', nargs='+', help='configs with HetConv')
-    parser.add_argument(
-        '--batch', type=int, nargs='+', default=[1], help='images at once'
-    )
+    parser.add_argument('--batch', type=int, nargs='+', default=[1], help='images at once')
     add_shape(parser)
-    parser.add_argument(
-        '--rounds', type=int, default=15, help='runs of each form, in turns'
-    )
+    parser.add_argument('--rounds', type=int, default=15, help='runs of each form, in turns')
     parser.add_argument('--device', default='cpu', help='cpu or cuda')
     parser.add_argument(
         '--whole',
         action='store_true',
-        help='with decoding, NMS and RoI head; default: backbone, neck and '
-        'dense head',
+        help='with decoding, NMS and RoI head; default: backbone, neck and dense head',
     )
     parser.add_argument(
         '--cpu-time',
@@ -47,10 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='processor time of one thread: for a machine that is not idle',
     )
     parser.add_argument(
-        '--out',
-        metavar='FILE',
-        default='work_dirs/benchmark',
-        help='write FILE.csv and FILE.png',
+        '--out', metavar='FILE', default='work_dirs/benchmark', help='write FILE.csv and FILE.png'
     )
     args = parser.parse_args(argv)
     if args.rounds < 2:

@@ -18,20 +18,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             metavar=('CONFIG', 'CHECKPOINT'),
             help=f'detector {name.upper()}',
         )
+    parser.add_argument('--images', required=True, metavar='DIR', help='folder of images')
     parser.add_argument(
-        '--images', required=True, metavar='DIR', help='folder of images'
-    )
-    parser.add_argument(
-        '--out',
-        required=True,
-        metavar='DIR',
-        help=f'write DIR/{PAGE}, which needs no other file',
+        '--out', required=True, metavar='DIR', help=f'write DIR/{PAGE}, which needs no other file'
     )
     parser.add_argument(
         '--ann-file',
         metavar='FILE',
-        help='COCO annotations of the images: ground truth beside the '
-        'detections, and AP',
+        help='COCO annotations of the images: ground truth beside the detections, and AP',
     )
     parser.add_argument(
         '--score-thr',
@@ -45,20 +39,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         default=100,
         metavar='N',
-        help='show the N images of the largest disagreement; numbers are of '
-        'all',
+        help='show the N images of the largest disagreement; numbers are of all',
     )
     parser.add_argument(
-        '--rounds',
-        type=int,
-        default=20,
-        help='times that each detector is timed, at least 2',
+        '--rounds', type=int, default=20, help='times that each detector is timed, at least 2'
     )
     parser.add_argument(
         '--deploy',
         action='store_true',
-        help='compare the inference forms; the checkpoints may be deployed '
-        'or trained ones',
+        help='compare the inference forms; the checkpoints may be deployed or trained ones',
     )
     args = parser.parse_args(argv)
     if args.rounds < 2:

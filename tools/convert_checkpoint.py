@@ -17,21 +17,15 @@ def count(text: str) -> int:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='convert_checkpoint.py', description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog='convert_checkpoint.py', description=__doc__)
     parser.add_argument('dense_config', help='config of the dense detector')
     parser.add_argument(
         'checkpoint',
         help="the dense detector's checkpoint, or its backbone's alone: a "
         'file, a URL or torchvision://NAME',
     )
-    parser.add_argument(
-        'het_config', help='config of the same detector with HetConv layers'
-    )
-    parser.add_argument(
-        '--out', required=True, metavar='FILE', help='checkpoint to write'
-    )
+    parser.add_argument('het_config', help='config of the same detector with HetConv layers')
+    parser.add_argument('--out', required=True, metavar='FILE', help='checkpoint to write')
     parser.add_argument(
         '--method',
         choices=['lstsq', 'free'],
@@ -55,8 +49,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--permute',
         action='store_true',
-        help='choose which channels share a block, where the order of the '
-        'channels is free (lstsq)',
+        help='choose which channels share a block, where the order of the channels is free (lstsq)',
     )
     parser.add_argument(
         '--no-eval',
@@ -64,9 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_false',
         help='do not evaluate before and after, though there are annotations',
     )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='of the choice of images'
-    )
+    parser.add_argument('--seed', type=int, default=0, help='of the choice of images')
     add_cfg_options(parser, 'overwrite keys of both configs')
     args = parser.parse_args(argv)
     if args.permute and args.method == 'free':

@@ -22,18 +22,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--host',
         default=LOCAL,
-        help='address to listen on; by default only this machine can reach '
-        'the page',
+        help='address to listen on; by default only this machine can reach the page',
     )
+    parser.add_argument('--port', type=int, default=7860, help='0 for any that is free')
     parser.add_argument(
-        '--port', type=int, default=7860, help='0 for any that is free'
-    )
-    parser.add_argument(
-        '--max-mb',
-        type=float,
-        default=10,
-        metavar='MB',
-        help='larger uploads are refused',
+        '--max-mb', type=float, default=10, metavar='MB', help='larger uploads are refused'
     )
     return parser.parse_args(argv)
 

@@ -13,9 +13,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='deploy.py', description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument(
-        '--out', required=True, metavar='FILE', help='checkpoint to write'
-    )
+    parser.add_argument('--out', required=True, metavar='FILE', help='checkpoint to write')
     parser.add_argument(
         '--tune',
         type=int,

@@ -10,14 +10,10 @@ from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='export_onnx.py', description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog='export_onnx.py', description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint, deployed or not')
-    parser.add_argument(
-        '--out', required=True, metavar='FILE.onnx', help='file to write'
-    )
+    parser.add_argument('--out', required=True, metavar='FILE.onnx', help='file to write')
     parser.add_argument(
         '--size',
         type=int,

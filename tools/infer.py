@@ -33,9 +33,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         f'video as NAME.mp4; {OUT_DIR} if there is no --json either',
     )
     parser.add_argument(
-        '--json',
-        metavar='FILE',
-        help='write all detections there, in the results format of COCO',
+        '--json', metavar='FILE', help='write all detections there, in the results format of COCO'
     )
     parser.add_argument(
         '--ann-file',
@@ -51,9 +49,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='SCORE',
         help='the least score that is drawn; --json has all',
     )
-    parser.add_argument(
-        '--batch-size', type=positive, default=1, help='images at once'
-    )
+    parser.add_argument('--batch-size', type=positive, default=1, help='images at once')
     parser.add_argument(
         '--deploy',
         action='store_true',

@@ -14,16 +14,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     add_run(parser, 'evaluate')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions there')
+    parser.add_argument('--show', action='store_true', help='show the detections in a window')
     parser.add_argument(
-        '--out', metavar='FILE.pkl', help='write the predictions there'
-    )
-    parser.add_argument(
-        '--show', action='store_true', help='show the detections in a window'
-    )
-    parser.add_argument(
-        '--show-dir',
-        metavar='DIR',
-        help='draw the detections, into WORK_DIR/TIME/DIR',
+        '--show-dir', metavar='DIR', help='draw the detections, into WORK_DIR/TIME/DIR'
     )
     parser.add_argument(
         '--wait-time',
@@ -32,9 +26,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='SECONDS',
         help='how long --show shows an image',
     )
-    parser.add_argument(
-        '--tta', action='store_true', help='test-time augmentation'
-    )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument(
         '--deploy',
         action='store_true',

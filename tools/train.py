@@ -21,9 +21,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='go on with a training: from CHECKPOINT, or from the newest '
         'complete one in the work dir',
     )
-    parser.add_argument(
-        '--amp', action='store_true', help='mixed precision (GPU only)'
-    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU only)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',

@@ -45,10 +45,7 @@ class Section:
 
 SECTIONS = (
     Section(
-        'CIFAR-10: accuracy against MACs',
-        'cifar10.csv',
-        'benchmarks/cifar10.py',
-        accuracy.section,
+        'CIFAR-10: accuracy against MACs', 'cifar10.csv', 'benchmarks/cifar10.py', accuracy.section
     ),
     Section(
         'CIFAR-10: over-fitting',
@@ -68,18 +65,9 @@ SECTIONS = (
         'benchmarks/conversion_cost.py',
         cost.section,
     ),
-    Section(
-        'Detection',
-        'detection.csv',
-        'benchmarks/detection.py',
-        detection.section,
-    ),
-    Section(
-        'Time of detectors', '*.csv', 'tools/benchmark.py', latency.detectors
-    ),
-    Section(
-        'Time of layers', '*.csv', 'benchmarks/latency.py', latency.layers
-    ),
+    Section('Detection', 'detection.csv', 'benchmarks/detection.py', detection.section),
+    Section('Time of detectors', '*.csv', 'tools/benchmark.py', latency.detectors),
+    Section('Time of layers', '*.csv', 'benchmarks/latency.py', latency.layers),
 )
 
 

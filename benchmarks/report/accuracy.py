@@ -3,12 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmdet_hetconv.utils.table import (
-    markdown_table,
-    read_rows,
-    share_saved,
-    with_unit,
-)
+from mmdet_hetconv.utils.table import markdown_table, read_rows, share_saved, with_unit
 
 from . import plots
 from .rows import (
@@ -39,9 +34,7 @@ def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
     plots.accuracy(groups, published, out / 'accuracy.png')
     yield '![accuracy against MACs](accuracy.png)\n'
     if published:
-        sources = dict.fromkeys(
-            row['source'].rpartition(',')[0] for row in published
-        )
+        sources = dict.fromkeys(row['source'].rpartition(',')[0] for row in published)
         yield (
             f'Hollow: published (`published.csv`: {"; ".join(sources)}), with '
             'the schedule of the paper and the full width.\n'
@@ -102,9 +95,7 @@ def accuracy_tables(found: Sequence[Row]) -> Iterator[str]:
         body = []
         for rival in rivals:
             macs = number(convs[rival][0]['macs'])
-            near = min(
-                hets, key=lambda het: abs(number(convs[het][0]['macs']) - macs)
-            )
+            near = min(hets, key=lambda het: abs(number(convs[het][0]['macs']) - macs))
             body.append(
                 (
                     rival,

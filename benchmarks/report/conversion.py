@@ -18,9 +18,7 @@ Table = dict[tuple[str, ...], str]
 def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
     for values, found in grouped(rows, CONVERSION).items():
         title = setting(CONVERSION, values)
-        table = {
-            tuple(row[key] for key in RESULT): row['accuracy'] for row in found
-        }
+        table = {tuple(row[key] for key in RESULT): row['accuracy'] for row in found}
         dense = table.get(('dense', '1', '0', ''))
         if dense is None:
             raise UserError(
@@ -42,9 +40,7 @@ def commands(found: Sequence[Row]) -> Iterator[str]:
         f'\\\n    --epochs {row["dense_epochs"]} '
         f'--calib {row["calibration_images"]} '
     )
-    converted = [
-        row for row in found if row['way'] not in ('dense', 'scratch')
-    ]
+    converted = [row for row in found if row['way'] not in ('dense', 'scratch')]
     tunings = grouped(converted, ['tuning_lr'])
     with_scratch = None
     if any(row['way'] == 'scratch' for row in found):
@@ -67,16 +63,12 @@ def plain_tables(table: Table) -> Iterator[str]:
     plain = {key for key in table if key[1] != '1' and '=' not in key[1]}
     parts = sorted({p for _, p, *_ in plain}, key=number)
     ways = dict.fromkeys(way for way, *_ in table)
-    trainings = {
-        (way == 'scratch', number(tuned), tuned, lr)
-        for way, _, tuned, lr in plain
-    }
+    trainings = {(way == 'scratch', number(tuned), tuned, lr) for way, _, tuned, lr in plain}
     for scratch, _, tuned, lr in sorted(trainings):
         body = [
             (way, *(table.get((way, p, tuned, lr), '') for p in parts))
             for way in ways
-            if (way == 'scratch') == scratch
-            and any((way, p, tuned, lr) in plain for p in parts)
+            if (way == 'scratch') == scratch and any((way, p, tuned, lr) in plain for p in parts)
         ]
         head = (f'{training(tuned, lr)}, test %', *(f'P={p}' for p in parts))
         yield markdown_table(head, body) + '\n'

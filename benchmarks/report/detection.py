@@ -40,8 +40,7 @@ def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
     for (detector, data), found in pairs.items():
         title = f'{detector} on {data}'
         settings = {
-            setting(SETTING, values): mine
-            for values, mine in grouped(found, SETTING).items()
+            setting(SETTING, values): mine for values, mine in grouped(found, SETTING).items()
         }
         scratch = {
             name: by_macs([row for row in mine if row['start'] == 'scratch'])
@@ -80,9 +79,7 @@ def _from_scratch(convs: Mapping[str, Sequence[Row]]) -> str:
             with_unit(number(rows[0]['parameters'])),
             rows[0]['latency_ms'],
             mean_and_spread(column(rows, 'mAP'), 1),
-            ''
-            if conv == 'dense'
-            else f'{against(rows, convs["dense"], "mAP"):+.1f}',
+            '' if conv == 'dense' else f'{against(rows, convs["dense"], "mAP"):+.1f}',
             mean_and_spread(column(rows, 'mAP_50'), 1),
             seeds_of(rows),
         )

@@ -17,9 +17,7 @@ def detectors(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
     for config in dict.fromkeys(row['config'] for row in rows):
         forms = {row['form'] for row in rows if row['config'] == config}
         if not any(form.startswith('dense') for form in forms):
-            raise UserError(
-                f'{path}: {config} has no row of the dense detector'
-            )
+            raise UserError(f'{path}: {config} has no row of the dense detector')
     head = ('config', 'form', 'image', 'images', 'ms', 'p10', 'p90')
     head += ('G MACs', 'time gain', 'efficiency')
     keys = ('config', 'form', 'image', 'batch', 'ms', 'p10', 'p90', 'gmacs')

@@ -29,10 +29,7 @@ def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
     for index, (values, found) in enumerate(grouped(rows, CLASSIFIER).items()):
         title = setting(CLASSIFIER, values)
         body = []
-        shares = {
-            share: by_macs(part)
-            for (share,), part in grouped(found, ('share',)).items()
-        }
+        shares = {share: by_macs(part) for (share,), part in grouped(found, ('share',)).items()}
         shares = dict(sorted(shares.items(), key=lambda x: -number(x[0])))
         for share, convs in shares.items():
             dense = check_dense(convs, f'{path}, {title}, share {share}')

@@ -45,9 +45,7 @@ def _scatter(
     hollow: bool = False,
 ) -> None:
     """One marker per convolution, with its name; a line joins the HetConv."""
-    line = sorted(
-        at for conv, at in points.items() if marker_of(conv) in ('o', '*')
-    )
+    line = sorted(at for conv, at in points.items() if marker_of(conv) in ('o', '*'))
     if line:
         axes.plot(*zip(*line), '-', color=color, lw=0.8, alpha=0.6)
     for conv, (x, y) in points.items():
@@ -72,17 +70,13 @@ def _scatter(
     axes.plot([], [], markerfacecolor='none' if hollow else color, **style)
 
 
-def accuracy(
-    groups: Mapping[tuple, Sequence[Row]], published: Sequence[Row], path: Path
-) -> None:
+def accuracy(groups: Mapping[tuple, Sequence[Row]], published: Sequence[Row], path: Path) -> None:
     """Accuracy against MACs; published points are hollow.
 
     On the right both as differences from the dense network, by which
     networks and schedules that differ can be compared.
     """
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(12, 5), layout='constrained'
-    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout='constrained')
     sets = []
     for values, rows in groups.items():
         network, width, epochs, *_ = values
@@ -100,10 +94,7 @@ def accuracy(
         points = {c: (macs[c] / 1e6, accuracies[c]) for c in accuracies}
         _scatter(left, points, label, color, hollow)
         points = {
-            conv: (
-                macs[conv] / macs['dense'],
-                accuracies[conv] - accuracies['dense'],
-            )
+            conv: (macs[conv] / macs['dense'], accuracies[conv] - accuracies['dense'])
             for conv in accuracies
         }
         _scatter(right, points, label, color, hollow)
@@ -115,10 +106,7 @@ def accuracy(
         axes.xaxis.set_minor_formatter('')
         axes.margins(0.08, 0.12)
     right.axhline(0, color='grey', lw=0.5)
-    right.set(
-        xlabel='MACs / MACs of dense',
-        ylabel='test accuracy less that of dense, points',
-    )
+    right.set(xlabel='MACs / MACs of dense', ylabel='test accuracy less that of dense, points')
     left.legend(fontsize=8)
     _save(figure, path)
 
@@ -133,9 +121,7 @@ def curves(convs: Mapping[str, Sequence[Row]], title: str, path: Path) -> None:
         title: what all of them have in common.
         path: the picture.
     """
-    figure, panels = plt.subplots(
-        1, 2, figsize=(12, 4.5), sharey=True, layout='constrained'
-    )
+    figure, panels = plt.subplots(1, 2, figsize=(12, 4.5), sharey=True, layout='constrained')
     for index, (conv, rows) in enumerate(convs.items()):
         epochs = list(map(int, rows[0]['curve_epoch'].split()))
         for axes, key in zip(panels, ('curve_test', 'curve_train')):
@@ -166,11 +152,7 @@ def generalisation(
         path: the picture.
     """
     figure, panels = plt.subplots(
-        1,
-        len(shares),
-        figsize=(4.5 * len(shares), 4.5),
-        squeeze=False,
-        layout='constrained',
+        1, len(shares), figsize=(4.5 * len(shares), 4.5), squeeze=False, layout='constrained'
     )
     for axes, (share, convs) in zip(panels[0], shares.items()):
         for index, (conv, rows) in enumerate(convs.items()):
@@ -178,8 +160,7 @@ def generalisation(
             test = _mean_curve(rows, 'curve_test')
             axes.plot(train, test, **_line(conv, index))
         axes.set(
-            xlabel='training accuracy, %',
-            title=f'{100 * float(share):g} % of the training set',
+            xlabel='training accuracy, %', title=f'{100 * float(share):g} % of the training set'
         )
         axes.axline((50, 50), slope=1, color='grey', lw=0.5)
         axes.grid(alpha=0.3)
@@ -205,9 +186,7 @@ def _line(conv: str, index: int) -> dict:
     )
 
 
-def detection(
-    settings: Mapping[str, Mapping[str, Sequence[Row]]], title: str, path: Path
-) -> None:
+def detection(settings: Mapping[str, Mapping[str, Sequence[Row]]], title: str, path: Path) -> None:
     """mAP against MACs and against latency, where that is measured.
 
     A vertical line goes from the worst to the best seed.
@@ -217,21 +196,14 @@ def detection(
         title: what all of them have in common.
         path: the picture.
     """
-    figure, panels = plt.subplots(
-        1, 2, figsize=(12, 5.5), sharey=True, layout='constrained'
-    )
+    figure, panels = plt.subplots(1, 2, figsize=(12, 5.5), sharey=True, layout='constrained')
     palette = plt.colormaps['tab10' if len(settings) <= 10 else 'tab20']
     colors = cycle(palette.colors)
     for color, (label, convs) in zip(colors, settings.items()):
-        maps = {
-            conv: [float(row['mAP']) for row in rows]
-            for conv, rows in convs.items()
-        }
+        maps = {conv: [float(row['mAP']) for row in rows] for conv, rows in convs.items()}
         for axes, key, unit in zip(panels, ('macs', 'latency_ms'), (1e9, 1)):
             cost = {
-                conv: float(rows[0][key]) / unit
-                for conv, rows in convs.items()
-                if rows[0][key]
+                conv: float(rows[0][key]) / unit for conv, rows in convs.items() if rows[0][key]
             }
             points = {conv: (cost[conv], mean(maps[conv])) for conv in cost}
             _scatter(axes, points, label, color)
@@ -242,10 +214,6 @@ def detection(
         axes.margins(0.08, 0.2)  # room for the labels
     panels[0].set(xlabel='MACs, G', ylabel='mAP, %')
     panels[1].set(xlabel='latency, ms')
-    figure.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc='outside lower center',
-        fontsize=8,
-    )
+    figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', fontsize=8)
     figure.suptitle(title, fontsize=10)
     _save(figure, path)

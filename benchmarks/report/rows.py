@@ -27,9 +27,7 @@ def column(rows: Sequence[Row], key: str) -> list[float]:
     return [number(row[key]) for row in rows]
 
 
-def grouped(
-    rows: Sequence[Row], keys: Sequence[str]
-) -> dict[tuple[str, ...], list[Row]]:
+def grouped(rows: Sequence[Row], keys: Sequence[str]) -> dict[tuple[str, ...], list[Row]]:
     """Rows by their values of some columns, in the order they appear."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
@@ -41,10 +39,7 @@ def grouped(
 def by_macs(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows of each convolution, dense first, then the most MACs first."""
     convs = {key: found for (key,), found in grouped(rows, ['conv']).items()}
-    order = sorted(
-        convs,
-        key=lambda conv: (conv != 'dense', -number(convs[conv][0]['macs'])),
-    )
+    order = sorted(convs, key=lambda conv: (conv != 'dense', -number(convs[conv][0]['macs'])))
     return {conv: convs[conv] for conv in order}
 
 
@@ -81,11 +76,7 @@ def setting(keys: Sequence[str], values: Sequence[str]) -> str:
 def origin(path: Path, rows: Sequence[Row], command: str) -> str:
     """What made a table: the file, the machine and the command."""
     machines = ', '.join(
-        dict.fromkeys(
-            f'{row["machine"]}, torch {row["torch"]}'
-            for row in rows
-            if 'machine' in row
-        )
+        dict.fromkeys(f'{row["machine"]}, torch {row["torch"]}' for row in rows if 'machine' in row)
     )
     dates = sorted({row['date'] for row in rows if 'date' in row})
     text = f'From `{path.name}`'
@@ -113,8 +104,7 @@ def options(**values: Sequence[str]) -> str:
         return (number(word) if re.fullmatch(r'[\d.]+', word) else 0.0, word)
 
     return ' '.join(
-        f'--{name.replace("_", "-")} '
-        + ' '.join(sorted(set(words), key=order))
+        f'--{name.replace("_", "-")} ' + ' '.join(sorted(set(words), key=order))
         for name, words in values.items()
         if words
     )

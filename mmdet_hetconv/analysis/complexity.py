@@ -16,11 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mmdet_hetconv.layers.cost import (
-    CONVOLUTIONS,
-    dense_macs_per_pixel,
-    macs_per_pixel,
-)
+from mmdet_hetconv.layers.cost import CONVOLUTIONS, dense_macs_per_pixel, macs_per_pixel
 from mmdet_hetconv.layers.hetconv import HetConv2d
 from mmdet_hetconv.layers.switch import count_parameters, find_convs
 from mmdet_hetconv.utils.image_channels import image_channels
@@ -116,9 +112,7 @@ class Complexity:
 
     def parts(self) -> list[str]:
         """Parts that the detector has, in the order of the data."""
-        there = {layer.part for layer in self.layers} | set(
-            self.other_parameters
-        )
+        there = {layer.part for layer in self.layers} | set(self.other_parameters)
         order = [*dict.fromkeys(PARTS.values()), 'other']
         return [part for part in order if part in there]
 
@@ -131,22 +125,15 @@ class Complexity:
             parts (Iterable[str], optional): of :meth:`parts`.
         """
         parts = set(self.parts() if parts is None else parts)
-        total = sum(
-            getattr(layer, what)
-            for layer in self.layers
-            if layer.part in parts
-        )
+        total = sum(getattr(layer, what) for layer in self.layers if layer.part in parts)
         if what.endswith('parameters'):
-            total += sum(
-                n for p, n in self.other_parameters.items() if p in parts
-            )
+            total += sum(n for p, n in self.other_parameters.items() if p in parts)
         return total
 
     def heterogeneous(self, part: str) -> int:
         """Number of HetConv layers in a part."""
         return sum(
-            isinstance(layer.layer, HetConv2d) and layer.part == part
-            for layer in self.layers
+            isinstance(layer.layer, HetConv2d) and layer.part == part for layer in self.layers
         )
 
 
@@ -181,10 +168,7 @@ def _as_list(module: nn.Module) -> list[nn.Module]:
 
 def _region_heads(roi_head: nn.Module, test_cfg: dict) -> Iterator[tuple]:
     """(name, head, extractor of its regions, number of regions)."""
-    numbers = dict(
-        bbox=test_cfg['rpn']['max_per_img'],
-        mask=test_cfg['rcnn']['max_per_img'],
-    )
+    numbers = dict(bbox=test_cfg['rpn']['max_per_img'], mask=test_cfg['rcnn']['max_per_img'])
     for kind, number in numbers.items():
         if getattr(roi_head, f'with_{kind}', False):
             heads = _as_list(getattr(roi_head, f'{kind}_head'))
@@ -204,9 +188,7 @@ def _forward(model: nn.Module, image: Tensor) -> dict[str, int]:
         model.bbox_head(feats)
     regions = {}
     if getattr(model, 'with_roi_head', False):
-        for kind, head, extractor, number in _region_heads(
-            model.roi_head, model.test_cfg
-        ):
+        for kind, head, extractor, number in _region_heads(model.roi_head, model.test_cfg):
             size = extractor.roi_layers[0].output_size
             roi = image.new_zeros(number, extractor.out_channels, *size)
             if getattr(model.roi_head, 'with_shared_head', False):
@@ -217,9 +199,7 @@ def _forward(model: nn.Module, image: Tensor) -> dict[str, int]:
 
 
 @torch.no_grad()
-def count_complexity(
-    model: nn.Module, shape: tuple[int, int], device: str = 'meta'
-) -> Complexity:
+def count_complexity(model: nn.Module, shape: tuple[int, int], device: str = 'meta') -> Complexity:
     """Count the MACs and parameters of a detector, or of a backbone.
 
     The model is left on `device` and in eval mode: its weights are lost on

@@ -136,10 +136,7 @@ def benchmark_config(
     dense = make_dense(het)
     costs = count_complexity(build_detector(cfg.model), shape)
     parts = [part for part in costs.parts() if part != 'RoI head']
-    gmacs = dict(
-        dense=costs.total('dense_macs', parts) / 1e9,
-        het=costs.total('macs', parts) / 1e9,
-    )
+    gmacs = dict(dense=costs.total('dense_macs', parts) / 1e9, het=costs.total('macs', parts) / 1e9)
     models = {'dense': dense, 'het': het}
     for kind in ('dense', 'het'):
         models[f'{kind} deployed'] = switch_to_deploy(
@@ -194,9 +191,7 @@ def _choices(model: nn.Module) -> list[str]:
     return [f'{name} for {n} kinds of layers' for name, n in count.items()]
 
 
-def _runner(
-    model: nn.Module, images: Tensor, whole: bool
-) -> Callable[[], object]:
+def _runner(model: nn.Module, images: Tensor, whole: bool) -> Callable[[], object]:
     if not whole:
         raw = RawOutputs(model)
         return lambda: raw(images)
@@ -205,10 +200,7 @@ def _runner(
 
 @torch.no_grad()
 def _measure(
-    runs: dict[str, Callable],
-    rounds: int,
-    device: str,
-    clock: Callable[[], float],
+    runs: dict[str, Callable], rounds: int, device: str, clock: Callable[[], float]
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Milliseconds and peak memory of every run, in turns."""
     peaks = {}

@@ -9,22 +9,11 @@ from torch import nn
 from mmdet_hetconv.layers.group_pointwise import GroupPointwiseConv2d
 from mmdet_hetconv.layers.hetconv import HetConv2d
 from mmdet_hetconv.layers.shape import why_not_heterogeneous
-from mmdet_hetconv.utils.table import (
-    format_table,
-    share_saved,
-    with_unit,
-    write_rows,
-)
+from mmdet_hetconv.utils.table import format_table, share_saved, with_unit, write_rows
 
 from .complexity import Complexity
 
-COSTS = (
-    'dense_macs',
-    'macs',
-    'executed_macs',
-    'dense_parameters',
-    'parameters',
-)
+COSTS = ('dense_macs', 'macs', 'executed_macs', 'dense_parameters', 'parameters')
 
 
 def rows(results: Mapping[str, Complexity]) -> Iterator[dict]:
@@ -76,14 +65,11 @@ def complexity_table(results: Mapping[str, Complexity]) -> str:
     )
     if result.regions:
         regions = ', '.join(f'{n} {k}' for k, n in result.regions.items())
-        lines.append(
-            f'RoI head: for {regions} regions, as its test_cfg has it.'
-        )
+        lines.append(f'RoI head: for {regions} regions, as its test_cfg has it.')
     for name, result in results.items():
         if result.uncounted:
             lines.append(
-                f'{name}: MACs not counted in '
-                + ', '.join(dict.fromkeys(result.uncounted))
+                f'{name}: MACs not counted in ' + ', '.join(dict.fromkeys(result.uncounted))
             )
     return '\n'.join(lines)
 
@@ -105,8 +91,7 @@ def why_dense(layer: nn.Module, p: int) -> str:
     if type(layer) is not nn.Conv2d:
         return f'built as {type(layer).__name__}'
     return (
-        why_not_heterogeneous(layer, p)
-        or 'its component was given no HetConv, or builds it plain'
+        why_not_heterogeneous(layer, p) or 'its component was given no HetConv, or builds it plain'
     )
 
 

@@ -11,15 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from ..datasets.metrics import number_boxes
 
 # Names of COCOeval.stats, those shown.
-_STATS = {
-    'AP': 0,
-    'AP50': 1,
-    'AP75': 2,
-    'AP small': 3,
-    'AP medium': 4,
-    'AP large': 5,
-    'AR100': 8,
-}
+_STATS = {'AP': 0, 'AP50': 1, 'AP75': 2, 'AP small': 3, 'AP medium': 4, 'AP large': 5, 'AR100': 8}
 
 
 def coco_metrics(

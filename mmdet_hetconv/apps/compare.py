@@ -35,10 +35,7 @@ def compare(args: argparse.Namespace) -> None:
     truth = GroundTruth(args.ann_file) if args.ann_file else None
     if truth and not any(truth.image_id(n) is not None for n in source.names):
         raise UserError(f'{truth.path} names no image in {args.images}')
-    sides = [
-        load_side(name, *pair, args.deploy)
-        for name, pair in (('A', args.a), ('B', args.b))
-    ]
+    sides = [load_side(name, *pair, args.deploy) for name, pair in (('A', args.a), ('B', args.b))]
     classes = _all_classes(sides)
     images = _detect(sides, source, classes, truth)
     if not images:
@@ -48,9 +45,7 @@ def compare(args: argparse.Namespace) -> None:
     out = Path(args.out) / PAGE
     page = render_page(args, sides, classes, images)
     write_whole(out, page.encode())
-    announce(
-        f'{out} written: {len(images)} images, {len(page) / 2**20:.1f} MiB'
-    )
+    announce(f'{out} written: {len(images)} images, {len(page) / 2**20:.1f} MiB')
     if source.faults:
         raise UserError('; '.join(source.faults))
 
@@ -78,23 +73,16 @@ def _reading(sides: Sequence[Side]) -> Reading:
 
 
 def _detect(
-    sides: Sequence[Side],
-    source: ImageFiles,
-    classes: tuple[str, ...],
-    truth: GroundTruth | None,
+    sides: Sequence[Side], source: ImageFiles, classes: tuple[str, ...], truth: GroundTruth | None
 ) -> list[Compared]:
     """Both detectors on every image; their metrics are set."""
-    relabel = [
-        torch.tensor([classes.index(c) for c in side.inferencer.classes])
-        for side in sides
-    ]
+    relabel = [torch.tensor([classes.index(c) for c in side.inferencer.classes]) for side in sides]
     ids = truth.category_ids(classes) if truth else []
     images: list[Compared] = []
     annotated: list[int] = []
     results: tuple[list, list] = ([], [])
     for picture in source.pictures(
-        lambda names: track(names, 'Detecting', total=len(source)),
-        _reading(sides),
+        lambda names: track(names, 'Detecting', total=len(source)), _reading(sides)
     ):
         image_id = truth.image_id(picture.name) if truth else None
         if image_id is not None:

@@ -15,9 +15,7 @@ from torch import Tensor
 MIN_IOU = 0.5
 
 
-def disagreement(
-    a: dict[str, Tensor], b: dict[str, Tensor], score_thr: float
-) -> float:
+def disagreement(a: dict[str, Tensor], b: dict[str, Tensor], score_thr: float) -> float:
     """Between the detections of two detectors on one image.
 
     Args:
@@ -53,8 +51,4 @@ def disagreement(
 def as_boxes(sample) -> dict[str, Tensor]:
     """What :func:`disagreement` needs of a DetDataSample."""
     found = sample.pred_instances
-    return dict(
-        boxes=torch.as_tensor(found.bboxes),
-        scores=found.scores,
-        labels=found.labels,
-    )
+    return dict(boxes=torch.as_tensor(found.bboxes), scores=found.scores, labels=found.labels)

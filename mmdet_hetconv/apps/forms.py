@@ -48,9 +48,7 @@ class Forms:
         UserError: a mistake in one of the files.
     """
 
-    def __init__(
-        self, config: str, weights: str, dense: tuple[str, str] | None = None
-    ):
+    def __init__(self, config: str, weights: str, dense: tuple[str, str] | None = None):
         if dense:
             name, plain = 'dense', HetInferencer(*dense)
         else:
@@ -95,17 +93,12 @@ class Forms:
         drawn = inferencer.draw(found.image, found.sample, score_thr)
         return drawn[..., ::-1]
 
-    def counts(
-        self, found: Detection, name: str, score_thr: float
-    ) -> dict[str, int]:
+    def counts(self, found: Detection, name: str, score_thr: float) -> dict[str, int]:
         """How many objects of each class have more than a score."""
         classes = self._inferencers[name].classes
         instances = found.sample.pred_instances
         labels = instances.labels[instances.scores > score_thr].tolist()
-        return {
-            classes[label]: labels.count(label)
-            for label in sorted(set(labels))
-        }
+        return {classes[label]: labels.count(label) for label in sorted(set(labels))}
 
 
 def read_upload(path: Path, reading: Reading = IN_COLOUR) -> np.ndarray:
@@ -119,14 +112,10 @@ def read_upload(path: Path, reading: Reading = IN_COLOUR) -> np.ndarray:
             width, height = image.size
     except (Image.DecompressionBombError, OSError, ValueError) as error:
         if not isinstance(error, Image.DecompressionBombError):
-            raise UserError(
-                f'{path.name} is not an image that can be read'
-            ) from error
+            raise UserError(f'{path.name} is not an image that can be read') from error
         width = height = MAX_PIXELS
     if width * height > MAX_PIXELS:
-        raise UserError(
-            f'{path.name} has more than {MAX_PIXELS / 1e6:.0f} million pixels'
-        )
+        raise UserError(f'{path.name} has more than {MAX_PIXELS / 1e6:.0f} million pixels')
     try:
         return reading.file(path)
     except UserError as error:

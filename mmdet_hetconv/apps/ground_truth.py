@@ -31,8 +31,7 @@ class GroundTruth:
         read_coco(self.path, labelled)
         self.content = json.loads(self.path.read_bytes())
         self._categories = {
-            category['name']: category['id']
-            for category in self.content['categories']
+            category['name']: category['id'] for category in self.content['categories']
         }
         self._names = {value: key for key, value in self._categories.items()}
         self._by_name: dict[str, int] = {}
@@ -43,8 +42,7 @@ class GroundTruth:
             last = PurePosixPath(name).name
             self._by_last.setdefault(last, []).append(image['id'])
         self._sizes = {
-            image['id']: (image['width'], image['height'])
-            for image in self.content['images']
+            image['id']: (image['width'], image['height']) for image in self.content['images']
         }
         self._boxes: dict[int, list[dict]] = {}
         for box in self.content.get('annotations') or ():
@@ -79,8 +77,7 @@ class GroundTruth:
         for name in classes:
             if name not in self._categories:
                 raise UserError(
-                    f'the class {name!r} of the checkpoint is no category of '
-                    f'{self.path}'
+                    f'the class {name!r} of the checkpoint is no category of {self.path}'
                 )
         return [self._categories[name] for name in classes]
 

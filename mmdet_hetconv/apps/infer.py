@@ -40,17 +40,10 @@ def infer(args: argparse.Namespace) -> None:
     if args.ann_file:  # for the ids alone
         truth = GroundTruth(args.ann_file, labelled=False)
     image_id = _image_ids(source, truth)
-    inferencer = HetInferencer(
-        args.config, args.checkpoint, args.deploy, args.cfg_options
-    )
-    ids = (
-        truth.category_ids(inferencer.classes)
-        if truth
-        else range(1, len(inferencer.classes) + 1)
-    )
+    inferencer = HetInferencer(args.config, args.checkpoint, args.deploy, args.cfg_options)
+    ids = truth.category_ids(inferencer.classes) if truth else range(1, len(inferencer.classes) + 1)
     pictures = source.pictures(
-        lambda items: track(items, 'Inference', total=len(source) or None),
-        inferencer.reading,
+        lambda items: track(items, 'Inference', total=len(source) or None), inferencer.reading
     )
     results: list[dict] = []
     count = 0
@@ -59,20 +52,14 @@ def infer(args: argparse.Namespace) -> None:
         try:
             for batch in _batches(pictures, args.batch_size):
                 for picture in batch if truth else ():
-                    truth.check_size(
-                        image_id(picture.name), picture.name, picture.pixels
-                    )
+                    truth.check_size(image_id(picture.name), picture.name, picture.pixels)
                 samples = inferencer.detect([p.pixels for p in batch])
                 for picture, sample in zip(batch, samples):
                     count += 1
                     if args.json:
-                        results += coco_results(
-                            sample, image_id(picture.name), ids
-                        )
+                        results += coco_results(sample, image_id(picture.name), ids)
                     if args.out_dir:
-                        drawn = inferencer.draw(
-                            picture.pixels, sample, args.score_thr
-                        )
+                        drawn = inferencer.draw(picture.pixels, sample, args.score_thr)
                         write(picture, drawn)
         except KeyboardInterrupt:
             if not source.live:
@@ -92,8 +79,7 @@ def _check_outputs(source: ImageFiles | Video, args) -> None:
         check_writable(args.out_dir, '--out-dir')
         if source.root and Path(args.out_dir).samefile(source.root):
             raise UserError(
-                f'--out-dir {args.out_dir} is the folder of the input, which '
-                'would be overwritten'
+                f'--out-dir {args.out_dir} is the folder of the input, which would be overwritten'
             )
     if args.json:
         out = Path(args.json)
@@ -102,9 +88,7 @@ def _check_outputs(source: ImageFiles | Video, args) -> None:
         check_writable(out.parent, '--json')
 
 
-def _image_ids(
-    source: ImageFiles | Video, truth: GroundTruth | None
-) -> Callable[[str], int | str]:
+def _image_ids(source: ImageFiles | Video, truth: GroundTruth | None) -> Callable[[str], int | str]:
     """From a picture's name to its id; images without one are left out.
 
     Raises:
@@ -118,10 +102,7 @@ def _image_ids(
     if not names:
         raise UserError(f'{truth.path} names no image in {source.root}')
     if len(names) < len(source):
-        announce(
-            f'{len(source) - len(names)} images that {truth.path} does not '
-            'name are left out'
-        )
+        announce(f'{len(source) - len(names)} images that {truth.path} does not name are left out')
     source.names = names
     return truth.image_id
 
@@ -140,9 +121,7 @@ def _own_ids(source: ImageFiles | Video) -> Callable[[str], int | str]:
     return default_image_id
 
 
-def _batches(
-    pictures: Iterable[Picture], size: int
-) -> Iterator[list[Picture]]:
+def _batches(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
     pictures = iter(pictures)
     while batch := list(islice(pictures, size)):
         yield batch

@@ -11,12 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from torch import nn
 
-from ..datasets.config_parts import (
-    class_counts,
-    class_names,
-    leaf_datasets,
-    type_name,
-)
+from ..datasets.config_parts import class_counts, class_names, leaf_datasets, type_name
 from ..datasets.own_data import palette
 from ..engine import checkpoint, configs, deploying, preflight
 from ..utils.announce import announce
@@ -46,11 +41,7 @@ class HetInferencer(DetInferencer):
     """
 
     def __init__(
-        self,
-        config: str,
-        weights: str,
-        deploy: bool = False,
-        options: dict | None = None,
+        self, config: str, weights: str, deploy: bool = False, options: dict | None = None
     ):
         register_all_modules(init_default_scope=True)
         cfg = configs.read_config(config)
@@ -85,9 +76,7 @@ class HetInferencer(DetInferencer):
         ((_, batch),) = self.preprocess(images, batch_size=len(images))
         return batch
 
-    def draw(
-        self, image: np.ndarray, sample: DetDataSample, score_thr: float
-    ) -> np.ndarray:
+    def draw(self, image: np.ndarray, sample: DetDataSample, score_thr: float) -> np.ndarray:
         """The image with boxes, and masks, above a score.
 
         Args:
@@ -95,11 +84,7 @@ class HetInferencer(DetInferencer):
                 without a fourth channel.
         """
         self.visualizer.add_datasample(
-            'detections',
-            as_bgr(image)[..., ::-1],
-            sample,
-            draw_gt=False,
-            pred_score_thr=score_thr,
+            'detections', as_bgr(image)[..., ::-1], sample, draw_gt=False, pred_score_thr=score_thr
         )
         return self.visualizer.get_image()[..., ::-1]
 
@@ -117,12 +102,7 @@ class HetInferencer(DetInferencer):
             checkpoint.load_weights(model, content, weights)
         model.cfg = cfg
         self._load_weights_to_model(
-            model,
-            dict(
-                state_dict=model.state_dict(),
-                meta=dict(dataset_meta=dataset_meta),
-            ),
-            cfg,
+            model, dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dataset_meta)), cfg
         )
         return model
 
@@ -146,9 +126,7 @@ def _set_classes(cfg: Config, content: dict, weights: str) -> dict:
         UserError: neither names classes; the config's are not as many as its
             model has.
     """
-    key, leaf = next(
-        leaf_datasets(cfg.test_dataloader.dataset, 'test_dataloader.dataset')
-    )
+    key, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
     trained = (content.get('meta') or {}).get('dataset_meta') or {}
     trained = {name.lower(): value for name, value in trained.items()}
     classes = trained.get('classes') or class_names(leaf, key)
@@ -163,17 +141,14 @@ def _set_classes(cfg: Config, content: dict, weights: str) -> dict:
             continue
         if 'classes' not in trained:
             raise UserError(
-                f'{path}.num_classes={part["num_classes"]}, but {key} has '
-                f'{len(classes)} classes'
+                f'{path}.num_classes={part["num_classes"]}, but {key} has {len(classes)} classes'
             )
         announce(
             f'{path}.num_classes={len(classes)}, not {part["num_classes"]}: '
             f'checkpoint {weights} was trained on so many classes'
         )
         part['num_classes'] = len(classes)
-    metainfo = dict(
-        classes=classes, palette=_palette(trained, leaf, len(classes))
-    )
+    metainfo = dict(classes=classes, palette=_palette(trained, leaf, len(classes)))
     cfg.test_dataloader.dataset = ConfigDict({**leaf, 'metainfo': metainfo})
     return metainfo
 

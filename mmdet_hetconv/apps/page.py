@@ -67,10 +67,7 @@ def render_page(
         images: all; of these ``args.max_images`` are shown, those of the
             largest disagreement.
     """
-    start = min(
-        range(len(THRESHOLDS)),
-        key=lambda i: abs(THRESHOLDS[i] - args.score_thr),
-    )
+    start = min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - args.score_thr))
     shown = sorted(images, key=lambda image: -image.disagreement[start])
     shown = shown[: args.max_images]
     # Annotations may have classes that no detector knows.
@@ -86,8 +83,7 @@ def render_page(
     )
     folder = files(__package__) / 'compare_page'
     style, script, page = (
-        (folder / name).read_text()
-        for name in ('page.css', 'page.js', 'page.html')
+        (folder / name).read_text() for name in ('page.css', 'page.js', 'page.html')
     )
     policy = (
         "default-src 'none'",
@@ -95,9 +91,7 @@ def render_page(
         f"style-src '{_digest(style)}'",
         f"script-src '{_digest(script)}'",
     )
-    environment = Environment(
-        autoescape=True, trim_blocks=True, undefined=StrictUndefined
-    )
+    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
     return environment.from_string(page).render(
         args=args,
         title=' against '.join(side.title for side in sides),
@@ -111,9 +105,7 @@ def render_page(
         images=images,
         shown=len(shown),
         known=sum(image.truth is not None for image in images),
-        shapes=' and '.join(
-            dict.fromkeys('{} × {}'.format(*side.shape) for side in sides)
-        ),
+        shapes=' and '.join(dict.fromkeys('{} × {}'.format(*side.shape) for side in sides)),
         machine=_machine(),
     )
 
@@ -128,10 +120,7 @@ def _image(image: Compared, classes: list[str], folder: Path) -> dict:
     numbers = {name: number for number, name in enumerate(classes)}
     truth = None
     if image.truth is not None:
-        truth = [
-            [numbers[name], *(round(value, 1) for value in box)]
-            for name, box in image.truth
-        ]
+        truth = [[numbers[name], *(round(value, 1) for value in box)] for name, box in image.truth]
     pixels = IN_COLOUR.file(folder.expanduser() / image.name)
     scale = min(1, _LONGEST / max(image.size))
     if scale < 1:
@@ -152,9 +141,7 @@ def _boxes(found: dict[str, Tensor]) -> list[list[float]]:
     """Label, x, y, width, height, score; of those that can be shown."""
     entries = []
     for label, (x1, y1, x2, y2), score in zip(
-        found['labels'].tolist(),
-        found['boxes'].tolist(),
-        found['scores'].tolist(),
+        found['labels'].tolist(), found['boxes'].tolist(), found['scores'].tolist()
     ):
         if score >= THRESHOLDS[0]:
             box = (round(value, 1) for value in (x1, y1, x2 - x1, y2 - y1))
@@ -192,6 +179,5 @@ def _ratio(values: Sequence[float]) -> str:
 def _machine() -> str:
     where = machine()
     return (
-        f'{where["machine"]}, torch {where["torch"]}, '
-        f'mmdet_hetconv {__version__}, {where["date"]}'
+        f'{where["machine"]}, torch {where["torch"]}, mmdet_hetconv {__version__}, {where["date"]}'
     )

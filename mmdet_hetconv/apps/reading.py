@@ -37,9 +37,7 @@ class Reading:
         try:
             pixels = mmcv.imfrombytes(path.read_bytes(), self.color_type)
         except (cv2.error, OSError) as error:  # more pixels than OpenCV allows
-            raise UserError(
-                f'image {path} cannot be decoded: {error}'
-            ) from error
+            raise UserError(f'image {path} cannot be decoded: {error}') from error
         if pixels is None:
             raise UserError(f'image {path} is damaged, it cannot be decoded')
         self._check(pixels, f'image {path}')

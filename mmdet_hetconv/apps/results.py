@@ -35,9 +35,7 @@ def coco_results(
             )
         )
     if 'masks' in found:
-        for entry, mask in zip(
-            entries, encode_mask_results(found.masks.numpy())
-        ):
+        for entry, mask in zip(entries, encode_mask_results(found.masks.numpy())):
             mask['counts'] = mask['counts'].decode()
             entry['segmentation'] = mask
     return entries

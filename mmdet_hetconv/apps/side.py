@@ -103,9 +103,7 @@ def _run(inferencer: HetInferencer, batch: dict):
     return lambda: inferencer.forward(batch)
 
 
-def _count_macs(
-    inferencer: HetInferencer, shape: tuple[int, int]
-) -> int | None:
+def _count_macs(inferencer: HetInferencer, shape: tuple[int, int]) -> int | None:
     """None for a detector that is not made of the parts that are known."""
     try:
         return count_config(inferencer.cfg.model, shape).total('macs')

@@ -53,9 +53,7 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.names)
 
-    def pictures(
-        self, progress: Progress, reading: Reading
-    ) -> Iterator[Picture]:
+    def pictures(self, progress: Progress, reading: Reading) -> Iterator[Picture]:
         """Those that can be read; progress goes over all."""
         self.faults = []
         for name in progress(self.names):
@@ -87,19 +85,14 @@ class Video:
             if isinstance(target, int)
             else f'{"stream" if self.live else "video"} {target}'
         )
-        self.name = (
-            f'camera_{target}'
-            if isinstance(target, int)
-            else Path(target).stem or 'stream'
-        )
+        self.name = f'camera_{target}' if isinstance(target, int) else Path(target).stem or 'stream'
         with _quiet():
             self._capture = cv2.VideoCapture(target)
         if not self._capture.isOpened():
             raise UserError(
                 f'{self._what} cannot be opened'
                 if self.live
-                else f'{target} is neither an image nor a video that OpenCV '
-                'can read'
+                else f'{target} is neither an image nor a video that OpenCV can read'
             )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else _FRAMES_PER_S
@@ -109,9 +102,7 @@ class Video:
         """As the file says; 0 if it does not."""
         return 0 if self.live else max(0, self._count)
 
-    def pictures(
-        self, progress: Progress, reading: Reading
-    ) -> Iterator[Picture]:
+    def pictures(self, progress: Progress, reading: Reading) -> Iterator[Picture]:
         """The frames, once.
 
         Raises:
@@ -135,9 +126,7 @@ class Video:
         if not number:
             self.faults.append(f'{self._what} has no frame that can be read')
         elif number < len(self):
-            self.faults.append(
-                f'{self._what} ended after {number} of {len(self)} frames'
-            )
+            self.faults.append(f'{self._what} ended after {number} of {len(self)} frames')
 
 
 @contextmanager
@@ -167,9 +156,7 @@ def open_source(name: str) -> ImageFiles | Video:
     if path.is_dir():
         return image_folder(path)
     if path.is_file():
-        if path.suffix.lower() in IMAGE_ENDINGS or cv2.haveImageReader(
-            str(path)
-        ):
+        if path.suffix.lower() in IMAGE_ENDINGS or cv2.haveImageReader(str(path)):
             return ImageFiles(path.parent, [path.name])
         return Video(str(path))
     if name.isdecimal():
@@ -193,7 +180,5 @@ def image_folder(root: Path) -> ImageFiles:
         if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
     )
     if not names:
-        raise UserError(
-            f'folder {root} has no image (that is {", ".join(IMAGE_ENDINGS)})'
-        )
+        raise UserError(f'folder {root} has no image (that is {", ".join(IMAGE_ENDINGS)})')
     return ImageFiles(root, names)

@@ -50,8 +50,7 @@ def check_gradio() -> None:
     """Raise UserError if gradio is not installed."""
     if find_spec('gradio') is None:
         raise UserError(
-            'the web demo needs gradio, which is not installed: pip install '
-            'gradio (version 6)'
+            'the web demo needs gradio, which is not installed: pip install gradio (version 6)'
         )
 
 
@@ -70,33 +69,22 @@ def build_page(forms: Forms, max_mb: float):
                 _check_size(Path(path), max_mb)
                 last = path, name, forms.detect(path, name)
             except UserError as error:
-                raise gradio.Error(
-                    str(error), duration=None, print_exception=False
-                ) from error
+                raise gradio.Error(str(error), duration=None, print_exception=False) from error
         found = last[2]
         counts = forms.counts(found, name, score)
         objects = ', '.join(f'{n} × {kind}' for kind, n in counts.items())
         text = f'{name}: {found.ms:.1f} ms; {objects or "nothing found"}'
         return forms.draw(found, name, score), text, last
 
-    with gradio.Blocks(
-        title='HetConv', analytics_enabled=False, delete_cache=_KEPT
-    ) as page:
+    with gradio.Blocks(title='HetConv', analytics_enabled=False, delete_cache=_KEPT) as page:
         gradio.Markdown('# HetConv: dense, heterogeneous, deployed')
         last = gradio.State(None)
         with gradio.Row():
             with gradio.Column(scale=1):
-                upload = gradio.File(
-                    label=f'Image (up to {max_mb:g} MB)', elem_id='upload'
-                )
-                form = gradio.Radio(
-                    forms.names, value=HET, label='Form', elem_id='form'
-                )
+                upload = gradio.File(label=f'Image (up to {max_mb:g} MB)', elem_id='upload')
+                form = gradio.Radio(forms.names, value=HET, label='Form', elem_id='form')
                 score = gradio.Slider(
-                    *(0.05, 0.95, 0.3),
-                    step=0.05,
-                    label='Confidence at least',
-                    elem_id='score',
+                    *(0.05, 0.95, 0.3), step=0.05, label='Confidence at least', elem_id='score'
                 )
             with gradio.Column(scale=2):
                 text = gradio.Textbox(
@@ -151,9 +139,7 @@ def launch(page, host: str, port: int, max_mb: float) -> str:
             footer_links=[],
             css=_STYLE,
             # Gradio's own themes load their letters from Google.
-            theme=gradio.themes.Base(
-                font=['system-ui', 'sans-serif'], font_mono=['monospace']
-            ),
+            theme=gradio.themes.Base(font=['system-ui', 'sans-serif'], font_mono=['monospace']),
         )
     except OSError as error:
         # Gradio's advice, which follows, is to call something else.
@@ -165,6 +151,4 @@ def launch(page, host: str, port: int, max_mb: float) -> str:
 def _check_size(path: Path, max_mb: float) -> None:
     size = path.stat().st_size / 2**20
     if size > max_mb:
-        raise UserError(
-            f'{path.name} has {size:.1f} MB, more than {max_mb:g} MB'
-        )
+        raise UserError(f'{path.name} has {size:.1f} MB, more than {max_mb:g} MB')

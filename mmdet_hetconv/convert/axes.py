@@ -97,9 +97,7 @@ class _AxisFinder:
             if axis is not None:
                 axis.open = True
 
-    def follow(
-        self, name: str, module: nn.Module, args: tuple[Any, ...], y: object
-    ) -> None:
+    def follow(self, name: str, module: nn.Module, args: tuple[Any, ...], y: object) -> None:
         """Take note of one call of a module without children."""
         axes = [self._axis_of(x) for x in args if isinstance(x, Tensor)]
         axis = axes[0] if len(axes) == 1 else None

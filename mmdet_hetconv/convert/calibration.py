@@ -57,12 +57,7 @@ class _LayerFit:
     """One layer's equations while its inputs come in."""
 
     def __init__(
-        self,
-        name: str,
-        conv: nn.Conv2d,
-        layer: HetConv2d,
-        trace: ConvTrace,
-        batches: int,
+        self, name: str, conv: nn.Conv2d, layer: HetConv2d, trace: ConvTrace, batches: int
     ):
         self.name = name
         self.conv = conv
@@ -89,10 +84,7 @@ class _LayerFit:
         patches = take_patches(self.layer, x, positions)
         if target is None:
             target = self._answer(patches)
-        if not (
-            torch.isfinite(patches.centre).all()
-            and torch.isfinite(target).all()
-        ):
+        if not (torch.isfinite(patches.centre).all() and torch.isfinite(target).all()):
             raise ValueError(
                 f'{self.name}: its inputs or the dense outputs on the '
                 'calibration images are not finite'
@@ -147,9 +139,7 @@ class _Calibration:
     def stops(self) -> list[str]:
         """What gets new values, in order; norms before all layers do not."""
         names = [
-            name
-            for name, calls in self.trace.calls.items()
-            if name in self.pairs or calls == 1
+            name for name, calls in self.trace.calls.items() if name in self.pairs or calls == 1
         ]
         first = next((i for i, n in enumerate(names) if n in self.pairs), 0)
         return names[first:]
@@ -157,17 +147,9 @@ class _Calibration:
     def start(self, name: str) -> _LayerFit | NormFit:
         if name in self.pairs:
             return _LayerFit(
-                name,
-                self.dense_convs[name],
-                self.pairs[name],
-                self.trace.convs[name],
-                self.batches,
+                name, self.dense_convs[name], self.pairs[name], self.trace.convs[name], self.batches
             )
-        return NormFit(
-            self.het_norms[name],
-            self.dense_norms[name],
-            self.trace.norms[name],
-        )
+        return NormFit(self.het_norms[name], self.dense_norms[name], self.trace.norms[name])
 
     def finish(self, name: str, running: _LayerFit | NormFit) -> None:
         if isinstance(running, NormFit):
@@ -299,9 +281,7 @@ def _run(
     works = [partial(run, number) for number in range(len(batches))]
     # Where the passes wait for each other, a module that is called several
     # times is seen by its first call only.
-    groups = groupby(
-        state.stops(), lambda n: held <= memory and trace.calls[n] == 1
-    )
+    groups = groupby(state.stops(), lambda n: held <= memory and trace.calls[n] == 1)
     stops = dict(het.named_modules())
     with torch.no_grad():
         for together, names in groups:

@@ -38,10 +38,7 @@ class ConversionReport:
             alike.setdefault(fate, []).append(record.name)
         for record in self.left:
             alike.setdefault(('left', str(record.reason)), []).append(record.name)
-        body = [
-            (fate, len(names), _shortened(names), why)
-            for (fate, why), names in alike.items()
-        ]
+        body = [(fate, len(names), _shortened(names), why) for (fate, why), names in alike.items()]
         head = ('', 'number', 'convolutions', 'as, or because')
         return f'{format_table(head, body)}\n\n{self._total()}'
 

@@ -17,9 +17,7 @@ TOLERANCE = 1e-4
 REGION_TOLERANCE = 0.05
 
 
-def find_tensors(
-    value: object, seen: set[int] | None = None
-) -> Iterator[Tensor]:
+def find_tensors(value: object, seen: set[int] | None = None) -> Iterator[Tensor]:
     """All tensors in tuples, lists, mappings and attributes of objects."""
     seen = set() if seen is None else seen
     if id(value) in seen or isinstance(value, nn.Module | type):
@@ -38,10 +36,7 @@ def find_tensors(
 
 
 def run_watched(
-    model: nn.Module,
-    batch: object,
-    forward: Forward,
-    hook: Callable[[str], ForwardHook],
+    model: nn.Module, batch: object, forward: Forward, hook: Callable[[str], ForwardHook]
 ) -> list[Tensor]:
     """Run a network with a hook on all modules without children.
 
@@ -60,9 +55,7 @@ def run_watched(
         for name, module in model.named_modules()
         if not any(module.children())
     ]
-    handles.append(
-        model.register_forward_hook(lambda module, args, y: returned.append(y))
-    )
+    handles.append(model.register_forward_hook(lambda module, args, y: returned.append(y)))
     try:
         with torch.no_grad():
             returned.append(forward(model, batch))
@@ -107,10 +100,7 @@ class Fingerprint:
                 abs(a - b) <= TOLERANCE * max(abs(a), abs(b), 1e-12)
                 for a, b in zip(self.norms, other.norms)
             )
-            and all(
-                self._same(a, b, sizes)
-                for a, b in zip(self.outputs, other.outputs)
-            )
+            and all(self._same(a, b, sizes) for a, b in zip(self.outputs, other.outputs))
         )
 
     def _same(self, one: Tensor, other: Tensor, sizes: set[int]) -> bool:
@@ -136,9 +126,7 @@ def _near(one: Tensor, other: Tensor, tolerance: float) -> bool:
     return (one - other).norm().item() <= tolerance * most
 
 
-def take_fingerprint(
-    model: nn.Module, batch: object, forward: Forward
-) -> Fingerprint:
+def take_fingerprint(model: nn.Module, batch: object, forward: Forward) -> Fingerprint:
     """Run a network in eval mode once."""
     norms: list[float] = []
     images = 0

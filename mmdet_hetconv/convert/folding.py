@@ -29,10 +29,7 @@ POSITIONS = 10_000
 
 
 def _tap_covariances(
-    dense: nn.Module,
-    pairs: dict[str, HetConv2d],
-    batches: Sequence[Any],
-    forward: Forward,
+    dense: nn.Module, pairs: dict[str, HetConv2d], batches: Sequence[Any], forward: Forward
 ) -> dict[str, Tensor]:
     """Covariance of every input channel's values at the taps, by layer.
 
@@ -64,8 +61,7 @@ def _tap_covariances(
 
     modules = dict(dense.named_modules())
     handles = [
-        modules[name].register_forward_hook(watch(name, layer))
-        for name, layer in pairs.items()
+        modules[name].register_forward_hook(watch(name, layer)) for name, layer in pairs.items()
     ]
     try:
         with torch.no_grad():
@@ -115,11 +111,7 @@ def rearrange(
     for i, axis in enumerate(axes):
         for name in (axis.writers | axis.readers) & covariances.keys():
             parts[i].add(pairs[name].p)
-    free = {
-        i: axis.size
-        for i, axis in enumerate(axes)
-        if not axis.open and len(parts[i]) == 1
-    }
+    free = {i: axis.size for i, axis in enumerate(axes) if not axis.open and len(parts[i]) == 1}
     writes = {name: i for i in free for name in axes[i].writers}
     reads = {name: i for i in free for name in axes[i].readers}
     numbers = itertools.count(len(axes))  # for axes of one layer alone
@@ -135,12 +127,7 @@ def rearrange(
             stored[name] = channels, filters
             free.setdefault(channels, layer.in_channels)
             free.setdefault(filters, layer.out_channels)
-        losses[name] = Loss(
-            lost_energy(convs[name].weight, covariance),
-            channels,
-            filters,
-            layer.p,
-        )
+        losses[name] = Loss(lost_energy(convs[name].weight, covariance), channels, filters, layer.p)
     blocks = choose_blocks(list(losses.values()), free)
     orders = {i: blocks[i].argsort(stable=True) for i in free}
     folded = {i: order for i, order in orders.items() if i < len(axes)}
@@ -153,8 +140,7 @@ def rearrange(
             for i, order in folded.items():
                 axes[i].permute(modules, order.argsort())
             raise RuntimeError(
-                'the permuted network computes another function; convert '
-                'it without a permutation'
+                'the permuted network computes another function; convert it without a permutation'
             )
         for name, (channels, filters) in stored.items():
             layer = pairs[name]
@@ -171,8 +157,5 @@ def _shares(loss: Loss, blocks: dict[int, Tensor]) -> tuple[float, float]:
     """The share of the energy that stays as it was, and with new blocks."""
     filters, channels = loss.energy.shape
     total = max(loss.energy.sum().item(), 1e-30)
-    plain = {
-        loss.filters: in_order(filters, loss.p),
-        loss.channels: in_order(channels, loss.p),
-    }
+    plain = {loss.filters: in_order(filters, loss.p), loss.channels: in_order(channels, loss.p)}
     return loss.kept(plain) / total, loss.kept(blocks) / total

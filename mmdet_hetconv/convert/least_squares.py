@@ -15,13 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..layers import (
-    HetConv2d,
-    expand_foreign,
-    take_foreign,
-    take_own,
-    taps_per_filter,
-)
+from ..layers import HetConv2d, expand_foreign, take_foreign, take_own, taps_per_filter
 from .patches import Patches, split_taps
 
 # Ridge candidates, relative to the mean of the Gram matrix's diagonal. The
@@ -45,9 +39,7 @@ class NormalEquations:
         around = self.count_unknowns(layer) - channels
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(
-                shape, dtype=torch.double, device=layer.grouped.weight.device
-            )
+            return torch.zeros(shape, dtype=torch.double, device=layer.grouped.weight.device)
 
         self.count = 0
         self.unknowns = channels + around
@@ -191,9 +183,7 @@ def read_weights(layer: HetConv2d) -> Tensor:
         centre = expand_foreign(foreign, p).flatten(1)
     for b, rows in enumerate(centre.view(p, filters // p, p, -1)):
         rows[:, b] = own.view(p, filters // p, -1)[b]
-    weights = torch.cat(
-        [centre.view(p, filters // p, -1), around.view(p, filters // p, -1)], 2
-    )
+    weights = torch.cat([centre.view(p, filters // p, -1), around.view(p, filters // p, -1)], 2)
     return weights.transpose(1, 2)
 
 
@@ -222,10 +212,7 @@ def _relative(error: float, energy: float) -> float:
 
 @torch.no_grad()
 def fit_layer(
-    layer: HetConv2d,
-    fitted: NormalEquations,
-    held_out: NormalEquations,
-    shifts: bool,
+    layer: HetConv2d, fitted: NormalEquations, held_out: NormalEquations, shifts: bool
 ) -> Fit:
     """Give a layer the least-squares weights (and bias), in place.
 

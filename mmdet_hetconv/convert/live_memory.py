@@ -24,8 +24,7 @@ class LiveMemory:
 
     def __enter__(self) -> 'LiveMemory':
         self._handles = [
-            module.register_forward_hook(self._note)
-            for module in self.model.modules()
+            module.register_forward_hook(self._note) for module in self.model.modules()
         ]
         return self
 
@@ -33,9 +32,7 @@ class LiveMemory:
         for handle in self._handles:
             handle.remove()
 
-    def _note(
-        self, module: nn.Module, args: tuple[Any, ...], y: object
-    ) -> None:
+    def _note(self, module: nn.Module, args: tuple[Any, ...], y: object) -> None:
         for value in y if isinstance(y, tuple | list) else (y,):
             if isinstance(value, Tensor):
                 self._outputs.append(weakref.ref(value))

@@ -28,9 +28,7 @@ class Moments:
         total = self.count + count
         step = mean - self.mean
         self.mean = self.mean + step * (count / total)
-        self.squares = (
-            self.squares + squares + step**2 * (self.count * count / total)
-        )
+        self.squares = self.squares + squares + step**2 * (self.count * count / total)
         self.count = total
 
     @property

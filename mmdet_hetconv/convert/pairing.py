@@ -22,11 +22,7 @@ Kind = TypeVar('Kind', bound=nn.Module)
 
 def find_modules(model: nn.Module, kind: type[Kind]) -> dict[str, Kind]:
     """The model's modules of a kind, by their first names."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, kind)
-    }
+    return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
 
 
 def find_pairs(dense: nn.Module, het: nn.Module) -> dict[str, HetConv2d]:
@@ -52,8 +48,7 @@ def find_pairs(dense: nn.Module, het: nn.Module) -> dict[str, HetConv2d]:
             mine, theirs = getattr(layer, key), getattr(conv, key)
             if mine != theirs:
                 raise ValueError(
-                    f'{name}: {key} is {mine} in the target model and '
-                    f'{theirs} in the dense one'
+                    f'{name}: {key} is {mine} in the target model and {theirs} in the dense one'
                 )
     return pairs
 
@@ -72,6 +67,4 @@ def load_projected(dense: nn.Module, het: nn.Module) -> None:
     try:
         het.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(
-            f'the dense weights do not fit the target model: {error}'
-        ) from error
+        raise ValueError(f'the dense weights do not fit the target model: {error}') from error

@@ -45,9 +45,7 @@ def split_taps(weight: Tensor) -> tuple[Tensor, Tensor]:
     return weight[..., middle], around
 
 
-def sample_positions(
-    total: int, wanted: int, generator: torch.Generator
-) -> Tensor:
+def sample_positions(total: int, wanted: int, generator: torch.Generator) -> Tensor:
     """At most `wanted` different numbers below `total`, in rising order."""
     chosen = torch.randperm(total, generator=generator)[:wanted]
     return chosen.sort().values
@@ -72,11 +70,7 @@ def take_patches(layer: HetConv2d, x: Tensor, positions: Tensor) -> Patches:
         x: (B, M, H, W); positions: (S,).
     """
     height, width = output_size(
-        x.shape[-2:],
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
+        x.shape[-2:], layer.kernel_size, layer.stride, layer.padding, layer.dilation
     )
     positions = positions.to(x.device)
     image = positions // (height * width)
@@ -87,12 +81,7 @@ def take_patches(layer: HetConv2d, x: Tensor, positions: Tensor) -> Patches:
     x = F.pad(x, (left, left, top, top), mode=mode)
     kh, kw = layer.kernel_size
     taps = [
-        x[
-            image,
-            :,
-            row + i * layer.dilation[0],
-            column + j * layer.dilation[1],
-        ]
+        x[image, :, row + i * layer.dilation[0], column + j * layer.dilation[1]]
         for i in range(kh)
         for j in range(kw)
     ]

@@ -73,23 +73,15 @@ def _assign(gain: Tensor) -> Tensor:
     rows, places = linear_sum_assignment(
         gain.repeat_interleave(size // p, dim=1).numpy(), maximize=True
     )
-    return torch.from_numpy(places)[torch.from_numpy(rows).argsort()] // (
-        size // p
-    )
+    return torch.from_numpy(places)[torch.from_numpy(rows).argsort()] // (size // p)
 
 
-def _climb(
-    losses: Sequence[Loss], blocks: dict[int, Tensor], free: dict[int, int]
-) -> float:
+def _climb(losses: Sequence[Loss], blocks: dict[int, Tensor], free: dict[int, int]) -> float:
     """Improve the free axes by turns, in place; returns what is kept."""
     kept = sum(loss.kept(blocks) for loss in losses)
     for _ in range(MOST_ROUNDS):
         for axis in free:
-            gains = [
-                gain
-                for loss in losses
-                if (gain := loss.gain(axis, blocks)) is not None
-            ]
+            gains = [gain for loss in losses if (gain := loss.gain(axis, blocks)) is not None]
             blocks[axis] = _assign(torch.stack(gains).sum(0))
         now = sum(loss.kept(blocks) for loss in losses)
         if now <= kept * (1 + 1e-9):
@@ -98,9 +90,7 @@ def _climb(
     return sum(loss.kept(blocks) for loss in losses)
 
 
-def choose_blocks(
-    losses: Sequence[Loss], free: dict[int, int]
-) -> dict[int, Tensor]:
+def choose_blocks(losses: Sequence[Loss], free: dict[int, int]) -> dict[int, Tensor]:
     """Blocks of all axes that keep much of the energy.
 
     The search climbs from the present blocks and from random ones, and the

@@ -21,9 +21,7 @@ LEAST_VARIANCE = 100
 
 
 @torch.no_grad()
-def rescale(
-    conv: nn.Conv2d, layer: HetConv2d, norms: Sequence[_BatchNorm]
-) -> None:
+def rescale(conv: nn.Conv2d, layer: HetConv2d, norms: Sequence[_BatchNorm]) -> None:
     """Scale a layer's weights to the length of the dense ones, in place.
 
     The norms' statistics follow, so in eval mode they put out what they did.

@@ -86,9 +86,7 @@ class _Pass(threading.Thread):
             self.join()
 
 
-def run_side_by_side(
-    works: Sequence[Work], modules: dict[str, nn.Module], visit: Visit
-) -> None:
+def run_side_by_side(works: Sequence[Work], modules: dict[str, nn.Module], visit: Visit) -> None:
     """Run `works` and call `visit` in front of each module, in order.
 
     A pass that does not come by a module is not waited for. After the last
@@ -109,27 +107,15 @@ def run_side_by_side(
 
         return hook
 
-    handles = [
-        module.register_forward_pre_hook(stop_at(name))
-        for name, module in modules.items()
-    ]
+    handles = [module.register_forward_pre_hook(stop_at(name)) for name, module in modules.items()]
     try:
         for work in works:
             passes.append(_Pass(work))
             passes[-1].resume()
         last = next(reversed(modules), None)
         for name in modules:
-            waiting = {
-                i: one for i, one in enumerate(passes) if one.place == name
-            }
-            visit(
-                name,
-                {
-                    i: one.value
-                    for i, one in waiting.items()
-                    if one.value is not None
-                },
-            )
+            waiting = {i: one for i, one in enumerate(passes) if one.place == name}
+            visit(name, {i: one.value for i, one in waiting.items() if one.value is not None})
             done.add(name)
             if name == last:
                 break
@@ -143,10 +129,7 @@ def run_side_by_side(
 
 
 def run_one_by_one(
-    works: Sequence[Work],
-    module: nn.Module,
-    calls: int,
-    visit: Callable[[int, int, Tensor], None],
+    works: Sequence[Work], module: nn.Module, calls: int, visit: Callable[[int, int, Tensor], None]
 ) -> None:
     """Run each of `works` until it has called `module` `calls` times.
 
@@ -158,9 +141,7 @@ def run_one_by_one(
     for number, work in enumerate(works):
         seen = 0
 
-        def hook(
-            module: nn.Module, args: tuple[Any, ...], number: int = number
-        ) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], number: int = number) -> None:
             nonlocal seen
             visit(number, seen, args[0])
             seen += 1

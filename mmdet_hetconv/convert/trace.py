@@ -32,9 +32,7 @@ class ConvTrace:
     """
 
     norms: set[str | None] = field(default_factory=set)
-    targets: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = field(
-        default_factory=dict
-    )
+    targets: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = field(default_factory=dict)
 
 
 @dataclass

@@ -53,9 +53,7 @@ def check_evaluator(
 
 def only_writes(evaluator: dict | Sequence[dict] | None) -> bool:
     """Whether an evaluator counts nothing, as for images not annotated."""
-    return all(
-        metric.get('format_only') for _, metric in _metrics(evaluator, '')
-    )
+    return all(metric.get('format_only') for _, metric in _metrics(evaluator, ''))
 
 
 def _metrics(evaluator, path: str) -> Iterator[tuple[str, dict]]:
@@ -66,9 +64,7 @@ def _metrics(evaluator, path: str) -> Iterator[tuple[str, dict]]:
             yield f'{path}[{number}]', metric
 
 
-def _check_images(
-    counted: Annotations, key: str, shown: Sequence[Annotations]
-) -> None:
+def _check_images(counted: Annotations, key: str, shown: Sequence[Annotations]) -> None:
     theirs = dict(zip(counted.ids, counted.images))
     files = ', '.join(str(annotations.path) for annotations in shown)
     ours = {
@@ -98,9 +94,7 @@ def _check_images(
 
 def _same_file(one: str, other: str) -> bool:
     """Whether one name is the other, or that in a folder."""
-    short, long = sorted(
-        (PurePosixPath(one), PurePosixPath(other)), key=_depth
-    )
+    short, long = sorted((PurePosixPath(one), PurePosixPath(other)), key=_depth)
     return long.parts[-_depth(short) :] == short.parts
 
 

@@ -69,13 +69,9 @@ def read_file(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise UserError(f'annotation file {path} does not exist') from error
     except OSError as error:
-        raise UserError(
-            f'annotation file {path} cannot be read: {error.strerror}'
-        ) from error
+        raise UserError(f'annotation file {path} cannot be read: {error.strerror}') from error
     except ValueError as error:  # of a name with a zero byte
-        raise UserError(
-            f'annotation file {str(path)!r} cannot be read: {error}'
-        ) from error
+        raise UserError(f'annotation file {str(path)!r} cannot be read: {error}') from error
     if not text.strip():
         raise UserError(f'annotation file {path} is empty')
     return text

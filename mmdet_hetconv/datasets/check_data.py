@@ -12,14 +12,7 @@ from .agreement import check_evaluator, only_writes
 from .annotations import Annotations
 from .classes import check_coco_classes, check_voc_classes
 from .coco import read_coco
-from .config_parts import (
-    class_counts,
-    class_names,
-    join_root,
-    leaf_datasets,
-    loaders,
-    type_name,
-)
+from .config_parts import class_counts, class_names, join_root, leaf_datasets, loaders, type_name
 from .image_sizes import check_sizes, turns_images
 from .images import check_images
 from .left_out import check_anything_to_learn, tell_left_out
@@ -52,22 +45,15 @@ def check_data(cfg: Config, roles: tuple[str, ...]) -> None:
     for loader in loaders(cfg, roles):
         leaves = dict(leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'))
         evaluator = loader.replace('dataloader', 'evaluator')
-        labelled = loader == 'train_dataloader' or not only_writes(
-            cfg.get(evaluator)
-        )
-        shown = {
-            path: _check_dataset(leaf, path, cfg, labelled)
-            for path, leaf in leaves.items()
-        }
+        labelled = loader == 'train_dataloader' or not only_writes(cfg.get(evaluator))
+        shown = {path: _check_dataset(leaf, path, cfg, labelled) for path, leaf in leaves.items()}
         known = {path: found for path, found in shown.items() if found}
         for path, found in known.items():
             for image, content in zip(found.images, found.contents):
                 images.setdefault(
                     _image_path(leaves[path], image),
                     _Shown(
-                        found.path,
-                        content.size,
-                        turns_images(leaves[path].get('pipeline') or ()),
+                        found.path, content.size, turns_images(leaves[path].get('pipeline') or ())
                     ),
                 )
         path, first = next(iter(leaves.items()))
@@ -89,9 +75,7 @@ def check_data(cfg: Config, roles: tuple[str, ...]) -> None:
 
 def _check_named(images: dict[str, _Shown], named_by: Path) -> None:
     """Check the images that one annotation file names, by path."""
-    remembered = Remembered(
-        named_by, {i: (s.size, s.turned) for i, s in images.items()}
-    )
+    remembered = Remembered(named_by, {i: (s.size, s.turned) for i, s in images.items()})
     check_images(remembered.new, named_by)
     for turned in (True, False):
         sizes = [
@@ -103,14 +87,10 @@ def _check_named(images: dict[str, _Shown], named_by: Path) -> None:
     remembered.keep()
 
 
-def _tell_not_learnt(
-    leaves: dict[str, dict], known: dict[str, Annotations]
-) -> None:
+def _tell_not_learnt(leaves: dict[str, dict], known: dict[str, Annotations]) -> None:
     """Tell which images and boxes of a training set are not learnt from."""
     for path, found in known.items():
-        left_out = tell_left_out(
-            leaves[path], path, found, class_names(leaves[path], path)
-        )
+        left_out = tell_left_out(leaves[path], path, found, class_names(leaves[path], path))
         if left_out:
             announce(left_out, logging.WARNING)
         if found.unusable:
@@ -128,9 +108,7 @@ def _image_path(dataset: dict, image: str) -> str:
     return str(Path(join_root(dataset, folder)) / image)
 
 
-def _check_dataset(
-    dataset: dict, path: str, cfg: Config, labelled: bool
-) -> Annotations | None:
+def _check_dataset(dataset: dict, path: str, cfg: Config, labelled: bool) -> Annotations | None:
     """Check one data set; None for one of a type or place not known here.
 
     ``labelled`` is whether a COCO file needs annotations.
@@ -166,7 +144,6 @@ def _check_dataset(
     for key, part in class_counts(cfg.model):
         if part['num_classes'] != len(classes):
             raise UserError(
-                f'{key}.num_classes={part["num_classes"]}, but {path} has '
-                f'{len(classes)} classes'
+                f'{key}.num_classes={part["num_classes"]}, but {path} has {len(classes)} classes'
             )
     return found

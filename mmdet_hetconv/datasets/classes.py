@@ -8,9 +8,7 @@ from ..utils.errors import UserError
 from .annotations import Annotations
 
 
-def check_coco_classes(
-    classes: tuple[str, ...], found: Annotations, path: str
-) -> None:
+def check_coco_classes(classes: tuple[str, ...], found: Annotations, path: str) -> None:
     """Refuse classes that a COCO file lacks, or has in another order.
 
     CocoDataset and CocoMetric number classes by the file, not by the list
@@ -35,9 +33,7 @@ def check_coco_classes(
     )
 
 
-def check_voc_classes(
-    classes: tuple[str, ...], found: Annotations, path: str
-) -> None:
+def check_voc_classes(classes: tuple[str, ...], found: Annotations, path: str) -> None:
     """Refuse a VOC data set without an object of the config's classes."""
     unknown = [name for name in found.classes if name not in classes]
     if len(unknown) == len(found.classes):
@@ -48,10 +44,7 @@ def check_voc_classes(
             'from the annotations)'
         )
     if unknown:
-        announce(
-            f'{path}: objects of the classes {some(unknown)} are not used',
-            logging.WARNING,
-        )
+        announce(f'{path}: objects of the classes {some(unknown)} are not used', logging.WARNING)
 
 
 def some(names: Sequence[str]) -> str:

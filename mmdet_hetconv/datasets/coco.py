@@ -4,13 +4,7 @@ import json
 from pathlib import Path
 
 from ..utils.errors import UserError
-from .annotations import (
-    MOST_PIXELS,
-    Annotations,
-    Content,
-    is_number,
-    read_file,
-)
+from .annotations import MOST_PIXELS, Annotations, Content, is_number, read_file
 
 
 def read_coco(path: str | Path, labelled: bool = True) -> Annotations:
@@ -30,9 +24,7 @@ def read_coco(path: str | Path, labelled: bool = True) -> Annotations:
     """
     path = Path(path)
     content = _load_json(path)
-    images, categories = (
-        _entries(path, content, key) for key in ('images', 'categories')
-    )
+    images, categories = (_entries(path, content, key) for key in ('images', 'categories'))
     boxes = []
     if labelled or content.get('annotations'):
         boxes = _entries(path, content, 'annotations')
@@ -51,8 +43,7 @@ def read_coco(path: str | Path, labelled: bool = True) -> Annotations:
             raise UserError(f'{path}: two categories have the name {name!r}')
     names = {category['id']: category['name'] for category in categories}
     contents = {
-        number: Content((image['width'], image['height']))
-        for number, image in by_id.items()
+        number: Content((image['width'], image['height'])) for number, image in by_id.items()
     }
     unusable = 0
     for box in boxes:
@@ -81,9 +72,7 @@ def _load_json(path: Path) -> dict:
         # As it is opened by pycocotools: UTF-8, without a byte-order mark.
         content = json.loads(text.decode())
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f'annotation file {path} is not valid JSON: {error}'
-        ) from error
+        raise UserError(f'annotation file {path} is not valid JSON: {error}') from error
     if not isinstance(content, dict):
         raise UserError(
             f'annotation file {path} holds a {type(content).__name__}, '
@@ -125,9 +114,7 @@ def _check_image(path: Path, image: dict) -> None:
         )
     for key in ('width', 'height'):
         if not is_number(image.get(key)) or image[key] < 1:
-            raise UserError(
-                f'{path}: {number} has {key}={image.get(key)!r:.80}'
-            )
+            raise UserError(f'{path}: {number} has {key}={image.get(key)!r:.80}')
     if image['width'] * image['height'] > MOST_PIXELS:
         raise UserError(
             f'{path}: {number} has {image["width"]} x {image["height"]} '
@@ -142,31 +129,17 @@ def _check_box(path: Path, box: dict, images: dict, categories: set) -> None:
         value = box.get(key)
         if not isinstance(value, int | str) or value not in known:
             raise UserError(
-                f'{path}: {number} has {key}={value!r:.80}, '
-                'which the file does not know'
+                f'{path}: {number} has {key}={value!r:.80}, which the file does not know'
             )
     bbox = box.get('bbox')
-    if (
-        not isinstance(bbox, list)
-        or len(bbox) != 4
-        or not all(is_number(value) for value in bbox)
-    ):
-        raise UserError(
-            f'{path}: {number} has bbox={bbox!r:.80}, '
-            'four finite numbers are needed'
-        )
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
+        raise UserError(f'{path}: {number} has bbox={bbox!r:.80}, four finite numbers are needed')
     if bbox[2] < 0 or bbox[3] < 0:
-        raise UserError(
-            f'{path}: {number} has bbox={bbox!r:.80}, of negative width or '
-            'height'
-        )
+        raise UserError(f'{path}: {number} has bbox={bbox!r:.80}, of negative width or height')
     # mmdet and pycocotools read both of every annotation.
     for key in ('area', 'iscrowd'):
         if not is_number(box.get(key)):
-            raise UserError(
-                f'{path}: {number} has '
-                f'{key}={box.get(key)!r:.80}, a number is needed'
-            )
+            raise UserError(f'{path}: {number} has {key}={box.get(key)!r:.80}, a number is needed')
     if not _is_mask(box.get('segmentation') or []):
         raise UserError(
             f'{path}: {number} has segmentation={box["segmentation"]!r:.80}, '
@@ -184,17 +157,16 @@ def _is_mask(value) -> bool:
             and all(is_number(number) for number in value['size'])
         )
     return isinstance(value, list) and all(
-        isinstance(polygon, list) and all(map(is_number, polygon))
-        for polygon in value
+        isinstance(polygon, list) and all(map(is_number, polygon)) for polygon in value
     )
 
 
 def _is_usable(box: dict, image: dict) -> bool:
     """Whether CocoDataset keeps a box."""
     x, y, width, height = box['bbox']
-    inside = min(x + width, image['width']) > max(x, 0) and min(
-        y + height, image['height']
-    ) > max(y, 0)
+    inside = min(x + width, image['width']) > max(x, 0) and min(y + height, image['height']) > max(
+        y, 0
+    )
     return inside and width >= 1 and height >= 1 and box['area'] > 0
 
 

@@ -18,9 +18,7 @@ def type_name(cfg: dict) -> str:
     return getattr(kind, '__name__', kind).rpartition('.')[-1]
 
 
-def leaf_datasets(
-    dataset: ConfigDict, path: str
-) -> Iterator[tuple[str, ConfigDict]]:
+def leaf_datasets(dataset: ConfigDict, path: str) -> Iterator[tuple[str, ConfigDict]]:
     """The data sets inside RepeatDataset, ConcatDataset and the like.
 
     Yields:
@@ -70,8 +68,7 @@ def class_names(dataset: dict, path: str) -> tuple[str, ...] | None:
         # mmengine takes a string for a file with one class per line.
         if not Path(names).is_file():
             raise UserError(
-                f'{path}.metainfo.classes={names!r} is neither a list of '
-                'names nor a file'
+                f'{path}.metainfo.classes={names!r} is neither a list of names nor a file'
             )
         names = Path(names).read_text().splitlines()
     return None if names is None else tuple(names)

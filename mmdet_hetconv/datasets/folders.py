@@ -117,8 +117,7 @@ def _in_any_case(patterns: Iterable[str]) -> list[str]:
     """Patterns for Path.glob(): as they are, then in any letter case."""
     patterns = list(patterns)
     return patterns + [
-        re.sub('[A-Za-z]', lambda x: f'[{x[0].lower()}{x[0].upper()}]', name)
-        for name in patterns
+        re.sub('[A-Za-z]', lambda x: f'[{x[0].lower()}{x[0].upper()}]', name) for name in patterns
     ]
 
 
@@ -140,10 +139,7 @@ def _find_coco(root: Path) -> DataFolder | None:
             files[name] = path
     if not files:
         return None
-    train, val = (
-        _coco_split(root, name, files[name])
-        for name in _choose_splits(root, files)
-    )
+    train, val = (_coco_split(root, name, files[name]) for name in _choose_splits(root, files))
     if train.annotations.classes != val.annotations.classes:
         raise UserError(
             f'{val.annotations.path} and {train.annotations.path} do not '
@@ -176,15 +172,10 @@ def _coco_split(root: Path, name: str, path: Path) -> Split:
         for folder in sorted(root.glob(pattern)) if pattern else [root]:
             # Path.is_file() fails for a name that is too long.
             if os.path.isfile(folder / first):
-                return Split(
-                    annotations,
-                    str(path.relative_to(root)),
-                    _inside(root, folder),
-                )
+                return Split(annotations, str(path.relative_to(root)), _inside(root, folder))
     tried = ', '.join(pattern.format(name) or '.' for pattern in _COCO_IMAGES)
     raise UserError(
-        f'{path} names the image {first}, which is in none of the folders '
-        f'{tried} of {root}'
+        f'{path} names the image {first}, which is in none of the folders {tried} of {root}'
     )
 
 
@@ -219,13 +210,8 @@ def _find_voc(root: Path) -> DataFolder | None:
         train, val = 'trainval', 'test'
     for folder, lists in zip(folders, there):
         if train not in lists:
-            raise UserError(
-                f'{folder}/ImageSets/Main/{train}.txt does not exist'
-            )
-    parts = tuple(
-        _voc_split(root, folder, lists[train])
-        for folder, lists in zip(folders, there)
-    )
+            raise UserError(f'{folder}/ImageSets/Main/{train}.txt does not exist')
+    parts = tuple(_voc_split(root, folder, lists[train]) for folder, lists in zip(folders, there))
     rest = _voc_split(root, folders[0], there[0][val])
     classes = sorted({c for part in parts for c in part.annotations.classes})
     unknown = set(rest.annotations.classes).difference(classes)
@@ -240,9 +226,7 @@ def _find_voc(root: Path) -> DataFolder | None:
 def _voc_split(root: Path, folder: Path, list_file: Path) -> Split:
     xml_dir = _named(folder, 'Annotations')
     image_dir = _named(folder, 'JPEGImages')
-    annotations = read_voc(
-        list_file, xml_dir, image_dir.name, ImageNames(image_dir)
-    )
+    annotations = read_voc(list_file, xml_dir, image_dir.name, ImageNames(image_dir))
     return Split(
         annotations,
         str(list_file.relative_to(root)),

@@ -44,9 +44,7 @@ def _read_head(path: str) -> tuple[tuple[int, int] | None, int]:
 
 
 def check_sizes(
-    declared: Iterable[tuple[str, tuple[float, float]]],
-    turned: bool,
-    named_by: Path,
+    declared: Iterable[tuple[str, tuple[float, float]]], turned: bool, named_by: Path
 ) -> None:
     """Compare images with the sizes in their annotations.
 

@@ -50,9 +50,7 @@ def tell_left_out(
     return told
 
 
-def check_anything_to_learn(
-    found: Sequence[Annotations], classes: Sequence[str]
-) -> None:
+def check_anything_to_learn(found: Sequence[Annotations], classes: Sequence[str]) -> None:
     """Refuse training sets without a single box to learn from.
 
     Args:

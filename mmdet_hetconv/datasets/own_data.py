@@ -35,11 +35,7 @@ def use_own_data(cfg: Config, root: str) -> None:
             f'the annotations in {data.root} have no segmentation'
         )
     metainfo = dict(classes=data.classes, palette=palette(len(data.classes)))
-    for name, splits in (
-        ('train', data.train),
-        ('val', (data.val,)),
-        ('test', (data.val,)),
-    ):
+    for name, splits in (('train', data.train), ('val', (data.val,)), ('test', (data.val,))):
         loader = cfg.get(f'{name}_dataloader')
         if loader:
             loader.dataset = _replace(loader.dataset, splits, data, metainfo)
@@ -77,10 +73,7 @@ def _trains_masks(cfg: Config) -> bool:
         step.get('with_mask')
         for _, leaf in leaf_datasets(cfg.train_dataloader.dataset, '')
         for step in leaf.get('pipeline', ())
-    ) or any(
-        step.get('with_mask')
-        for step in cfg.train_dataloader.dataset.get('pipeline', ())
-    )
+    ) or any(step.get('with_mask') for step in cfg.train_dataloader.dataset.get('pipeline', ()))
 
 
 def _counts_masks(cfg: Config) -> bool:
@@ -93,10 +86,7 @@ def _counts_masks(cfg: Config) -> bool:
 
 
 def _replace(
-    dataset: ConfigDict,
-    splits: tuple[Split, ...],
-    data: DataFolder,
-    metainfo: dict,
+    dataset: ConfigDict, splits: tuple[Split, ...], data: DataFolder, metainfo: dict
 ) -> ConfigDict:
     """The data set config, wrappers kept, with new leaves."""
     if 'dataset' in dataset:
@@ -105,25 +95,17 @@ def _replace(
     if 'datasets' in dataset:
         # All parts of a config have one pipeline; the first stands for them.
         _, first = next(leaf_datasets(dataset, ''))
-        dataset.datasets = [
-            _leaf(first, split, data, metainfo) for split in splits
-        ]
+        dataset.datasets = [_leaf(first, split, data, metainfo) for split in splits]
         return dataset
     leaves = [_leaf(dataset, split, data, metainfo) for split in splits]
     if len(leaves) == 1:
         return leaves[0]
-    return ConfigDict(
-        type='ConcatDataset', ignore_keys=['dataset_type'], datasets=leaves
-    )
+    return ConfigDict(type='ConcatDataset', ignore_keys=['dataset_type'], datasets=leaves)
 
 
-def _leaf(
-    old: ConfigDict, split: Split, data: DataFolder, metainfo: dict
-) -> ConfigDict:
+def _leaf(old: ConfigDict, split: Split, data: DataFolder, metainfo: dict) -> ConfigDict:
     """One data set's config: the old one's pipeline on the new files."""
-    new = ConfigDict(
-        {k: v for k, v in old.items() if k not in ('img_subdir', 'ann_subdir')}
-    )
+    new = ConfigDict({k: v for k, v in old.items() if k not in ('img_subdir', 'ann_subdir')})
     new.data_root = f'{data.root}/'
     new.ann_file = split.ann_file
     new.metainfo = metainfo
@@ -189,9 +171,7 @@ def _with_annotations(pipeline: list) -> list:
     coordinates; CocoMetric does not need them there.
     """
     load = dict(type='LoadAnnotations', with_bbox=True)
-    *steps, pack = (
-        step for step in pipeline if type_name(step) != 'LoadAnnotations'
-    )
+    *steps, pack = (step for step in pipeline if type_name(step) != 'LoadAnnotations')
     return [*steps, load, pack]
 
 

@@ -36,9 +36,7 @@ class Remembered:
                 json.dumps(
                     {
                         path: [stamp, against]
-                        for (path, against), stamp in zip(
-                            images.items(), stamps
-                        )
+                        for (path, against), stamp in zip(images.items(), stamps)
                     }
                 )
             )

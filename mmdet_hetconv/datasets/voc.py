@@ -6,13 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..utils.errors import UserError
-from .annotations import (
-    MOST_PIXELS,
-    Annotations,
-    Content,
-    is_number,
-    read_file,
-)
+from .annotations import MOST_PIXELS, Annotations, Content, is_number, read_file
 
 
 def read_voc(
@@ -75,9 +69,7 @@ def _parse_xml(path: Path) -> ET.Element:
     except (ET.ParseError, ValueError, LookupError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(
-            f'annotation file {path} is not valid XML: {error}'
-        ) from error
+        raise UserError(f'annotation file {path} is not valid XML: {error}') from error
 
 
 def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
@@ -86,10 +78,7 @@ def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
         return None
     width, height = (_side(path, root, key) for key in ('width', 'height'))
     if width * height > MOST_PIXELS:
-        raise UserError(
-            f'{path}: size has {width} x {height} pixels, more than OpenCV '
-            'reads'
-        )
+        raise UserError(f'{path}: size has {width} x {height} pixels, more than OpenCV reads')
     return width, height
 
 
@@ -108,24 +97,17 @@ def _objects(
             raise UserError(f'{path}: an object has no name')
         if name != name.strip():
             # XMLDataset takes it for another class than the bare name.
-            raise UserError(
-                f'{path}: the name {name!r:.80} of an object has white space '
-                'around it'
-            )
+            raise UserError(f'{path}: the name {name!r:.80} of an object has white space around it')
         box = {}
         for key in ('xmin', 'ymin', 'xmax', 'ymax'):
             text = thing.findtext(f'bndbox/{key}', '')
             box[key] = _to_float(text)
             if not is_number(box[key]):
-                raise UserError(
-                    f'{path}: object {name!r:.80} has {key}={text!r:.80}'
-                )
+                raise UserError(f'{path}: object {name!r:.80} has {key}={text!r:.80}')
         _check_voc_box(path, name, box, size)
         difficult = thing.findtext('difficult', '0')
         if difficult not in ('0', '1'):
-            raise UserError(
-                f'{path}: object {name!r:.80} has difficult={difficult!r:.80}'
-            )
+            raise UserError(f'{path}: object {name!r:.80} has difficult={difficult!r:.80}')
         yield (
             name,
             min(box['xmax'] - box['xmin'], box['ymax'] - box['ymin']) >= 1,
@@ -150,8 +132,7 @@ def _check_voc_box(
     for low, high in (('xmin', 'xmax'), ('ymin', 'ymax')):
         if box[high] < box[low]:
             raise UserError(
-                f'{path}: object {name!r:.80} has {high}={box[high]:g} below '
-                f'{low}={box[low]:g}'
+                f'{path}: object {name!r:.80} has {high}={box[high]:g} below {low}={box[low]:g}'
             )
     # VOC counts pixels from 1.
     if (

@@ -42,8 +42,7 @@ class ImageNames:
             return usual
         if len(names) > 1:
             raise UserError(
-                f'{self._folder} has {len(names)} images {image_id}: '
-                f'{", ".join(names)}'
+                f'{self._folder} has {len(names)} images {image_id}: {", ".join(names)}'
             )
         return names[0]
 

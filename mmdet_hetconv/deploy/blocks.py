@@ -15,9 +15,7 @@ class DeployedBlock(nn.Module):
         downsample (nn.Module, optional): of the shortcut.
     """
 
-    def __init__(
-        self, convs: list[PlannedConv2d], downsample: nn.Module | None
-    ):
+    def __init__(self, convs: list[PlannedConv2d], downsample: nn.Module | None):
         super().__init__()
         self.convs = nn.ModuleList(convs)
         self.downsample = downsample

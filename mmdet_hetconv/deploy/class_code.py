@@ -36,9 +36,7 @@ def reached_children(module: nn.Module) -> set[str]:
     return set(_reached(kind))
 
 
-def runs_one_after_the_other(
-    module: nn.Module, first: str, second: str
-) -> bool:
+def runs_one_after_the_other(module: nn.Module, first: str, second: str) -> bool:
     """Whether the module's code names two children, next to each other."""
     kind: type = type(module)
     return (first, second) in _neighbours(kind)

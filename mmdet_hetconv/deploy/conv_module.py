@@ -18,9 +18,7 @@ def keep_whole(module: ConvModule) -> None:
         module.turn_on_efficient_conv_bn_eval(False)
 
 
-def _refuse_parts(
-    module: ConvModule, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
+def _refuse_parts(module: ConvModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     wanted = {**dict(zip(('activate', 'norm'), args[1:])), **kwargs}
     for name in ('activate', 'norm'):
         if not wanted.get(name, True):

@@ -60,11 +60,7 @@ def fold_bn(model: nn.Module) -> int:
 
 def count_uses(model: nn.Module) -> Counter[int]:
     """How many modules, or names in a module, hold each module; by id()."""
-    return Counter(
-        id(child)
-        for module in model.modules()
-        for child in module._modules.values()
-    )
+    return Counter(id(child) for module in model.modules() for child in module._modules.values())
 
 
 def reached_modules(model: nn.Module) -> set[int]:
@@ -116,9 +112,7 @@ def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
                 if (
                     isinstance(conv, nn.Module)
                     and norm_name in module._modules
-                    and runs_one_after_the_other(
-                        module, f'conv{i}', f'norm{i}'
-                    )
+                    and runs_one_after_the_other(module, f'conv{i}', f'norm{i}')
                 ):
                     yield module, conv, norm_name
 

@@ -22,9 +22,7 @@ def give_rows(module: nn.Module) -> None:
         module.register_forward_hook(_rows_out)
 
 
-def _rows_in(
-    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, Any]:
+def _rows_in(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     return _rows(args), _rows(kwargs)
 
 

@@ -50,11 +50,7 @@ class RawOutputs(nn.Module):
                 'detectors with a rpn_head or a bbox_head can be exported'
             )
         self.backbone = detector.get_submodule('backbone')
-        self.neck = (
-            detector.get_submodule('neck')
-            if detector.with_neck
-            else nn.Identity()
-        )
+        self.neck = detector.get_submodule('neck') if detector.with_neck else nn.Identity()
         self.head: BaseDenseHead = head
         self.names: list[str] = []
 
@@ -63,9 +59,7 @@ class RawOutputs(nn.Module):
         outputs = self.head(features)
         named: dict[str, Tensor] = {}
         if self.two_stage:
-            named.update(
-                (f'feature.{level}', x) for level, x in enumerate(features)
-            )
+            named.update((f'feature.{level}', x) for level, x in enumerate(features))
         named.update(
             (f'head.{number}.{level}', x)
             for number, levels in enumerate(outputs)
@@ -75,9 +69,7 @@ class RawOutputs(nn.Module):
         return tuple(named.values())
 
 
-def export_onnx(
-    detector: nn.Module, size: tuple[int, int], path: str | Path
-) -> list[str]:
+def export_onnx(detector: nn.Module, size: tuple[int, int], path: str | Path) -> list[str]:
     """Write the graph; batch and image size stay dynamic.
 
     Args:
@@ -133,15 +125,11 @@ def open_session(path: str | Path) -> 'InferenceSession':
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        str(path), options, providers=['CPUExecutionProvider']
-    )
+    return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
 
 
 @torch.no_grad()
-def graph_error(
-    detector: nn.Module, size: tuple[int, int], path: str | Path
-) -> float:
+def graph_error(detector: nn.Module, size: tuple[int, int], path: str | Path) -> float:
     """How far a graph's outputs in onnxruntime are from the detector's.
 
     Args:
@@ -174,10 +162,7 @@ class OnnxBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         outputs = self.session.run(None, {'images': images.cpu().numpy()})
-        return {
-            name: torch.from_numpy(value)
-            for name, value in zip(self.names, outputs)
-        }
+        return {name: torch.from_numpy(value) for name, value in zip(self.names, outputs)}
 
 
 class OnnxHead(nn.Module):
@@ -214,9 +199,7 @@ class OnnxHead(nn.Module):
 def check_single_stage(detector: nn.Module) -> None:
     """Raise ValueError for a detector whose head is not the end of it."""
     if hasattr(detector, 'rpn_head') or not hasattr(detector, 'bbox_head'):
-        raise ValueError(
-            f'{type(detector).__name__} is not a single-stage detector'
-        )
+        raise ValueError(f'{type(detector).__name__} is not a single-stage detector')
 
 
 def run_by_onnxruntime(detector: nn.Module, path: str | Path) -> None:

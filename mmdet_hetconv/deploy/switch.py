@@ -91,23 +91,15 @@ class _Switch:
 
     def _shared_names(self, module: nn.Module) -> set[str]:
         """The children that stand in another place, too."""
-        return {
-            name
-            for name, child in module._modules.items()
-            if self.uses[id(child)] > 1
-        }
+        return {name for name, child in module._modules.items() if self.uses[id(child)] > 1}
 
 
 def _is_plannable(module: nn.Module) -> bool:
     if has_hooks(module):
         return False
-    if not isinstance(module, HetConv2d) and (
-        type(module) is not nn.Conv2d or module.groups != 1
-    ):
+    if not isinstance(module, HetConv2d) and (type(module) is not nn.Conv2d or module.groups != 1):
         return False
-    return module.padding_mode == 'zeros' and not isinstance(
-        module.padding, str
-    )
+    return module.padding_mode == 'zeros' and not isinstance(module.padding, str)
 
 
 def _fuse_activation(module: ConvModule, shared: set[str]) -> None:
@@ -137,11 +129,7 @@ def _fuse_relus(sequence: nn.Sequential, shared: set[str]) -> None:
     An in-place ReLU changes the convolution's output for whoever holds it, so
     nobody can see the difference.
     """
-    names = [
-        name
-        for name, child in sequence._modules.items()
-        if not _does_nothing(child)
-    ]
+    names = [name for name, child in sequence._modules.items() if not _does_nothing(child)]
     for conv_name, name in zip(names, names[1:]):
         conv, relu = sequence._modules[conv_name], sequence._modules[name]
         if (

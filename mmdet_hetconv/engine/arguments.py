@@ -12,9 +12,7 @@ class OptionsAction(DictAction):
     def __call__(self, parser, namespace, values, option_string=None):
         for pair in values:
             if '=' not in pair:
-                raise argparse.ArgumentError(
-                    self, f'{pair!r} is not of the form KEY=VALUE'
-                )
+                raise argparse.ArgumentError(self, f'{pair!r} is not of the form KEY=VALUE')
         super().__call__(parser, namespace, values, option_string)
 
 
@@ -23,11 +21,7 @@ def add_cfg_options(
 ) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=OptionsAction,
-        metavar='KEY=VALUE',
-        help=text,
+        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE', help=text
     )
 
 
@@ -50,9 +44,7 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='who started the processes of a distributed run',
     )
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=0, help='by torchrun'
-    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='by torchrun')
 
 
 def add_run(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -69,9 +61,7 @@ def add_run(parser: argparse.ArgumentParser, verb: str) -> None:
         "config's; classes are read from its annotations",
     )
     parser.add_argument(
-        '--skip-checks',
-        action='store_true',
-        help='take annotations and images as they are, unread',
+        '--skip-checks', action='store_true', help='take annotations and images as they are, unread'
     )
     add_cfg_options(
         parser,

@@ -25,8 +25,7 @@ _RESUME_KEYS = ('state_dict', 'meta', 'message_hub')
 _NAME = re.compile(r'(epoch|iter)_\d+\.pth')
 # What torch's messages name when they refuse.
 _REFUSED = re.compile(
-    r'(?:GLOBAL|function|but got) (.+?)(?: was not an| whose module|$)',
-    re.MULTILINE,
+    r'(?:GLOBAL|function|but got) (.+?)(?: was not an| whose module|$)', re.MULTILINE
 )
 
 
@@ -42,10 +41,7 @@ def read_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         raise UserError(f'checkpoint {path} does not exist')
     try:
-        with (
-            explained_unpickling(f'checkpoint {path}'),
-            training_checkpoints(),
-        ):
+        with explained_unpickling(f'checkpoint {path}'), training_checkpoints():
             content = torch.load(path, map_location='cpu', weights_only=True)
     except UserError:
         raise
@@ -55,9 +51,7 @@ def read_checkpoint(path: str | Path) -> dict:
             f'no checkpoint ({_first_line(error)})'
         ) from error
     if not isinstance(content, dict):
-        raise UserError(
-            f'{path} is not a checkpoint: it holds a {type(content).__name__}'
-        )
+        raise UserError(f'{path} is not a checkpoint: it holds a {type(content).__name__}')
     return content
 
 
@@ -75,9 +69,7 @@ def read_weights(path: str) -> dict:
     except UserError:
         raise
     except Exception as error:  # a download: anything may happen
-        raise UserError(
-            f'checkpoint {path} cannot be loaded: {error}'
-        ) from error
+        raise UserError(f'checkpoint {path} cannot be loaded: {error}') from error
 
 
 @contextmanager
@@ -90,12 +82,9 @@ def explained_unpickling(what: str) -> Iterator[None]:
         # to switch the protection off.
         refused = _REFUSED.search(str(error))
         if refused is None:
-            raise UserError(
-                f'{what} cannot be read, it is no checkpoint of torch'
-            ) from error
+            raise UserError(f'{what} cannot be read, it is no checkpoint of torch') from error
         raise UserError(
-            f'{what} is refused: it holds {refused[1]}, and loading that '
-            'could run any code'
+            f'{what} is refused: it holds {refused[1]}, and loading that could run any code'
         ) from error
 
 
@@ -115,8 +104,7 @@ def check_resumable(path: str | Path) -> dict:
     for key in _RESUME_KEYS:
         if not isinstance(content.get(key), dict):
             raise UserError(
-                f'--resume: checkpoint {path} has no {key!r}, it is not '
-                'the state of a training'
+                f'--resume: checkpoint {path} has no {key!r}, it is not the state of a training'
             )
     if 'config' in content['meta']:
         # Runner.resume() of mmengine executes it. No version of mmengine
@@ -152,9 +140,7 @@ def newest_checkpoint(work_dir: str | Path) -> Path | None:
     for path in _newest_first(work_dir):
         if is_complete(path):
             return path
-        announce(
-            f'{path} is incomplete, it is not resumed from', logging.WARNING
-        )
+        announce(f'{path} is incomplete, it is not resumed from', logging.WARNING)
     return None
 
 
@@ -215,9 +201,7 @@ def load_weights(model: nn.Module, content: dict, path: str | Path) -> None:
         )
 
 
-def _other_heterogeneity(
-    model: nn.Module, state: dict[str, Tensor]
-) -> str | None:
+def _other_heterogeneity(model: nn.Module, state: dict[str, Tensor]) -> str | None:
     """In which p or arrangement checkpoint and model differ, if they do."""
     for name, layer in model.named_modules():
         theirs = state.get(f'{name}.grouped.weight')
@@ -227,10 +211,7 @@ def _other_heterogeneity(
         if filters != layer.out_channels or tuple(taps) != layer.kernel_size:
             continue
         if isinstance(layer, nn.Conv2d):
-            return (
-                f'{name} is a HetConv in the checkpoint and a plain '
-                'convolution in the config'
-            )
+            return f'{name} is a HetConv in the checkpoint and a plain convolution in the config'
         p = layer.in_channels // own
         if p != layer.p:
             return f'{name} has p={p} in the checkpoint and p={layer.p} here'

@@ -27,9 +27,7 @@ def read_config(path: str) -> Config:
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program: anything may happen
-        raise UserError(
-            f'config {path} cannot be read: {type(error).__name__}: {error}'
-        ) from error
+        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     if 'model' not in cfg:
         raise UserError(f'config {path} has no model')
     return cfg
@@ -93,7 +91,5 @@ def set_auto_scale_lr(cfg: Config) -> None:
         UserError: the config does not say for which batch size it is made.
     """
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-        raise UserError(
-            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size'
-        )
+        raise UserError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
     cfg.auto_scale_lr.enable = True

@@ -38,9 +38,7 @@ class ImageBatches(Sequence):
     def __init__(self, paths: Sequence[str], pipeline: Sequence[dict]):
         self.paths = paths
         self.pipeline = pipeline
-        self._transform = Compose(
-            [step for step in pipeline if 'Annotation' not in step['type']]
-        )
+        self._transform = Compose([step for step in pipeline if 'Annotation' not in step['type']])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -93,8 +91,7 @@ def convert(args: argparse.Namespace) -> None:
         fits, kept = _calibrate(dense, het, part, batches, args.permute)
     except ValueError as error:
         raise UserError(
-            f'{args.dense_config} cannot be converted into '
-            f'{args.het_config}: {error}'
+            f'{args.dense_config} cannot be converted into {args.het_config}: {error}'
         ) from error
     if evaluates and fits:
         metrics['calibrated'] = evaluate(het_cfg, het)
@@ -112,9 +109,7 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def describe(
-    fits: dict[str, Fit],
-    kept: dict[str, tuple[float, float]],
-    metrics: dict[str, dict],
+    fits: dict[str, Fit], kept: dict[str, tuple[float, float]], metrics: dict[str, dict]
 ) -> str:
     """The tables of a conversion's report."""
     parts = []
@@ -128,10 +123,7 @@ def describe(
             row = [name, f'{fit.before:.3f}', f'{fit.after:.3f}', ridge]
             row.append(fit.positions)
             if kept:
-                row += [f'{share:.2f}' for share in kept.get(name, ())] or [
-                    '',
-                    '',
-                ]
+                row += [f'{share:.2f}' for share in kept.get(name, ())] or ['', '']
             rows.append(row)
         parts.append(
             'Relative error of each layer on held-out images, with projected '
@@ -140,8 +132,7 @@ def describe(
     if metrics:
         names = list(metrics['dense'])
         rows = [
-            [stage, *(f'{values[name]:.4f}' for name in names)]
-            for stage, values in metrics.items()
+            [stage, *(f'{values[name]:.4f}' for name in names)] for stage, values in metrics.items()
         ]
         parts.append(format_table(('weights', *names), rows))
     return '\n\n'.join(parts) or 'Dense weights projected, free of data.'
@@ -161,9 +152,7 @@ def _load_dense(dense: nn.Module, content: dict, path: str) -> str:
     return part
 
 
-def _use_data(
-    root: str, dense_cfg: Config, het_cfg: Config, content: dict
-) -> bool:
+def _use_data(root: str, dense_cfg: Config, het_cfg: Config, content: dict) -> bool:
     """Point both configs at an annotated data set, if it is one.
 
     That needs annotations, of the classes that the checkpoint knows. The
@@ -197,16 +186,12 @@ def _test_pipeline(cfg: Config) -> list[dict]:
     return leaf.pipeline
 
 
-def _choose_images(
-    root: str | None, cfg: Config, wanted: int, seed: int
-) -> list[str]:
+def _choose_images(root: str | None, cfg: Config, wanted: int, seed: int) -> list[str]:
     """Paths of calibration images, checked, drawn from all there are."""
     if root:
         where = f'--data-root {root}'
         paths = sorted(
-            str(path)
-            for path in Path(root).rglob('*')
-            if path.suffix.lower() in IMAGE_ENDINGS
+            str(path) for path in Path(root).rglob('*') if path.suffix.lower() in IMAGE_ENDINGS
         )
     else:
         where = "the config's train_dataloader"
@@ -227,20 +212,14 @@ def _training_images(cfg: Config) -> list[str]:
             'of images with --data-root'
         )
     paths = []
-    for key, leaf in leaf_datasets(
-        cfg.train_dataloader.dataset, 'train_dataloader.dataset'
-    ):
+    for key, leaf in leaf_datasets(cfg.train_dataloader.dataset, 'train_dataloader.dataset'):
         try:
             dataset = DATASETS.build(dict(leaf, pipeline=[], lazy_init=False))
         except (FileNotFoundError, AssertionError) as error:
             raise UserError(
-                f'{key} cannot be read ({error}); name a folder of images '
-                'with --data-root'
+                f'{key} cannot be read ({error}); name a folder of images with --data-root'
             ) from error
-        paths += [
-            dataset.get_data_info(number)['img_path']
-            for number in range(len(dataset))
-        ]
+        paths += [dataset.get_data_info(number)['img_path'] for number in range(len(dataset))]
     return paths
 
 
@@ -251,11 +230,7 @@ def _load_projected(dense: nn.Module, het: nn.Module, part: str) -> None:
 
 
 def _calibrate(
-    dense: nn.Module,
-    het: nn.Module,
-    part: str,
-    batches: ImageBatches | None,
-    permute: bool,
+    dense: nn.Module, het: nn.Module, part: str, batches: ImageBatches | None, permute: bool
 ) -> tuple[dict[str, Fit], dict[str, tuple[float, float]]]:
     """The fits of all layers, and what a permutation keeps."""
     if batches is None:
@@ -271,9 +246,7 @@ def _calibrate(
     pair = dense.get_submodule(part), het.get_submodule(part)
     kept = {}
     if permute:
-        few = ImageBatches(
-            batches.paths[:PERMUTATION_IMAGES], batches.pipeline
-        )
+        few = ImageBatches(batches.paths[:PERMUTATION_IMAGES], batches.pipeline)
         kept = rearrange(*pair, few, run)
     return calibrate(*pair, batches, run, show_progress=True), kept
 
@@ -281,9 +254,7 @@ def _calibrate(
 def _has_annotations(cfg: Config) -> bool:
     if not (cfg.get('test_dataloader') and cfg.get('test_evaluator')):
         return False
-    for key, leaf in leaf_datasets(
-        cfg.test_dataloader.dataset, 'test_dataloader.dataset'
-    ):
+    for key, leaf in leaf_datasets(cfg.test_dataloader.dataset, 'test_dataloader.dataset'):
         path = join_root(leaf, leaf.get('ann_file', ''))
         if not Path(path).is_file():
             announce(f'{key}: {path} does not exist, nothing is evaluated')
@@ -291,9 +262,7 @@ def _has_annotations(cfg: Config) -> bool:
     return True
 
 
-def _write(
-    out: Path, het: nn.Module, part: str, content: dict, cfg: Config, report
-) -> None:
+def _write(out: Path, het: nn.Module, part: str, content: dict, cfg: Config, report) -> None:
     """Write the checkpoint; nobody ever sees a part of it."""
     prefix = f'{part}.' if part else ''
     state = {
@@ -301,11 +270,7 @@ def _write(
         for key, value in het.state_dict().items()
         if key.startswith(prefix)
     }
-    meta = dict(
-        mmdet_hetconv_version=__version__,
-        cfg=cfg.pretty_text,
-        conversion=report,
-    )
+    meta = dict(mmdet_hetconv_version=__version__, cfg=cfg.pretty_text, conversion=report)
     dense_meta = content.get('meta') or {}
     if 'dataset_meta' in dense_meta:
         meta['dataset_meta'] = dense_meta['dataset_meta']

@@ -12,12 +12,7 @@ from torch import nn
 
 from ..analysis.config import input_shape
 from ..deploy import switch_to_deploy
-from ..deploy.onnx import (
-    check_single_stage,
-    export_onnx,
-    graph_error,
-    run_by_onnxruntime,
-)
+from ..deploy.onnx import check_single_stage, export_onnx, graph_error, run_by_onnxruntime
 from ..deploy.switch import planned_convs
 from ..deploy.whole_run import detect
 from ..kernels import Plan
@@ -54,9 +49,7 @@ def deploy(args: argparse.Namespace) -> None:
     meta = dict(content.get('meta') or {})
     meta['mmdet_hetconv_version'] = __version__
     state = {k: v.cpu().clone() for k, v in model.state_dict().items()}
-    save_whole(
-        {'state_dict': state, 'meta': meta, PLAN: plan.state_dict()}, out
-    )
+    save_whole({'state_dict': state, 'meta': meta, PLAN: plan.state_dict()}, out)
     announce(f'{out} written: {len(planned_convs(model))} convolutions')
 
 
@@ -87,9 +80,7 @@ def export(args: argparse.Namespace) -> None:
     announce(f'{out} written, {told}, outputs: {", ".join(names)}')
 
 
-def _check_graph(
-    model: nn.Module, size: tuple[int, int], path: Path, out: Path
-) -> str:
+def _check_graph(model: nn.Module, size: tuple[int, int], path: Path, out: Path) -> str:
     """What is known of a graph, in words."""
     if find_spec('onnxruntime') is None:
         return 'not checked (onnxruntime is not installed)'
@@ -178,6 +169,5 @@ def _check_packages(*names: str) -> None:
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise UserError(
-            'ONNX needs packages that are not installed: pip install '
-            f'{" ".join(missing)}'
+            f'ONNX needs packages that are not installed: pip install {" ".join(missing)}'
         )

@@ -29,11 +29,7 @@ class FolderVisualizationHook(DetVisualizationHook):
         self.image_root = os.path.abspath(image_root)
 
     def after_test_iter(
-        self,
-        runner,
-        batch_idx: int,
-        data_batch: dict,
-        outputs: Sequence[DetDataSample],
+        self, runner, batch_idx: int, data_batch: dict, outputs: Sequence[DetDataSample]
     ) -> None:
         """Draw each image into the folder of its own."""
         out_dir = self.test_out_dir

@@ -22,9 +22,7 @@ def check_writable(folder: str | Path, what: str) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b'0')
     except OSError as error:
-        raise UserError(
-            f'{what} {folder} cannot be written to: {error.strerror}'
-        ) from error
+        raise UserError(f'{what} {folder} cannot be written to: {error.strerror}') from error
 
 
 def check_writable_file(path: str | Path, what: str) -> Path:
@@ -92,6 +90,4 @@ def save_whole(content: dict, path: str | Path) -> None:
         # would keep the view, and collecting it crashes CPython 3.12.1.
         write_whole(path, buffer.getvalue())
     except OSError as error:
-        raise UserError(
-            f'{path} cannot be written: {error.strerror}'
-        ) from error
+        raise UserError(f'{path} cannot be written: {error.strerror}') from error

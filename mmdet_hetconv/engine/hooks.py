@@ -97,9 +97,7 @@ class WholeCheckpointHook(CheckpointHook):
                 self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids[0])
             )
         self.keep_ckpt_ids.append(step)  # holds max_keep_ckpts, the newest
-        runner.message_hub.update_info(
-            'keep_ckpt_ids', list(self.keep_ckpt_ids)
-        )
+        runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         return first
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:

@@ -13,12 +13,7 @@ from torch import nn
 
 from ..datasets.check_data import check_data
 from ..datasets.classes import some
-from ..datasets.config_parts import (
-    class_names,
-    is_local,
-    leaf_datasets,
-    loaders,
-)
+from ..datasets.config_parts import class_names, is_local, leaf_datasets, loaders
 from ..layers import HetConv2d
 from ..layers.shape import check_p
 from ..utils.announce import announce, is_first_process
@@ -27,14 +22,10 @@ from .checkpoint import read_checkpoint
 from .files import check_writable
 
 # How Python says that an argument is missing or unknown.
-_WRONG_ARGUMENT = re.compile(
-    r'\w\(\) (got an unexpected|got multiple|missing)'
-)
+_WRONG_ARGUMENT = re.compile(r'\w\(\) (got an unexpected|got multiple|missing)')
 
 
-def check_config(
-    cfg: Config, roles: tuple[str, ...], skip_data: bool = False
-) -> None:
+def check_config(cfg: Config, roles: tuple[str, ...], skip_data: bool = False) -> None:
     """Check model arguments, data sets, images and the work directory.
 
     Args:
@@ -52,9 +43,7 @@ def check_config(
             raise UserError(f'{path}.conv_cfg.type={kind} is not registered')
     for path, conv_cfg in _het_conv_cfgs(cfg.model):
         try:
-            check_p(
-                conv_cfg.get('p', 4), conv_cfg.get('arrangement', 'blocked')
-            )
+            check_p(conv_cfg.get('p', 4), conv_cfg.get('arrangement', 'blocked'))
         except ValueError as error:
             raise UserError(f'{path}: {error}') from error
     if 'train' in roles:  # evaluation does not initialise weights
@@ -93,9 +82,7 @@ def _check_pretrained(model: dict, path: str) -> None:
                 read_checkpoint(name)
             except UserError as error:
                 raise UserError(f'{key}: {error}') from error
-        elif name.startswith('torchvision://') and not find_spec(
-            'torchvision'
-        ):
+        elif name.startswith('torchvision://') and not find_spec('torchvision'):
             raise UserError(
                 f'{key}.checkpoint={name!r} needs the package torchvision, '
                 'which is not installed; a file or another address does not, '
@@ -123,18 +110,12 @@ def explained_build(cfg: Config) -> Iterator[None]:
             known = ' ' in text
         if not known:
             raise
-        raise UserError(
-            f'config {cfg.filename} cannot be built: {text}'
-        ) from error
+        raise UserError(f'config {cfg.filename} cannot be built: {text}') from error
 
 
 def check_model(model: nn.Module, cfg: Config) -> None:
     """Raise UserError where a config asks for HetConv and gets none."""
-    asked = [
-        (path, part)
-        for path, part in _het_conv_cfgs(cfg.model)
-        if part.get('p', 4) != 1
-    ]
+    asked = [(path, part) for path, part in _het_conv_cfgs(cfg.model) if part.get('p', 4) != 1]
     if asked and not any(isinstance(m, HetConv2d) for m in model.modules()):
         path, part = asked[0]
         raise UserError(
@@ -149,9 +130,7 @@ def check_classes(content: dict, cfg: Config, path: str) -> None:
     meta = content.get('meta', {}).get('dataset_meta') or {}
     trained = meta.get('classes')
     for loader in loaders(cfg, ('test',)):
-        for key, leaf in leaf_datasets(
-            cfg[loader].dataset, f'{loader}.dataset'
-        ):
+        for key, leaf in leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'):
             classes = class_names(leaf, key)
             if trained and classes and tuple(trained) != classes:
                 raise UserError(

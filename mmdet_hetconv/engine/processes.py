@@ -36,17 +36,13 @@ def use_gloo_on_cpu(cfg: Config) -> None:
                 type='MMDistributedDataParallel',
                 device_ids=None,
                 broadcast_buffers=False,
-                find_unused_parameters=cfg.get(
-                    'find_unused_parameters', False
-                ),
+                find_unused_parameters=cfg.get('find_unused_parameters', False),
             ),
         }
     )
     if not torch.distributed.is_initialized():
         seconds = cfg.env_cfg.dist_cfg.get('timeout')
-        torch.distributed.init_process_group(
-            'gloo', timeout=seconds and timedelta(seconds=seconds)
-        )
+        torch.distributed.init_process_group('gloo', timeout=seconds and timedelta(seconds=seconds))
 
 
 def leaves_group(work: Callable[..., None]) -> Callable[..., None]:

@@ -79,9 +79,7 @@ def test(args: argparse.Namespace) -> None:
         deploying.check_not_deployed(content, args.checkpoint)
         checkpoint.load_weights(runner.model, content, args.checkpoint)
     if args.out:
-        runner.test_evaluator.metrics.append(
-            DumpDetResults(out_file_path=args.out)
-        )
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     with _explained_run(cfg):
         runner.test()
 
@@ -116,9 +114,7 @@ def _start_from(cfg: Config, resume: str | None) -> dict | None:
     if resume == 'auto':
         path = checkpoint.newest_checkpoint(cfg.work_dir)
         if path is None:
-            announce(
-                f'Nothing to resume in {cfg.work_dir}: training starts afresh'
-            )
+            announce(f'Nothing to resume in {cfg.work_dir}: training starts afresh')
     if path is None:
         cfg.resume = False
         if cfg.get('load_from') and is_local(cfg.load_from):
@@ -141,15 +137,10 @@ def _build_runner(cfg: Config) -> Runner:
 def _explained_run(cfg: Config) -> Iterator[None]:
     """Turn what may befall a run from outside into a UserError."""
     try:
-        with (
-            checkpoint.explained_unpickling('pre-trained weights'),
-            explained_late_build(cfg),
-        ):
+        with checkpoint.explained_unpickling('pre-trained weights'), explained_late_build(cfg):
             yield
     except URLError as error:
-        raise UserError(
-            f'pre-trained weights cannot be downloaded: {error.reason}'
-        ) from error
+        raise UserError(f'pre-trained weights cannot be downloaded: {error.reason}') from error
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
@@ -166,9 +157,7 @@ def _augment(cfg: Config) -> None:
     if 'tta_model' not in cfg:
         cfg.tta_model = dict(
             type='DetTTAModel',
-            tta_cfg=dict(
-                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
-            ),
+            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
         )
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
@@ -186,9 +175,6 @@ def _augment(cfg: Config) -> None:
             'flip_direction',
         )
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-        cfg.tta_pipeline = [
-            *steps,
-            dict(type='TestTimeAug', transforms=[flips, [pack]]),
-        ]
+        cfg.tta_pipeline = [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline

@@ -51,9 +51,7 @@ def check_kinds(cfg: Config) -> None:
     _check_parts(hooks.items(), 'default_hooks.{}')
     backends = (cfg.get('visualizer') or {}).get('vis_backends')
     if _is_plain(backends):
-        raise UserError(
-            f'visualizer.vis_backends={backends!r:.80} is not a list of dicts'
-        )
+        raise UserError(f'visualizer.vis_backends={backends!r:.80} is not a list of dicts')
     _check_parts(enumerate(backends or ()), 'visualizer.vis_backends[{}]')
 
 
@@ -82,10 +80,7 @@ def check_needs(cfg: Config, training: bool) -> None:
         return
     kind = type_name(cfg.get('optim_wrapper') or {})
     if kind == 'AmpOptimWrapper':
-        raise UserError(
-            f'optim_wrapper.type={kind} needs a GPU, there is none on this '
-            'machine'
-        )
+        raise UserError(f'optim_wrapper.type={kind} needs a GPU, there is none on this machine')
 
 
 @contextmanager

@@ -4,11 +4,4 @@ from .plan import CANDIDATES, Choice, Plan
 from .planned_conv import PlannedConv2d
 from .weights import ConvWeights, take_weights
 
-__all__ = [
-    'CANDIDATES',
-    'Choice',
-    'ConvWeights',
-    'Plan',
-    'PlannedConv2d',
-    'take_weights',
-]
+__all__ = ['CANDIDATES', 'Choice', 'ConvWeights', 'Plan', 'PlannedConv2d', 'take_weights']

@@ -34,18 +34,14 @@ class Candidate:
     def __init__(self, weights: ConvWeights, x: Tensor):
         self.weights = weights
 
-    def __call__(
-        self, x: Tensor, residual: Tensor | None, relu: bool
-    ) -> Tensor:
+    def __call__(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         memory_format = LAYOUTS[self.layout]
         x = x.contiguous(memory_format=memory_format)
         if residual is not None:
             residual = residual.contiguous(memory_format=memory_format)
         return self.compute(x, residual, relu)
 
-    def compute(
-        self, x: Tensor, residual: Tensor | None, relu: bool
-    ) -> Tensor:
+    def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         raise NotImplementedError
 
     def prepared(self) -> list[Tensor]:

@@ -23,15 +23,7 @@ from mmengine.logging import print_log
 from ..utils.private_folder import check_private, private_folder
 
 SOURCE = Path(__file__).parent / 'csrc' / 'fused_cpu.cpp'
-FLAGS = (
-    '-O3',
-    '-march=native',
-    '-ffp-contract=fast',
-    '-std=c++17',
-    '-shared',
-    '-fPIC',
-    '-fopenmp',
-)
+FLAGS = ('-O3', '-march=native', '-ffp-contract=fast', '-std=c++17', '-shared', '-fPIC', '-fopenmp')
 TIMEOUT_S = 300
 # The name's beginning and end while the compiler writes.
 PART = ('.fused_cpu_', '.part')
@@ -52,9 +44,7 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     wanted = ('model name', 'flags', 'Features')
-    return '\n'.join(
-        sorted({line for line in lines if line.startswith(wanted)})
-    )
+    return '\n'.join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
 def _command() -> list[str]:
@@ -137,11 +127,7 @@ def _load(path: Path) -> ctypes.CDLL:
 
 def _compile_and_load(command: list[str]) -> ctypes.CDLL:
     version = subprocess.run(
-        [*command, '--version'],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
+        [*command, '--version'], check=True, capture_output=True, text=True, timeout=TIMEOUT_S
     ).stdout
     depends = (version, command, FLAGS, _processor())
     digest = hashlib.sha256(SOURCE.read_bytes() + repr(depends).encode())
@@ -152,11 +138,7 @@ def _compile_and_load(command: list[str]) -> ctypes.CDLL:
             _build_once(command, target)
     except (OSError, NotImplementedError) as error:
         # The latter of file systems without locks.
-        print_log(
-            f'HetConv: compiled kernels are not kept: {error}',
-            'current',
-            level=30,
-        )
+        print_log(f'HetConv: compiled kernels are not kept: {error}', 'current', level=30)
         # Once loaded, the file is not needed any more.
         with tempfile.TemporaryDirectory(prefix='mmdet_hetconv_') as folder:
             target = Path(folder) / name

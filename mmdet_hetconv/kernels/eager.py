@@ -21,13 +21,9 @@ class PackedDense(Candidate):
         weight, self.bias = weights.ordered_dense()
         self.weight = weight.contiguous(memory_format=LAYOUTS[self.layout])
 
-    def compute(
-        self, x: Tensor, residual: Tensor | None, relu: bool
-    ) -> Tensor:
+    def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         w = self.weights
-        y = F.conv2d(
-            x, self.weight, self.bias, w.stride, w.padding, w.dilation
-        )
+        y = F.conv2d(x, self.weight, self.bias, w.stride, w.padding, w.dilation)
         return finish(y, residual, relu)
 
     def prepared(self) -> list[Tensor]:
@@ -52,18 +48,13 @@ class TwoBranch(Candidate):
     def __init__(self, weights: ConvWeights, x: Tensor):
         super().__init__(weights, x)
         self.grouped, self.point = (
-            branch.contiguous(memory_format=LAYOUTS[self.layout])
-            for branch in weights.branches()
+            branch.contiguous(memory_format=LAYOUTS[self.layout]) for branch in weights.branches()
         )
 
-    def compute(
-        self, x: Tensor, residual: Tensor | None, relu: bool
-    ) -> Tensor:
+    def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         w = self.weights
         x = w.permute_input(x)
-        y = F.conv2d(
-            x, self.grouped, w.bias, w.stride, w.padding, w.dilation, w.p
-        )
+        y = F.conv2d(x, self.grouped, w.bias, w.stride, w.padding, w.dilation, w.p)
         y += self.pointwise(x)
         return finish(w.permute_output(y), residual, relu)
 

@@ -44,9 +44,7 @@ def merge_blocks(filters: int, p: int) -> int:
     return 1
 
 
-def pack_panels(
-    grouped: Tensor, centre: Tensor, p: int, widest: int
-) -> tuple[Tensor, Tensor]:
+def pack_panels(grouped: Tensor, centre: Tensor, p: int, widest: int) -> tuple[Tensor, Tensor]:
     """Weights in the order in which the kernel reads them.
 
     A panel is a run of filters of one block; for each channel its filters
@@ -72,9 +70,7 @@ def pack_panels(
         first, end = b * block, (b + 1) * block
         while first < end:
             left = end - first
-            width = next(
-                (w for w in (widest, widest // 2) if w <= left), NARROWEST
-            )
+            width = next((w for w in (widest, widest // 2) if w <= left), NARROWEST)
             used = min(width, left)
             panel = F.pad(rows[first : first + used], (0, 0, 0, width - used))
             packed.append(panel.t().reshape(-1))
@@ -88,9 +84,7 @@ def _check_rows(**tensors: Tensor | None) -> None:
     """Refuse weights that do not lie as pack_panels() leaves them."""
     for name, tensor in tensors.items():
         dtype = torch.int64 if name == 'panels' else torch.float32
-        if tensor is None or (
-            tensor.dtype == dtype and tensor.is_contiguous()
-        ):
+        if tensor is None or (tensor.dtype == dtype and tensor.is_contiguous()):
             continue
         raise ValueError(
             f'mmdet_hetconv::fused_cpu: {name} is {tensor.dtype} with strides '
@@ -141,9 +135,7 @@ def fused_cpu(
     y = empty_output(x, filters, kernel_size, stride, padding, dilation)
     _check_rows(packed=packed, panels=panels, bias=bias)
     if x.dtype != torch.float32:
-        raise ValueError(
-            f'mmdet_hetconv::fused_cpu: x is {x.dtype}, not torch.float32'
-        )
+        raise ValueError(f'mmdet_hetconv::fused_cpu: x is {x.dtype}, not torch.float32')
     if residual is not None:
         if residual.shape != y.shape or residual.dtype != x.dtype:
             raise ValueError(
@@ -154,8 +146,7 @@ def fused_cpu(
         residual = residual.contiguous(memory_format=torch.channels_last)
     if bias is not None and bias.numel() != filters:
         raise ValueError(
-            f'mmdet_hetconv::fused_cpu: bias has {bias.numel()} values for '
-            f'{filters} filters'
+            f'mmdet_hetconv::fused_cpu: bias has {bias.numel()} values for {filters} filters'
         )
     if not y.numel():
         return y
@@ -189,27 +180,12 @@ def fused_cpu(
 
 
 @torch.library.register_fake('mmdet_hetconv::fused_cpu')
-def _(
-    x,
-    packed,
-    panels,
-    bias,
-    residual,
-    filters,
-    kernel_size,
-    stride,
-    padding,
-    dilation,
-    p,
-    relu,
-):
+def _(x, packed, panels, bias, residual, filters, kernel_size, stride, padding, dilation, p, relu):
     return empty_output(x, filters, kernel_size, stride, padding, dilation)
 
 
 @register_flop_formula(torch.ops.mmdet_hetconv.fused_cpu)
-def _flops(
-    x_shape, packed, panels, bias, residual, filters, *args, out_shape, **_
-) -> int:
+def _flops(x_shape, packed, panels, bias, residual, filters, *args, out_shape, **_) -> int:
     """Two for each weight that is used and each output pixel."""
     kernel_size, *_, p, _relu = args
     taps = kernel_size[0] * kernel_size[1] - 1
@@ -245,9 +221,7 @@ class FusedCPU(Candidate):
             grouped, centre, self.p, library.hetconv_panel_width()
         )
 
-    def compute(
-        self, x: Tensor, residual: Tensor | None, relu: bool
-    ) -> Tensor:
+    def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         w = self.weights
         y = torch.ops.mmdet_hetconv.fused_cpu.default(
             w.permute_input(x),

@@ -63,9 +63,7 @@ def fused(
     x = x.contiguous(memory_format=torch.channels_last)
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
-    y = empty_output(
-        x, centre.shape[1], kernel_size, stride, padding, dilation
-    )
+    y = empty_output(x, centre.shape[1], kernel_size, stride, padding, dilation)
     channels, filters = centre.shape
     wanted = dict(
         x=(x, (*x.shape[:1], channels, *x.shape[2:])),
@@ -76,8 +74,7 @@ def fused(
     for name, (tensor, shape) in wanted.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(
-                f'mmdet_hetconv::fused: {name} is {tuple(tensor.shape)}, not '
-                f'{tuple(shape)}'
+                f'mmdet_hetconv::fused: {name} is {tuple(tensor.shape)}, not {tuple(shape)}'
             )
     centre, taps = centre.contiguous(), taps.contiguous()
     bias = None if bias is None else bias.contiguous()
@@ -90,22 +87,8 @@ def fused(
 
 
 @fused.register_fake
-def _(
-    x,
-    centre,
-    taps,
-    bias,
-    residual,
-    kernel_size,
-    stride,
-    padding,
-    dilation,
-    p,
-    relu,
-):
-    return empty_output(
-        x, centre.shape[1], kernel_size, stride, padding, dilation
-    )
+def _(x, centre, taps, bias, residual, kernel_size, stride, padding, dilation, p, relu):
+    return empty_output(x, centre.shape[1], kernel_size, stride, padding, dilation)
 
 
 @register_flop_formula(torch.ops.mmdet_hetconv.fused)
@@ -141,9 +124,7 @@ class FusedTriton(Candidate):
         super().__init__(weights, x)
         self.centre, self.taps = pack_taps(*weights.merged(weights.p))
 
-    def compute(
-        self, x: Tensor, residual: Tensor | None, relu: bool
-    ) -> Tensor:
+    def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         w = self.weights
         y = fused(
             w.permute_input(x),

@@ -25,9 +25,7 @@ class LayerKey(NamedTuple):
     relu: bool
 
     @classmethod
-    def of(
-        cls, weights: ConvWeights, residual: bool, relu: bool
-    ) -> 'LayerKey':
+    def of(cls, weights: ConvWeights, residual: bool, relu: bool) -> 'LayerKey':
         return cls(
             in_channels=weights.in_channels,
             out_channels=weights.out_channels,

@@ -19,55 +19,27 @@ from .weights import ConvWeights
 
 def _convolve(x, weight, bias, padding, weights, groups) -> Tensor:
     return torch.ops.mkldnn._convolution_pointwise(
-        x,
-        weight,
-        bias,
-        padding,
-        weights.stride,
-        weights.dilation,
-        groups,
-        'none',
-        [],
-        '',
+        x, weight, bias, padding, weights.stride, weights.dilation, groups, 'none', [], ''
     )
 
 
 def _convolve_onto(y, x, weight, padding, weights) -> Tensor:
     """y += conv(x), in place."""
     return torch.ops.mkldnn._convolution_pointwise_.binary(
-        y,
-        x,
-        weight,
-        None,
-        padding,
-        weights.stride,
-        weights.dilation,
-        1,
-        'add',
-        1.0,
-        None,
-        [],
-        '',
+        y, x, weight, None, padding, weights.stride, weights.dilation, 1, 'add', 1.0, None, [], ''
     )
 
 
 def _reorder(weight, padding, weights, groups, x) -> Tensor:
     return torch.ops.mkldnn._reorder_convolution_weight(
-        weight,
-        padding,
-        weights.stride,
-        weights.dilation,
-        groups,
-        list(x.shape),
+        weight, padding, weights.stride, weights.dilation, groups, list(x.shape)
     )
 
 
 @functools.cache
 def _why_unusable() -> str | None:
     """Try the private operators once, on numbers known beforehand."""
-    one = ConvWeights(
-        torch.ones(16, 16, 1, 1), None, None, (1, 1), (0, 0), (1, 1), 1
-    )
+    one = ConvWeights(torch.ones(16, 16, 1, 1), None, None, (1, 1), (0, 0), (1, 1), 1)
     x = torch.ones(1, 16, 2, 2)
     try:
         weight = _reorder(one.grouped, (0, 0), one, 1, x)
@@ -105,9 +77,7 @@ class OneDNNDense(Candidate):
         weight = weight.contiguous(memory_format=LAYOUTS[self.layout])
         self.weight = _reorder(weight, weights.padding, weights, 1, x)
 
-    def compute(
-        self, x: Tensor, residual: Tensor | None, relu: bool
-    ) -> Tensor:
+    def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         w = self.weights
         if residual is None:
             y = _convolve(x, self.weight, self.bias, w.padding, w, 1)
@@ -157,18 +127,13 @@ class OneDNNTwoBranch(Candidate):
     def __init__(self, weights: ConvWeights, x: Tensor):
         super().__init__(weights, x)
         grouped, point = (
-            branch.contiguous(memory_format=torch.channels_last)
-            for branch in weights.branches()
+            branch.contiguous(memory_format=torch.channels_last) for branch in weights.branches()
         )
-        self.grouped = _reorder(
-            grouped, weights.padding, weights, weights.p, x
-        )
+        self.grouped = _reorder(grouped, weights.padding, weights, weights.p, x)
         # The 1 x 1 is not dilated, whatever the kernels are: it has one tap.
         self.point = _reorder(point, (0, 0), weights, 1, x)
 
-    def compute(
-        self, x: Tensor, residual: Tensor | None, relu: bool
-    ) -> Tensor:
+    def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         w = self.weights
         x = w.permute_input(x)
         y = _convolve(x, self.grouped, w.bias, w.padding, w, w.p)

@@ -21,12 +21,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .candidate import Candidate
-from .eager import (
-    PackedDenseNCHW,
-    PackedDenseNHWC,
-    TwoBranchNCHW,
-    TwoBranchNHWC,
-)
+from .eager import PackedDenseNCHW, PackedDenseNHWC, TwoBranchNCHW, TwoBranchNHWC
 from .fused_cpu import FusedCPU
 from .fused_triton import FusedTriton
 from .key import InputKey, LayerKey
@@ -117,10 +112,7 @@ class Plan:
     ):
         unknown = sorted(set(only or ()) - set(BY_NAME))
         if unknown:
-            raise ValueError(
-                f'Plan: unknown candidates {unknown}, there are '
-                f'{sorted(BY_NAME)}'
-            )
+            raise ValueError(f'Plan: unknown candidates {unknown}, there are {sorted(BY_NAME)}')
         self.budget_s = budget_s
         self.frozen = frozen
         self.dense = dense
@@ -165,9 +157,7 @@ class Plan:
             # Untimed, a dense layer is best left to the libraries.
             usable.sort(key=lambda candidate: not candidate.dense)
         if not usable:
-            raise RuntimeError(
-                f'Plan: no candidate for {layer} on {place}: {refused}'
-            )
+            raise RuntimeError(f'Plan: no candidate for {layer} on {place}: {refused}')
         empty = 0 in (*x.shape, *weights.output_size(x.shape[2:]))
         if self.frozen or empty or self.spent_s >= self.budget_s:
             nearest = self._nearest(layer, place, refused)
@@ -175,16 +165,11 @@ class Plan:
                 return Choice(nearest, 'nearest', refused=refused), None
             return Choice(usable[0].name, 'order', refused=refused), None
         start = time.perf_counter()
-        timed = time_candidates(
-            usable, weights, x, layer.residual, layer.relu, self.clock
-        )
+        timed = time_candidates(usable, weights, x, layer.residual, layer.relu, self.clock)
         self._spend(time.perf_counter() - start)
         refused = refused | timed.failed
         if not timed.ms:
-            raise RuntimeError(
-                f'Plan: every candidate failed for {layer} on {place}: '
-                f'{refused}'
-            )
+            raise RuntimeError(f'Plan: every candidate failed for {layer} on {place}: {refused}')
         name = min(timed.ms, key=timed.ms.__getitem__)
         return Choice(name, 'timed', timed.ms, refused), timed.built[name]
 
@@ -201,9 +186,7 @@ class Plan:
                 refused[candidate.name] = reason
         return refused
 
-    def _nearest(
-        self, layer: LayerKey, place: InputKey, refused: dict[str, str]
-    ) -> str | None:
+    def _nearest(self, layer: LayerKey, place: InputKey, refused: dict[str, str]) -> str | None:
         """The choice that was timed for the nearest size, if usable."""
         near = [
             (abs(other.pixels - place.pixels), choice.candidate)
@@ -237,9 +220,7 @@ class Plan:
     def state_dict(self) -> list[dict]:
         """What was timed, as plain lists and dictionaries."""
         return [
-            dict(
-                layer=layer._asdict(), input=place._asdict(), **asdict(choice)
-            )
+            dict(layer=layer._asdict(), input=place._asdict(), **asdict(choice))
             for (layer, place), choice in self.choices.items()
             if choice.reason == 'timed'
         ]
@@ -266,9 +247,7 @@ class Plan:
                 else:
                     self._tell_drop(choice.candidate, 'it is unknown')
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f'it is not the state of a plan: {error}'
-            ) from error
+            raise ValueError(f'it is not the state of a plan: {error}') from error
         self.choices = choices
         self.edits += 1
 
@@ -276,8 +255,6 @@ class Plan:
         """The choices, and why candidates were refused."""
         lines = [
             f'{layer} | {place} | {choice}'
-            for (layer, place), choice in sorted(
-                self.choices.items(), key=lambda item: item[0]
-            )
+            for (layer, place), choice in sorted(self.choices.items(), key=lambda item: item[0])
         ]
         return '\n'.join([*lines, f'timing took {self.spent_s:.1f} s'])

@@ -20,9 +20,7 @@ Shape = tuple[int, int, int, int]
 WEIGHTS = ('grouped', 'foreign', 'bias', 'input_order', 'output_order')
 
 
-def _check_residual(
-    residual: Tensor, shape: Shape, device: torch.device
-) -> None:
+def _check_residual(residual: Tensor, shape: Shape, device: torch.device) -> None:
     """Refuse what would be broadcast, or read beyond its end."""
     if residual.shape != shape or residual.device != device:
         raise ValueError(
@@ -59,9 +57,7 @@ class PlannedConv2d(nn.Module):
     output_padding = (0, 0)
     groups = 1
 
-    def __init__(
-        self, layer: nn.Module, plan: Plan | None = None, relu: bool = False
-    ):
+    def __init__(self, layer: nn.Module, plan: Plan | None = None, relu: bool = False):
         super().__init__()
         weights = take_weights(layer)
         for name in WEIGHTS:
@@ -140,13 +136,7 @@ class PlannedConv2d(nn.Module):
         return known
 
     def _output_shape(self, x: Tensor) -> Shape:
-        size = output_size(
-            x.shape[2:],
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-        )
+        size = output_size(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         return (x.shape[0], self.out_channels, *size)
 
     @torch.no_grad()

@@ -75,9 +75,7 @@ def het_conv_kernel(
     for c in range(0, channels, BLOCK_K):
         is_channel = c + k < channels
         a = tl.load(
-            row[:, None] + (c + k)[None, :],
-            mask=inside[:, None] & is_channel[None, :],
-            other=0.0,
+            row[:, None] + (c + k)[None, :], mask=inside[:, None] & is_channel[None, :], other=0.0
         )
         w = tl.load(
             centre_at + (c + k)[:, None] * filters + n[None, :],
@@ -90,9 +88,7 @@ def het_conv_kernel(
         tap = j + (j >= CENTRE)  # the centre is not among them
         iy = top + (tap // KW) * DILATION_H
         ix = left + (tap % KW) * DILATION_W
-        inside = (
-            is_pixel & (iy >= 0) & (iy < height) & (ix >= 0) & (ix < width)
-        )
+        inside = is_pixel & (iy >= 0) & (iy < height) & (ix >= 0) & (ix < width)
         row = x_at + ((image * height + iy) * width + ix) * channels
         row += block * block_channels
         weights = taps_at + j * block_channels * filters
@@ -142,14 +138,7 @@ tuned_kernel = triton.autotune(
         _tile(128, 16, 32, 4, 4),
         _tile(256, 16, 16, 4, 3),
     ],
-    key=[
-        'tuned_for',
-        'channels',
-        'filters',
-        'block_channels',
-        'KH',
-        'STRIDE_H',
-    ],
+    key=['tuned_for', 'channels', 'filters', 'block_channels', 'KH', 'STRIDE_H'],
 )(het_conv_kernel)
 
 

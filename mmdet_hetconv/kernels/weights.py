@@ -68,8 +68,7 @@ class ConvWeights:
     def inset(self) -> tuple[int, int]:
         """How far the first output's centre lies inside the input."""
         return tuple(
-            d * (k // 2) - a
-            for k, d, a in zip(self.kernel_size, self.dilation, self.padding)
+            d * (k // 2) - a for k, d, a in zip(self.kernel_size, self.dilation, self.padding)
         )
 
     def dense(self) -> Tensor:
@@ -120,9 +119,7 @@ class ConvWeights:
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the output for an input of this size."""
-        return output_size(
-            size, self.kernel_size, self.stride, self.padding, self.dilation
-        )
+        return output_size(size, self.kernel_size, self.stride, self.padding, self.dilation)
 
     def permute_input(self, x: Tensor) -> Tensor:
         """Blocked channels from channels as they come."""

@@ -1,10 +1,6 @@
 """The operators: HetConv and the paper's rivals. torch and mmengine only."""
 
-from .conv_types import (
-    build_depth_pointwise_conv,
-    build_group_pointwise_conv,
-    build_het_conv,
-)
+from .conv_types import build_depth_pointwise_conv, build_group_pointwise_conv, build_het_conv
 from .functional import (
     expand_foreign,
     merge_to_dense,

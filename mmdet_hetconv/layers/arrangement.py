@@ -34,9 +34,7 @@ def take_channels(x: Tensor, order: Tensor) -> Tensor:
     return x.index_select(-3, order)
 
 
-def why_not_loaded(
-    arrangement: str, first: Order, theirs: Order
-) -> str | None:
+def why_not_loaded(arrangement: str, first: Order, theirs: Order) -> str | None:
     """Why weights with an order are another function in this layer, or None.
 
     Args:
@@ -53,7 +51,4 @@ def why_not_loaded(
         same = torch.equal(first, theirs.cpu())
     if same:
         return None
-    return (
-        "the checkpoint's channel arrangement is not this layer's, "
-        f'{arrangement=}'
-    )
+    return f"the checkpoint's channel arrangement is not this layer's, {arrangement=}"

@@ -39,9 +39,7 @@ def build_het_conv(
 
 
 @MODELS.register_module('GroupPointwiseConv')
-def build_group_pointwise_conv(
-    *args: Any, conv_groups: int = 4, **kwargs: Any
-) -> nn.Module:
+def build_group_pointwise_conv(*args: Any, conv_groups: int = 4, **kwargs: Any) -> nn.Module:
     """What ``conv_cfg=dict(type='GroupPointwiseConv')`` builds.
 
     Shapes that do not fit are built as plain nn.Conv2d.
@@ -66,17 +64,12 @@ def build_group_pointwise_conv(
 
 
 @MODELS.register_module('DepthPointwiseConv')
-def build_depth_pointwise_conv(
-    in_channels: int, *args: Any, **kwargs: Any
-) -> nn.Module:
+def build_depth_pointwise_conv(in_channels: int, *args: Any, **kwargs: Any) -> nn.Module:
     """What ``conv_cfg=dict(type='DepthPointwiseConv')`` builds.
 
     A convolution on an image (at most 4 channels), as in MobileNet, is built
     as plain nn.Conv2d.
     """
     return build_group_pointwise_conv(
-        in_channels,
-        *args,
-        conv_groups=in_channels if in_channels > 4 else 1,
-        **kwargs,
+        in_channels, *args, conv_groups=in_channels if in_channels > 4 else 1, **kwargs
     )

@@ -20,11 +20,7 @@ CONVOLUTIONS = (nn.Conv2d, HetConv2d, GroupPointwiseConv2d)
 
 def dense_macs_per_pixel(conv: Convolution) -> int:
     """MACs per output pixel of the convolution that `conv` stands for."""
-    return (
-        conv.out_channels
-        * (conv.in_channels // conv.groups)
-        * math.prod(conv.kernel_size)
-    )
+    return conv.out_channels * (conv.in_channels // conv.groups) * math.prod(conv.kernel_size)
 
 
 def macs_per_pixel(conv: Convolution, executed: bool = False) -> int:
@@ -47,10 +43,7 @@ def macs_per_pixel(conv: Convolution, executed: bool = False) -> int:
         return conv.out_channels * taps
     if isinstance(conv, GroupPointwiseConv2d):
         return group_pointwise_taps(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            conv.groupwise.groups,
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.groupwise.groups
         )
     if isinstance(conv, nn.Conv2d):
         return dense_macs_per_pixel(conv)

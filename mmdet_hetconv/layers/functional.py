@@ -88,9 +88,7 @@ def take_own(weight: Tensor, p: int) -> Tensor:
     return own.movedim(-1, 0).reshape(filters, channels // p, *taps)
 
 
-def point_stand_in(
-    weight: Tensor, correlation: float = NEIGHBOUR_CORRELATION
-) -> Tensor:
+def point_stand_in(weight: Tensor, correlation: float = NEIGHBOUR_CORRELATION) -> Tensor:
     """The point-wise weight that stands in best for a Kh x Kw kernel.
 
     For a stationary feature map x whose values rows dy and columns dx apart
@@ -146,9 +144,7 @@ def merge_to_dense(grouped: Tensor, foreign: Tensor, p: int) -> Tensor:
     return own + F.pad(point, (kw // 2, kw // 2, kh // 2, kh // 2))
 
 
-def taps_per_filter(
-    in_channels: int, kernel_size: Sequence[int], p: int
-) -> int:
+def taps_per_filter(in_channels: int, kernel_size: Sequence[int], p: int) -> int:
     """Weights of one filter: Kh Kw M/p + M - M/p.
 
     It is also the multiply-adds (MACs) per output value. p=1 gives the

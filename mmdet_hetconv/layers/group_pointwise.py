@@ -118,10 +118,7 @@ class GroupPointwiseConv2d(nn.Module):
 
 
 def group_pointwise_taps(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: Sequence[int],
-    conv_groups: int,
+    in_channels: int, out_channels: int, kernel_size: Sequence[int], conv_groups: int
 ) -> int:
     """Weights of the layer, M M Kh Kw / G + M N (also MACs per pixel)."""
     taps = math.prod(kernel_size)

@@ -19,13 +19,7 @@ from . import functional
 from .arrangement import Order, first_orders, take_channels, why_not_loaded
 from .initialising import Initialise, draw, is_initialiser
 from .projection_log import log_projection
-from .shape import (
-    PADDING_MODES,
-    PaddingMode,
-    check_p,
-    numeric_padding,
-    why_not_blocks,
-)
+from .shape import PADDING_MODES, PaddingMode, check_p, numeric_padding, why_not_blocks
 
 
 class ForeignPointwise(nn.Conv2d):
@@ -37,16 +31,8 @@ class ForeignPointwise(nn.Conv2d):
         input (B, M, H, W); output (B, N, Ho, Wo).
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, p: int, **kwargs: Any
-    ):
-        super().__init__(
-            in_channels - in_channels // p,
-            out_channels,
-            1,
-            bias=False,
-            **kwargs,
-        )
+    def __init__(self, in_channels: int, out_channels: int, p: int, **kwargs: Any):
+        super().__init__(in_channels - in_channels // p, out_channels, 1, bias=False, **kwargs)
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,17 +107,14 @@ class HetConv2d(nn.Module):
         check_p(p, arrangement)
         if padding_mode not in PADDING_MODES:
             raise ValueError(
-                f'HetConv: padding_mode must be one of {PADDING_MODES}, got '
-                f'{padding_mode!r}'
+                f'HetConv: padding_mode must be one of {PADDING_MODES}, got {padding_mode!r}'
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size: tuple[int, int] = _pair(kernel_size)
         self.stride: tuple[int, int] = _pair(stride)
         self.dilation: tuple[int, int] = _pair(dilation)
-        self.padding = numeric_padding(
-            padding, self.stride, self.kernel_size, self.dilation
-        )
+        self.padding = numeric_padding(padding, self.stride, self.kernel_size, self.dilation)
         self.groups = groups
         self.padding_mode = padding_mode
         self.p = p
@@ -148,10 +131,7 @@ class HetConv2d(nn.Module):
         # How far the first output pixel's centre lies inside the input. The
         # 1 x 1 branch has to look at the same pixel: it crops where this is
         # positive and pads where it is negative.
-        inset = [
-            d * (k // 2) - a
-            for k, d, a in zip(self.kernel_size, self.dilation, padded)
-        ]
+        inset = [d * (k // 2) - a for k, d, a in zip(self.kernel_size, self.dilation, padded)]
         self._crop = tuple(max(0, i) for i in inset)
 
         self.grouped = nn.Conv2d(
@@ -189,9 +169,7 @@ class HetConv2d(nn.Module):
         self.reset_parameters()
 
     def _first_orders(self) -> tuple[Order, Order]:
-        return first_orders(
-            self.arrangement, self.in_channels, self.out_channels, self.p
-        )
+        return first_orders(self.arrangement, self.in_channels, self.out_channels, self.p)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -204,9 +182,7 @@ class HetConv2d(nn.Module):
         for buffer, first in zip(buffers, self._first_orders()):
             if buffer is not None and first is not None:
                 buffer.copy_(first)
-        fan_in = functional.taps_per_filter(
-            self.in_channels, self.kernel_size, self.p
-        )
+        fan_in = functional.taps_per_filter(self.in_channels, self.kernel_size, self.p)
         bound = 1 / math.sqrt(fan_in) if fan_in else 0
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -251,9 +227,7 @@ class HetConv2d(nn.Module):
         """
         weight = self.grouped.weight
         if self.pointwise is not None:
-            weight = functional.merge_to_dense(
-                weight, self.pointwise.weight, self.p
-            )
+            weight = functional.merge_to_dense(weight, self.pointwise.weight, self.p)
         if self.input_order is not None and self.output_order is not None:
             weight = weight[self.output_order][:, self.input_order.argsort()]
         return weight
@@ -266,9 +240,7 @@ class HetConv2d(nn.Module):
         return bias[self.output_order]
 
     @torch.no_grad()
-    def project(
-        self, weight: Tensor, bias: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def project(self, weight: Tensor, bias: Tensor | None = None) -> dict[str, Tensor]:
         """The state dict of this layer that stands in for a dense one.
 
         Shape:
@@ -279,10 +251,7 @@ class HetConv2d(nn.Module):
         if order is not None and order.is_meta:
             order, place = self._first_orders()
         if order is not None and place is not None:
-            state = dict(
-                input_order=order.to(weight.device),
-                output_order=place.to(weight.device),
-            )
+            state = dict(input_order=order.to(weight.device), output_order=place.to(weight.device))
             filters = state['output_order'].argsort()
             weight = weight[filters][:, state['input_order']]
             bias = None if bias is None else bias[filters]
@@ -294,9 +263,7 @@ class HetConv2d(nn.Module):
             state['grouped.bias'] = bias
         return state
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *rest: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         error_msgs = rest[-1]
         dense = state_dict.get(prefix + 'weight')
         shape = (self.out_channels, self.in_channels, *self.kernel_size)

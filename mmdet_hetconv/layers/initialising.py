@@ -20,12 +20,7 @@ def is_initialiser(fn: Initialise) -> bool:
 
 @torch.no_grad()
 def draw(
-    fn: Initialise,
-    name: str,
-    fan_in: int,
-    fan_out: int,
-    weight: Tensor,
-    bias: Tensor | None = None,
+    fn: Initialise, name: str, fan_in: int, fan_out: int, weight: Tensor, bias: Tensor | None = None
 ) -> None:
     """Fill a weight and a bias as those of a layer with these fans, in place.
 
@@ -40,12 +35,7 @@ def draw(
     """
     # mmengine compares the names of a module's class and of its bases.
     conv = nn.utils.skip_init(
-        type(name, (nn.Conv2d,), {}),
-        fan_in,
-        fan_out,
-        1,
-        device=weight.device,
-        dtype=weight.dtype,
+        type(name, (nn.Conv2d,), {}), fan_in, fan_out, 1, device=weight.device, dtype=weight.dtype
     )
     for parameter in conv.parameters():
         parameter.fill_(torch.nan)

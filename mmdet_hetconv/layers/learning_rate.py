@@ -42,8 +42,7 @@ class HetConvOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module) -> OptimWrapper:
         if self.base_lr is None:
             raise ValueError(
-                f'{type(self).__name__}: the optimizer '
-                f'{self.optimizer_cfg["type"]} is given no lr'
+                f'{type(self).__name__}: the optimizer {self.optimizer_cfg["type"]} is given no lr'
             )
         # Without any option mmengine makes one group of all parameters.
         self.paramwise_cfg = self.paramwise_cfg or dict(custom_keys={})
@@ -51,8 +50,7 @@ class HetConvOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         wrapper = super().__call__(model)
         factors = ', '.join(f'{f:g}' for f in sorted(set(self._factors)))
         print_log(
-            f'learning rate of {len(self._factors)} HetConv layers: '
-            f'times {factors or "nothing"}',
+            f'learning rate of {len(self._factors)} HetConv layers: times {factors or "nothing"}',
             logger='current',
         )
         return wrapper

@@ -25,8 +25,7 @@ def log_projection(name: str) -> None:
         _projected.clear()
     if not _projected and is_main_process():
         print_log(
-            'HetConv: dense weights are projected onto heterogeneous '
-            f'kernels, from {name} on',
+            f'HetConv: dense weights are projected onto heterogeneous kernels, from {name} on',
             'current',
         )
     _projected.add(name)

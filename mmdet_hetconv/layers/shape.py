@@ -27,10 +27,7 @@ def check_p(p: int, arrangement: str) -> None:
     if not isinstance(p, int) or isinstance(p, bool) or p < 1:
         raise ValueError(f'HetConv: p must be an integer >= 1, got p={p!r}')
     if arrangement not in ARRANGEMENTS:
-        raise ValueError(
-            'HetConv: arrangement must be one of '
-            f'{ARRANGEMENTS}, got {arrangement!r}'
-        )
+        raise ValueError(f'HetConv: arrangement must be one of {ARRANGEMENTS}, got {arrangement!r}')
 
 
 def why_not_heterogeneous(conv: ConvShape, p: int) -> str | None:
@@ -69,15 +66,10 @@ def numeric_padding(
         return (0, 0)
     if padding == 'same':
         if stride != (1, 1):
-            raise ValueError(
-                f"HetConv: padding='same' needs stride 1, got {stride}"
-            )
+            raise ValueError(f"HetConv: padding='same' needs stride 1, got {stride}")
         top, left = (d * (k // 2) for k, d in zip(kernel_size, dilation))
         return top, left
     if isinstance(padding, str):
-        raise ValueError(
-            "HetConv: padding must be numbers, 'same' or "
-            f"'valid', got {padding!r}"
-        )
+        raise ValueError(f"HetConv: padding must be numbers, 'same' or 'valid', got {padding!r}")
     top, left = _pair(padding)
     return top, left

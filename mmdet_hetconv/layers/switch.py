@@ -12,12 +12,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from .cost import (
-    CONVOLUTIONS,
-    Convolution,
-    dense_macs_per_pixel,
-    macs_per_pixel,
-)
+from .cost import CONVOLUTIONS, Convolution, dense_macs_per_pixel, macs_per_pixel
 from .hetconv import HetConv2d
 from .shape import why_not_heterogeneous
 
@@ -133,9 +128,7 @@ def _why_dense(conv: nn.Conv2d, conv_cfg: dict[str, Any]) -> str:
     return reason or f'{conv_cfg} stands for a plain convolution here'
 
 
-def switch_convs(
-    model: nn.Module, conv_cfg: dict[str, Any] | Choice
-) -> list[ConvRecord]:
+def switch_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choice) -> list[ConvRecord]:
     """Replace, in place, convolutions by what a conv_cfg builds for them.
 
     The weights of a HetConv layer are projected from the dense ones; the

@@ -99,7 +99,5 @@ def switch_config(model_cfg: dict, conv_cfg: dict) -> dict:
         return True
 
     if not _walk(model_cfg, visit):
-        raise ValueError(
-            f'no component of the {model_cfg.get("type")} takes a conv_cfg'
-        )
+        raise ValueError(f'no component of the {model_cfg.get("type")} takes a conv_cfg')
     return model_cfg

@@ -78,9 +78,7 @@ class HetMobileNet(BaseModule):
             init_cfg
             or [
                 dict(type='Kaiming', layer='Conv2d'),
-                dict(
-                    type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']
-                ),
+                dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
             ]
         )
         stages = range(len(self.arch_settings))
@@ -91,8 +89,7 @@ class HetMobileNet(BaseModule):
             )
         if frozen_stages not in range(-1, len(stages) + 1):
             raise ValueError(
-                f'HetMobileNet: frozen_stages={frozen_stages} is not in '
-                f'-1 ... {len(stages)}'
+                f'HetMobileNet: frozen_stages={frozen_stages} is not in -1 ... {len(stages)}'
             )
         self.out_indices = out_indices
         self.frozen_stages = frozen_stages
@@ -101,19 +98,13 @@ class HetMobileNet(BaseModule):
         norm_and_act = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
 
         channels = make_divisible(32 * widen_factor, 8)
-        self.conv1 = ConvModule(
-            3, channels, 3, stride=2, padding=1, **norm_and_act
-        )
+        self.conv1 = ConvModule(3, channels, 3, stride=2, padding=1, **norm_and_act)
         cfgs = stage_conv_cfgs(conv_cfg, p, len(stages))
         for i, (layers, cfg) in enumerate(zip(self.arch_settings, cfgs)):
             stage = Sequential()
             for width, stride in layers:
                 filters = make_divisible(width * widen_factor, 8)
-                stage.append(
-                    self._make_layer(
-                        cfg, channels, filters, stride, norm_and_act
-                    )
-                )
+                stage.append(self._make_layer(cfg, channels, filters, stride, norm_and_act))
                 channels = filters
             self.add_module(f'layer{i + 1}', stage)
         check_switched(self._stages(), cfgs)
@@ -121,11 +112,7 @@ class HetMobileNet(BaseModule):
 
     @staticmethod
     def _make_layer(
-        conv_cfg: dict | None,
-        in_channels: int,
-        out_channels: int,
-        stride: int,
-        norm_and_act: dict,
+        conv_cfg: dict | None, in_channels: int, out_channels: int, stride: int, norm_and_act: dict
     ) -> nn.Module:
         shape = (in_channels, out_channels, 3, stride, 1)
         if conv_cfg is None:

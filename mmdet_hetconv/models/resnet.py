@@ -6,13 +6,7 @@ from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
 from torch import nn
 
-from .stages import (
-    HET_CONV,
-    check_depth,
-    check_stages,
-    check_switched,
-    stage_conv_cfgs,
-)
+from .stages import HET_CONV, check_depth, check_stages, check_switched, stage_conv_cfgs
 
 
 @MODELS.register_module()

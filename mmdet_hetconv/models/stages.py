@@ -35,9 +35,7 @@ def stage_conv_cfgs(
     for part in p:
         check_p(part, 'blocked')
     if len(p) != num_stages:
-        raise ValueError(
-            f'p={tuple(p)} has {len(p)} entries for {num_stages} stages'
-        )
+        raise ValueError(f'p={tuple(p)} has {len(p)} entries for {num_stages} stages')
     return [dict(conv_cfg, p=part) for part in p]
 
 
@@ -54,9 +52,7 @@ def cut_part(conv_cfg: dict, in_channels: int, out_channels: int) -> dict:
     return dict(conv_cfg, p=math.gcd(conv_cfg['p'], in_channels, out_channels))
 
 
-def check_stages(
-    backbone: str, num_stages: int, most: int, **by_stage: Sequence
-) -> None:
+def check_stages(backbone: str, num_stages: int, most: int, **by_stage: Sequence) -> None:
     """Raise ValueError for a number of stages that the backbone lacks.
 
     Args:
@@ -66,9 +62,7 @@ def check_stages(
         **by_stage: arguments that have one entry per stage.
     """
     if not 1 <= num_stages <= most:
-        raise ValueError(
-            f'{backbone}: num_stages={num_stages} is not in 1 ... {most}'
-        )
+        raise ValueError(f'{backbone}: num_stages={num_stages} is not in 1 ... {most}')
     for name, values in by_stage.items():
         if len(values) != num_stages:
             raise ValueError(
@@ -80,14 +74,10 @@ def check_stages(
 def check_depth(backbone: str, depth: int, known: Sequence[int]) -> None:
     """Raise ValueError for a depth that the backbone does not come in."""
     if depth not in known:
-        raise ValueError(
-            f'{backbone}: depth={depth} is not one of {tuple(known)}'
-        )
+        raise ValueError(f'{backbone}: depth={depth} is not one of {tuple(known)}')
 
 
-def check_switched(
-    stages: Sequence[nn.Module], conv_cfgs: Sequence[dict | None]
-) -> None:
+def check_switched(stages: Sequence[nn.Module], conv_cfgs: Sequence[dict | None]) -> None:
     """Raise ValueError for a conv_cfg that fits no layer of its stages."""
     for cfg in conv_cfgs:
         if cfg is None or cfg.get('p') == 1:
@@ -99,11 +89,7 @@ def check_switched(
             for conv in find_convs(stage).values()
         ]
         if all(isinstance(conv, nn.Conv2d) for conv in convs):
-            shapes = {
-                (c.in_channels, c.out_channels)
-                for c in convs
-                if c.kernel_size != (1, 1)
-            }
+            shapes = {(c.in_channels, c.out_channels) for c in convs if c.kernel_size != (1, 1)}
             raise ValueError(
                 f'nothing was switched: {cfg} fits no convolution, which '
                 f'have {sorted(shapes)} input and output channels'

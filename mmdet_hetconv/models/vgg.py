@@ -10,18 +10,10 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 
 from mmdet_hetconv.layers.switch import switch_convs
 
-from .stages import (
-    HET_CONV,
-    check_depth,
-    check_stages,
-    check_switched,
-    stage_conv_cfgs,
-)
+from .stages import HET_CONV, check_depth, check_stages, check_switched, stage_conv_cfgs
 
 
-def switch_vgg(
-    vgg: VGG, conv_cfg: dict | None, p: int | Sequence[int] | None
-) -> None:
+def switch_vgg(vgg: VGG, conv_cfg: dict | None, p: int | Sequence[int] | None) -> None:
     """Switch the convolutions of an mmcv VGG, stage by stage.
 
     What stands behind the last stage counts as part of it.
@@ -100,10 +92,7 @@ class HetVGG(VGG, BaseModule):
                 f'num_stages={num_stages} does not have'
             )
         if frozen_stages not in range(-1, num_stages + 1):
-            raise ValueError(
-                f'HetVGG: frozen_stages={frozen_stages} is not in -1 ... '
-                f'{num_stages}'
-            )
+            raise ValueError(f'HetVGG: frozen_stages={frozen_stages} is not in -1 ... {num_stages}')
         super().__init__(
             depth,
             with_bn,

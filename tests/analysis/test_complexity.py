@@ -6,12 +6,7 @@ from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_hetconv.analysis import (
-    build_detector,
-    count_complexity,
-    count_config,
-    input_shape,
-)
+from mmdet_hetconv.analysis import build_detector, count_complexity, count_config, input_shape
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.models import set_part
 
@@ -38,9 +33,7 @@ def test_faster_rcnn_saves_48_percent(faster_rcnn):
     assert faster_rcnn.shape == (800, 1344)
     assert faster_rcnn.parts() == [*IMAGE_TO_RPN, 'RoI head']
     assert round(saved(faster_rcnn, IMAGE_TO_RPN), 2) == 0.48
-    assert [faster_rcnn.heterogeneous(p) for p in faster_rcnn.parts()] == (
-        [16, 4, 1, 0]
-    )
+    assert [faster_rcnn.heterogeneous(p) for p in faster_rcnn.parts()] == ([16, 4, 1, 0])
     # 202.8 G with the norms and the upsampling that a FLOP counter adds
     dense = faster_rcnn.total('dense_macs', IMAGE_TO_RPN)
     assert 0.99 < dense / 202.8e9 < 1.0
@@ -98,9 +91,7 @@ def test_cascade_counts_every_stage():
     assert not result.uncounted
 
 
-@pytest.mark.parametrize(
-    'name', ['retinanet_het_r50_full', 'ssd300_het_vgg16_full']
-)
+@pytest.mark.parametrize('name', ['retinanet_het_r50_full', 'ssd300_het_vgg16_full'])
 def test_executed_is_what_mmengine_counts(name):
     """Of convolutions: what else it counts is not counted here."""
     size = (300, 300) if 'ssd' in name else (64, 64)
@@ -161,9 +152,7 @@ def test_what_is_not_counted_is_named():
     result = count_complexity(Odd(), (5, 6))
     assert result.uncounted == ['table', 'idle']
     assert result.parts() == ['other']
-    assert result.total('macs') == (
-        5 * 6 * 3 * 4 * 4 + 8 * 10 * 4 * (2 * 9 + 2)
-    )
+    assert result.total('macs') == (5 * 6 * 3 * 4 * 4 + 8 * 10 * 4 * (2 * 9 + 2))
     assert result.other_parameters == dict(other=15 + 8)
 
 

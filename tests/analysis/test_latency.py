@@ -26,9 +26,7 @@ def test_dense_copy_computes_the_same(tmp_path):
 def test_four_forms_and_their_files(tmp_path):
     cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
     timings = latency.benchmark_config(cfg, 2, (64, 96), 2)
-    assert [t.form for t in timings] == [
-        *('dense', 'het', 'dense deployed', 'het deployed')
-    ]
+    assert [t.form for t in timings] == [*('dense', 'het', 'dense deployed', 'het deployed')]
     dense, het, _, deployed = timings
     assert dense.gain == 1.0
     assert abs(het.gain - dense.ms / het.ms) < 0.02 * het.gain
@@ -44,9 +42,7 @@ def test_four_forms_and_their_files(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row['form'] for row in rows] == [t.form for t in timings]
     assert float(rows[1]['ms']) == het.ms
-    assert {(row['image'], row['whole']) for row in rows} == {
-        ('64x96', 'False')
-    }
+    assert {(row['image'], row['whole']) for row in rows} == {('64x96', 'False')}
     assert all(row['machine'].startswith('CPU') for row in rows)
     latency.plot(timings, tmp_path / 'out' / 'a.png')
     assert (tmp_path / 'out' / 'a.png').read_bytes()[:4] == b'\x89PNG'

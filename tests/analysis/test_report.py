@@ -35,12 +35,7 @@ def results():
 
 def test_format_table():
     text = format_table(('name', 'count'), [('a', 5), ('longer', 12)])
-    assert text.splitlines() == [
-        'name    count',
-        '------  -----',
-        'a           5',
-        'longer     12',
-    ]
+    assert text.splitlines() == ['name    count', '------  -----', 'a           5', 'longer     12']
     assert format_table(('a', 'b'), []) == 'a  b\n-  -'
 
 
@@ -58,9 +53,7 @@ def test_csv_and_json_hold_the_same_numbers(results, tmp_path):
     with open(tmp_path / 'a.csv') as file:
         from_csv = list(csv.DictReader(file))
     from_json = json.loads((tmp_path / 'a.json').read_text())
-    assert [{k: str(v) for k, v in row.items()} for row in from_json] == (
-        from_csv
-    )
+    assert [{k: str(v) for k, v in row.items()} for row in from_json] == (from_csv)
     total = from_json[-1]
     assert total['part'] == 'total' and total['het_layers'] == 1
     pixels = 10 * 20
@@ -108,12 +101,7 @@ def test_get_flops_tool(tmp_path, run_tool):
         'tools/get_flops.py',
         'configs/faster_rcnn_het_r18.py',
         *('--shape', '64', '96', '--p', '1', '8'),
-        *(
-            '--csv',
-            str(tmp_path / 'a.csv'),
-            '--json',
-            str(tmp_path / 'a.json'),
-        ),
+        *('--csv', str(tmp_path / 'a.csv'), '--json', str(tmp_path / 'a.json')),
     )
     rows = json.loads((tmp_path / 'a.json').read_text())
     assert [row['model'] for row in rows] == ['p=1'] * 5 + ['p=8'] * 5

@@ -49,16 +49,12 @@ class Browser:
             if port:
                 break
         self._base = f'http://127.0.0.1:{port[1]}/session'
-        options = dict(
-            args=[*_FLAGS, f'--user-data-dir={folder}'], binary=_chromium()
-        )
+        options = dict(args=[*_FLAGS, f'--user-data-dir={folder}'], binary=_chromium())
         capabilities = {
             'goog:chromeOptions': options,
             'goog:loggingPrefs': dict(browser='ALL', performance='ALL'),
         }
-        opened = self._post(
-            '', dict(capabilities=dict(alwaysMatch=capabilities))
-        )
+        opened = self._post('', dict(capabilities=dict(alwaysMatch=capabilities)))
         self._base += f'/{opened["sessionId"]}'
 
     def close(self) -> None:
@@ -115,18 +111,14 @@ class Browser:
         ]
 
     def _find(self, selector: str) -> str:
-        found = self._post(
-            '/element', dict(using='css selector', value=selector)
-        )
+        found = self._post('/element', dict(using='css selector', value=selector))
         return found[_ELEMENT]
 
     def _post(self, path: str, content: dict):
         return self._call('POST', path, json.dumps(content).encode())
 
     def _call(self, method: str, path: str, data: bytes | None = None):
-        request = urllib.request.Request(
-            self._base + path, data, method=method
-        )
+        request = urllib.request.Request(self._base + path, data, method=method)
         try:
             with urllib.request.urlopen(request, timeout=180) as answer:
                 return json.load(answer)['value']
@@ -143,7 +135,6 @@ def open_browser(folder: Path) -> Browser:
     """A browser; the test is skipped where there is none."""
     if not shutil.which('chromedriver') or not _chromium():
         pytest.skip(
-            'no chromium and chromedriver (Debian: apt-get install chromium '
-            'chromium-driver)'
+            'no chromium and chromedriver (Debian: apt-get install chromium chromium-driver)'
         )
     return Browser(folder)

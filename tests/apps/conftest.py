@@ -26,9 +26,7 @@ def world(tmp_path_factory):
     path = tmp_path_factory.mktemp('apps')
     coco = tiny.write_coco(path / 'coco')
     found = dict(
-        path=path,
-        images=coco / 'val2017',
-        ann_file=coco / 'annotations' / 'instances_val2017.json',
+        path=path, images=coco / 'val2017', ann_file=coco / 'annotations' / 'instances_val2017.json'
     )
     for number, (name, extra) in enumerate((('het', ''), ('dense', DENSE))):
         extra += "test_dataloader['dataset'] = dict(pipeline=[\n"
@@ -44,10 +42,7 @@ def world(tmp_path_factory):
         # Random detectors are of one mind about every region otherwise.
         torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight, std=1.0)
         meta = dict(dataset_meta=dict(classes=tiny.CLASSES))
-        torch.save(
-            dict(state_dict=model.state_dict(), meta=meta),
-            path / f'{name}.pth',
-        )
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), path / f'{name}.pth')
         found[name] = (config, path / f'{name}.pth')
     gc.freeze()  # mmengine collects garbage for every data set it builds
     yield SimpleNamespace(**found)

@@ -37,21 +37,15 @@ class Detector:
 
     def __init__(self, path, channels):
         self.channels = channels
-        extra = EXTRA.format(
-            channels=channels, color_type=COLOR_TYPES[channels]
-        )
+        extra = EXTRA.format(channels=channels, color_type=COLOR_TYPES[channels])
         self.config = tiny.write_config(path / 'tiny.py', extra)
         cfg = Config.fromfile(self.config)
         torch.manual_seed(0)
         self.model = build_detector(cfg.model)
-        torch.nn.init.normal_(
-            self.model.roi_head.bbox_head.fc_cls.weight, std=1.0
-        )
+        torch.nn.init.normal_(self.model.roi_head.bbox_head.fc_cls.weight, std=1.0)
         self.weights = path / 'tiny.pth'
         meta = dict(dataset_meta=dict(classes=tiny.CLASSES))
-        torch.save(
-            dict(state_dict=self.model.state_dict(), meta=meta), self.weights
-        )
+        torch.save(dict(state_dict=self.model.state_dict(), meta=meta), self.weights)
         self.images = path / 'images'
         tiny.draw(self.images / 'a.png', 0)
         bgr = cv2.imread(str(self.images / 'a.png'))
@@ -104,11 +98,7 @@ def test_channels_behind_a_focus():
 def test_summary_and_get_flops(detector, monkeypatch, tmp_path, capsys):
     size = ('--shape', 64, 96)
     run_argv(monkeypatch, 'summary', detector.config, *size)
-    stem = next(
-        line
-        for line in capsys.readouterr().out.splitlines()
-        if 'backbone.conv1 ' in line
-    )
+    stem = next(line for line in capsys.readouterr().out.splitlines() if 'backbone.conv1 ' in line)
     assert f'{detector.channels} -> 16, 7 x 7' in stem
     assert f'{stem_macs(detector) / 1e6:.3f} M' in stem
     out = tmp_path / 'flops.json'
@@ -130,10 +120,7 @@ def test_deploy_tunes_and_export_traces(detector, tmp_path, capsys):
     run('deploy', *detector.pair, '--out', deployed, '--tune', 64, 96)
     graph = tmp_path / 'graph.onnx'
     pytest.importorskip('onnxscript')
-    run(
-        'export_onnx',
-        *(detector.config, deployed, '--out', graph, '--size', 64, 96),
-    )
+    run('export_onnx', *(detector.config, deployed, '--out', graph, '--size', 64, 96))
     import onnx
 
     (images,) = onnx.load(graph).graph.input
@@ -158,9 +145,7 @@ def test_infer_sees_every_channel_and_draws(detector, tmp_path):
     from mmdet.structures import DetDataSample
 
     sample = DetDataSample(
-        metainfo=dict(
-            img_shape=(48, 64), ori_shape=(48, 64), scale_factor=(1.0, 1.0)
-        )
+        metainfo=dict(img_shape=(48, 64), ori_shape=(48, 64), scale_factor=(1.0, 1.0))
     )
     with torch.no_grad():
         (want,) = detector.model.eval().predict(padded, [sample])
@@ -179,9 +164,7 @@ def test_infer_names_an_image_of_other_channels(detector, tmp_path):
     tiny.draw(folder / 'plain.png', 0)
     (folder / 'a.png').write_bytes(detector.image.read_bytes())
     out = tmp_path / 'out.json'
-    message = error_of(
-        load_main('infer'), *detector.pair, folder, '--json', out
-    )
+    message = error_of(load_main('infer'), *detector.pair, folder, '--json', out)
     assert 'plain.png has 3 channels' in message
     assert {e['image_id'] for e in json.loads(out.read_text())} == {'a.png'}
 

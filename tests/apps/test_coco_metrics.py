@@ -29,12 +29,7 @@ def content():
 
 def results(annotations):
     return [
-        dict(
-            image_id=a['image_id'],
-            category_id=a['category_id'],
-            bbox=list(a['bbox']),
-            score=0.9,
-        )
+        dict(image_id=a['image_id'], category_id=a['category_id'], bbox=list(a['bbox']), score=0.9)
         for a in annotations
     ]
 

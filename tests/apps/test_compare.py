@@ -45,9 +45,7 @@ def page(world, tmp_path_factory):
 
 def data_of(page):
     text = page.read_text()
-    found = re.search(
-        r'<script type="application/json"[^>]*>(.*?)</script>', text
-    )
+    found = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', text)
     return json.loads(found[1])
 
 
@@ -64,9 +62,7 @@ def test_summary(page, world):
     text = page.read_text()
     rows = {
         name: re.findall('<td>(.*?)</td>', cells)
-        for name, cells in re.findall(
-            r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text
-        )
+        for name, cells in re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text)
     }
     assert rows['HetConv layers'] == ['0', '16', '']
     a, b, ratio = rows['Parameters']
@@ -89,10 +85,7 @@ def test_what_the_page_shows(page):
     images = {image['name']: image for image in data['images']}
     assert set(images) == {f'val_{n}.jpg' for n in range(3)} | {HOSTILE}
     assert images[HOSTILE]['truth'] is None
-    assert images['val_1.jpg']['truth'] == [
-        [0, 6, 12, 18, 18],
-        [1, 34, 20, 26, 6],
-    ]
+    assert images['val_1.jpg']['truth'] == [[0, 6, 12, 18, 18], [1, 34, 20, 26, 6]]
     order = [i['disagreement'][data['start']] for i in data['images']]
     assert order == sorted(order, reverse=True)
     assert 0 < order[0] <= 1
@@ -125,10 +118,7 @@ element.dispatchEvent(new Event('change'));
 
 def expected(image, at):
     """How many boxes of A and B have at least that score."""
-    return [
-        sum(box[5] >= THRESHOLDS[at] for box in found)
-        for found in image['found']
-    ]
+    return [sum(box[5] >= THRESHOLDS[at] for box in found) for found in image['found']]
 
 
 def test_in_a_browser(page, browser):
@@ -144,9 +134,7 @@ def test_in_a_browser(page, browser):
     for image in data['images']:
         shown = browser.run(BOXES, image['name'])
         truth = [] if image['truth'] is None else [len(image['truth'])]
-        assert [count for count, _, _ in shown] == truth + expected(
-            image, START
-        )
+        assert [count for count, _, _ in shown] == truth + expected(image, START)
         assert [drawn for _, drawn, _ in shown] == [n for n, _, _ in shown]
     label = browser.run(BOXES, 'val_1.jpg')[0][2]
     assert label == 'Ground truth: disc, bar'
@@ -161,9 +149,7 @@ def test_in_a_browser(page, browser):
     )
     by_name = {image['name']: image for image in data['images']}
     for name, image in by_name.items():
-        assert [n for n, _, _ in browser.run(BOXES, name)][-2:] == expected(
-            image, at
-        )
+        assert [n for n, _, _ in browser.run(BOXES, name)][-2:] == expected(image, at)
     values = [by_name[n]['disagreement'][at] for n in browser.run(NAMES)]
     assert values == sorted(values)
     browser.run(SET, 'order', 'name')
@@ -176,15 +162,9 @@ def test_in_a_browser(page, browser):
     browser.click('input[value=slider]')
     clips = 'return [...document.querySelectorAll(".slide")].map((d) => [...d'
     clips += '.querySelectorAll("svg")].map((s) => s.style.clipPath))[0]'
-    assert browser.run(clips) == [
-        'inset(0px 50% 0px 0px)',
-        'inset(0px 0px 0px 50%)',
-    ]
+    assert browser.run(clips) == ['inset(0px 50% 0px 0px)', 'inset(0px 0px 0px 50%)']
     browser.type('.slide + input', '\ue012' * 10)  # left arrow
-    assert browser.run(clips) == [
-        'inset(0px 60% 0px 0px)',
-        'inset(0px 0px 0px 40%)',
-    ]
+    assert browser.run(clips) == ['inset(0px 60% 0px 0px)', 'inset(0px 0px 0px 40%)']
 
     assert browser.complaints() == []
     schemes = {a.split(':')[0] for a in browser.requests()}
@@ -194,16 +174,11 @@ def test_in_a_browser(page, browser):
 BAD = {
     'no folder': (lambda w, p: ('--images', p / 'no'), 'no is not a folder'),
     'other annotations': (
-        lambda w, p: (
-            *('--images', w.path / 'coco' / 'train2017'),
-            *('--ann-file', w.ann_file),
-        ),
+        lambda w, p: (*('--images', w.path / 'coco' / 'train2017'), *('--ann-file', w.ann_file)),
         'names no image in',
     ),
     'no checkpoint': (
-        lambda w, p: (
-            *('--images', w.images, '--a', w.dense[0], p / 'no.pth'),
-        ),
+        lambda w, p: (*('--images', w.images, '--a', w.dense[0], p / 'no.pth'),),
         'no.pth does not exist',
     ),
     'other detector': (

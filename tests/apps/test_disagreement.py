@@ -9,13 +9,9 @@ from mmdet_hetconv.apps.disagreement import disagreement
 def boxes(*entries):
     """Of (x, score, label): squares of 10 x 10 pixels."""
     return dict(
-        boxes=torch.tensor(
-            [[x, 0.0, x + 10.0, 10.0] for x, _, _ in entries]
-        ).reshape(-1, 4),
+        boxes=torch.tensor([[x, 0.0, x + 10.0, 10.0] for x, _, _ in entries]).reshape(-1, 4),
         scores=torch.tensor([score for _, score, _ in entries]),
-        labels=torch.tensor(
-            [label for _, _, label in entries], dtype=torch.long
-        ),
+        labels=torch.tensor([label for _, _, label in entries], dtype=torch.long),
     )
 
 

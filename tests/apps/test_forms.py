@@ -59,9 +59,7 @@ def test_dense_detector_of_its_own(world):
     assert forms.names == ['dense', HET, DEPLOYED]
     image = str(world.images / 'val_1.jpg')
     a, b = (forms.detect(image, name) for name in ('dense', HET))
-    assert not np.allclose(
-        a.sample.pred_instances.scores[:5], b.sample.pred_instances.scores[:5]
-    )
+    assert not np.allclose(a.sample.pred_instances.scores[:5], b.sample.pred_instances.scores[:5])
 
 
 def text(path):

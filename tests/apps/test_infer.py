@@ -60,9 +60,7 @@ def test_one_image_as_mmdet_detects_in_it(world, tmp_path):
     stock = DetInferencer(cfg, str(world.het[1]), device='cpu')
     want = stock(str(image), no_save_vis=True)['predictions'][0]
     assert len(found) == len(want['scores']) > 20
-    for entry, box, score, label in zip(
-        found, want['bboxes'], want['scores'], want['labels']
-    ):
+    for entry, box, score, label in zip(found, want['bboxes'], want['scores'], want['labels']):
         x, y, w, h = entry['bbox']
         np.testing.assert_allclose([x, y, x + w, y + h], box, atol=2e-3)
         assert entry['score'] == pytest.approx(score, abs=1e-5)
@@ -102,10 +100,7 @@ def test_folder_with_broken_images(world, folder, tmp_path):
     picture = cv2.imread(str(drawn / 'val_0.jpg'))
     assert picture.shape[:2] == tiny.SIZE[::-1]
     assert (
-        np.abs(
-            picture.astype(int) - cv2.imread(str(folder / 'val_0.jpg'))
-        ).max()
-        > 60
+        np.abs(picture.astype(int) - cv2.imread(str(folder / 'val_0.jpg'))).max() > 60
     )  # boxes are drawn
     truth = COCO(str(world.ann_file))
     found = truth.loadRes(str(out))
@@ -119,9 +114,7 @@ def write_annotations(world, folder, tmp_path):
     """tiny's annotations, which have the broken images too."""
     content = json.loads(world.ann_file.read_text())
     for number, name in enumerate(('half.jpg', 'a_empty.png', 'hollow.jpg')):
-        content['images'].append(
-            dict(id=90 + number, file_name=name, width=9, height=9)
-        )
+        content['images'].append(dict(id=90 + number, file_name=name, width=9, height=9))
     path = tmp_path / 'annotations.json'
     path.write_text(json.dumps(content))
     return path
@@ -208,13 +201,7 @@ def unknown_class(world, path):
     content = json.loads(world.ann_file.read_text())
     content['categories'][0]['name'] = 'ring'
     (path / 'a.json').write_text(json.dumps(content))
-    return (
-        world.images,
-        '--json',
-        path / 'o.json',
-        '--ann-file',
-        (path / 'a.json'),
-    )
+    return (world.images, '--json', path / 'o.json', '--ann-file', (path / 'a.json'))
 
 
 BAD = {
@@ -227,22 +214,14 @@ BAD = {
         lambda w, p: ('http://127.0.0.1:9/a.mp4',),
         'stream http://127.0.0.1:9/a.mp4 cannot be opened',
     ),
-    'onto the input': (
-        lambda w, p: (w.images, '--out-dir', w.images),
-        'would be overwritten',
-    ),
-    'JSON is a folder': (
-        lambda w, p: (w.images, '--json', p),
-        'is a folder, name a file',
-    ),
+    'onto the input': (lambda w, p: (w.images, '--out-dir', w.images), 'would be overwritten'),
+    'JSON is a folder': (lambda w, p: (w.images, '--json', p), 'is a folder, name a file'),
     'no annotation file': (
         lambda w, p: (w.images, '--ann-file', p / 'a.json'),
         'a.json does not exist',
     ),
     'image without annotation': (
-        lambda w, p: (
-            *(w.path / 'coco' / 'train2017', '--ann-file', w.ann_file),
-        ),
+        lambda w, p: (*(w.path / 'coco' / 'train2017', '--ann-file', w.ann_file),),
         'names no image in',
     ),
     'annotated video': (

@@ -24,9 +24,7 @@ def sample(**more):
 
 def test_boxes():
     first, second = coco_results(sample(), 7, [11, 22])
-    assert first == dict(
-        image_id=7, category_id=22, bbox=[1.0, 2.0, 4.5, 7.0], score=0.75
-    )
+    assert first == dict(image_id=7, category_id=22, bbox=[1.0, 2.0, 4.5, 7.0], score=0.75)
     assert second['category_id'] == 11
 
 
@@ -41,8 +39,7 @@ def test_masks():
 
 
 @pytest.mark.parametrize(
-    'name, want',
-    [('000000000139.jpg', 139), ('12', 12), ('a/b.jpg', 'a/b.jpg')],
+    'name, want', [('000000000139.jpg', 139), ('12', 12), ('a/b.jpg', 'a/b.jpg')]
 )
 def test_ids_without_annotations(name, want):
     assert default_image_id(name) == want

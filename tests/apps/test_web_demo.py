@@ -28,9 +28,7 @@ return image && image.complete && image.naturalWidth && image.src;
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
-    pytest.importorskip(
-        'gradio', reason='gradio is not installed (pip install gradio)'
-    )
+    pytest.importorskip('gradio', reason='gradio is not installed (pip install gradio)')
     found = open_browser(tmp_path_factory.mktemp('profile'))
     yield found
     found.close()
@@ -67,19 +65,14 @@ def test_forms_and_confidence(browser, address, world):
     every = browser.wait(TEXT, 'deployed: ')
     browser.type('#score input[type=range]', '\ue010')  # the End key
     sure = browser.wait(
-        f'const text = (function () {{{TEXT}}})(...arguments);'
-        'return text !== arguments[1] && text',
+        f'const text = (function () {{{TEXT}}})(...arguments);return text !== arguments[1] && text',
         *('deployed: ', every),
     )
     assert objects(sure) < objects(every)
     assert sure.split(' ms')[0] == every.split(' ms')[0]  # only drawn again
-    browser.wait(
-        f'return (function () {{{PICTURE}}})() !== arguments[0]', first
-    )
+    browser.wait(f'return (function () {{{PICTURE}}})() !== arguments[0]', first)
     hosts = {
-        place.split('/')[2]
-        for place in browser.requests()
-        if place.startswith(('http', 'ws'))
+        place.split('/')[2] for place in browser.requests() if place.startswith(('http', 'ws'))
     }
     assert hosts == {address.split('/')[2]}
 

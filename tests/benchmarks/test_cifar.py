@@ -36,9 +36,7 @@ def made_up(count, seed=0):
 @pytest.fixture
 def official(tmp_path):
     """Python batches of 20 images each, as the official ones are."""
-    for number, name in enumerate(
-        [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']
-    ):
+    for number, name in enumerate([f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']):
         images, labels = made_up(20, number)
         batch = {b'data': images.reshape(20, -1), b'labels': labels.tolist()}
         (tmp_path / name).write_bytes(pickle.dumps(batch, protocol=2))
@@ -77,9 +75,7 @@ def test_augmented_images_are_shifted_and_flipped_originals(script):
     images, labels = made_up(8)
     images = torch.from_numpy(images)
     generator = torch.Generator().manual_seed(0)
-    loader = data.DeviceLoader(
-        images, torch.arange(8), 3, True, generator=generator
-    )
+    loader = data.DeviceLoader(images, torch.arange(8), 3, True, generator=generator)
     padded = torch.nn.functional.pad(images, (4, 4, 4, 4))
     mean, std = torch.tensor(data.MEAN), torch.tensor(data.STD)
     batches = list(loader)
@@ -119,9 +115,7 @@ def test_the_table_goes_on_where_it_was(script, official, monkeypatch):
 
 
 @pytest.mark.parametrize('amp', [[], ['--amp']])
-def test_a_conversion_trains_the_network_of_the_table(
-    script, official, monkeypatch, amp
-):
+def test_a_conversion_trains_the_network_of_the_table(script, official, monkeypatch, amp):
     words = ('--data', official, '--width', 0.25, '--epochs', 1, *amp)
     kept, own, out = (official / name for name in ('kept', 'own', 'rows.csv'))
     dense = ('--conv', 'dense', '--save', kept)
@@ -143,10 +137,7 @@ def test_overfitting_learns_the_same_part(script, official, monkeypatch):
     split = torch.from_numpy(images), torch.from_numpy(labels)
     part = module.take_share(split, 0.25, 3)
     assert part[0].shape == (50, 3, 32, 32)
-    at = [
-        next(i for i, image in enumerate(split[0]) if image.equal(chosen))
-        for chosen in part[0]
-    ]
+    at = [next(i for i, image in enumerate(split[0]) if image.equal(chosen)) for chosen in part[0]]
     assert len(set(at)) == 50 and part[1].equal(split[1][at])
     assert part[0].equal(module.take_share(split, 0.25, 3)[0])
     assert not part[0].equal(module.take_share(split, 0.25, 4)[0])

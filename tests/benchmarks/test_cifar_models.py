@@ -33,10 +33,7 @@ def macs(model) -> int:
 @pytest.mark.parametrize('p', VGG16)
 def test_vgg16(p):
     model = build('vgg16', dict(type='HetConv', p=p))
-    assert (
-        round(macs(model) / 1e6, 2),
-        round(weights(model) / 1e6, 2),
-    ) == VGG16[p]
+    assert (round(macs(model) / 1e6, 2), round(weights(model) / 1e6, 2)) == VGG16[p]
 
 
 @pytest.mark.parametrize('p', RESNET56)

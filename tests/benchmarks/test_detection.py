@@ -121,9 +121,7 @@ def test_a_network_is_timed_once(run, shapes):
     assert [row['conv'] for row in times()] == ['dense', 'het4']
 
 
-def test_a_killed_training_goes_on_from_its_last_epoch(
-    run, shapes, monkeypatch
-):
+def test_a_killed_training_goes_on_from_its_last_epoch(run, shapes, monkeypatch):
     words = ('--epochs', 2, '--conv', 'dense')
     run_epoch = EpochBasedTrainLoop.run_epoch
 
@@ -189,8 +187,7 @@ def test_dense_is_trained_once_for_every_where(run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'detector, reduced',
-    [('faster_rcnn_r18', False), ('ssd300', False), ('ssd300', True)],
+    'detector, reduced', [('faster_rcnn_r18', False), ('ssd300', False), ('ssd300', True)]
 )
 @pytest.mark.parametrize(
     'conv_cfg, layer',
@@ -232,9 +229,7 @@ def test_every_convolution_takes_the_same_places(
         ('backbone+head', {'backbone', 'head'}),
     ],
 )
-def test_where_names_the_parts_that_are_exchanged(
-    script, shapes, detector, where, parts
-):
+def test_where_names_the_parts_that_are_exchanged(script, shapes, detector, where, parts):
     het = dict(type='HetConv', p=4)
     root = shapes / 'coco'
     cfg = make(script, root, het, detector, reduced=True, where=where)
@@ -258,9 +253,7 @@ class Oracle(torch.nn.Module):
     def test_step(self, batch):
         for sample in batch['data_samples']:
             truth = sample.gt_instances
-            boxes = torch.as_tensor(
-                getattr(truth.bboxes, 'tensor', truth.bboxes)
-            )
+            boxes = torch.as_tensor(getattr(truth.bboxes, 'tensor', truth.bboxes))
             number = torch.arange(len(boxes)) + self.seen
             self.seen += len(boxes)
             found = number % 10 < 10 * self.share
@@ -269,9 +262,7 @@ class Oracle(torch.nn.Module):
             scores = torch.ones(len(boxes))
             scores[-1] = 0.1
             labels = torch.cat([truth.labels[found], torch.tensor([0])])
-            sample.pred_instances = InstanceData(
-                bboxes=boxes, scores=scores, labels=labels
-            )
+            sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
         return batch['data_samples']
 
 

@@ -216,8 +216,7 @@ def test_what_the_table_says(results, tmp_path):
     text = write_results(results, tmp_path).read_text()
     rows = list(cifar_rows())
     het, dense = (
-        [float(row['final']) for row in rows if row['conv'] == conv]
-        for conv in ('het4', 'dense')
+        [float(row['final']) for row in rows if row['conv'] == conv] for conv in ('het4', 'dense')
     )
     line = next(x for x in text.splitlines() if x.startswith('| het4 | 10.3'))
     assert f'| {mean(het):.2f} ± {stdev(het):.2f} |' in line
@@ -244,11 +243,7 @@ def test_a_difference_is_between_equal_seeds(results, tmp_path):
 
     edit(results / 'cifar10.csv', keep)
     text = write_results(results, tmp_path).read_text()
-    values = {
-        row['conv']: float(row['final'])
-        for row in cifar_rows()
-        if row['seed'] == '6'
-    }
+    values = {row['conv']: float(row['final']) for row in cifar_rows() if row['seed'] == '6'}
     line = next(x for x in text.splitlines() if x.startswith('| het2 | 17.2'))
     assert f'| {values["het2"] - values["dense"]:+.2f} |' in line
     assert line.endswith('| 6 |')
@@ -279,10 +274,7 @@ def test_a_flag_of_a_training_is_a_flag_of_its_command(results, tmp_path):
     rows = list(csv.DictReader(path.open()))
     write(path, [row | dict(lr_by_density='True', amp='True') for row in rows])
     text = write_results(results, tmp_path).read_text()
-    assert (
-        '#### reduced, image 96x64, where full, 21 epochs, batch size 5, lr'
-        in text
-    )
+    assert '#### reduced, image 96x64, where full, 21 epochs, batch size 5, lr' in text
     assert 'lr 0.0007, lr by density, amp\n' in text
     assert '--lr 0.0007 --lr-by-density --amp --reduced --image 96 64 ' in text
 
@@ -301,9 +293,7 @@ def test_every_detector_and_data_set_has_its_picture(results, tmp_path):
     assert drawn == {f'detection_{name}.png' for name in names}
 
 
-@pytest.mark.parametrize(
-    'change', [dict(machine='another'), dict(where='backbone')]
-)
+@pytest.mark.parametrize('change', [dict(machine='another'), dict(where='backbone')])
 def test_latency_is_of_the_network_and_the_machine(results, tmp_path, change):
     times = {row['latency_ms'] for row in detection_times()}
     text = write_results(results, tmp_path).read_text()
@@ -322,9 +312,7 @@ def test_the_aim_that_is_missed_is_named(results, tmp_path):
     assert re.search(r'More than 0.5 points below dense: het2 \(-\d', text)
 
 
-@pytest.mark.parametrize(
-    'name', ['cifar10', 'overfitting', 'conversion_cifar', 'detection']
-)
+@pytest.mark.parametrize('name', ['cifar10', 'overfitting', 'conversion_cifar', 'detection'])
 def test_a_table_without_dense_is_refused(results, tmp_path, name):
     def drop(row):
         return None if 'dense' in (row.get('conv'), row.get('way')) else row

@@ -23,9 +23,7 @@ def test_every_config_is_listed():
         assert (ROOT / model['Config']).stem == name
 
 
-@pytest.mark.parametrize(
-    'name', ['faster_rcnn_het_r50', 'ssd300_het_vgg16_full_voc']
-)
+@pytest.mark.parametrize('name', ['faster_rcnn_het_r50', 'ssd300_het_vgg16_full_voc'])
 def test_numbers_are_measured(name):
     model = models()[name]
     assert model['Metadata'] == measure(ROOT / model['Config'])

@@ -64,9 +64,7 @@ def load(name: str) -> Config:
 def image_size(name: str) -> tuple[int, int]:
     """The smallest that a detector's neck can take."""
     if name.startswith('ssd'):
-        return {'ssd300': (300, 300), 'ssd512': (512, 512)}.get(
-            name.split('_')[0], (96, 96)
-        )
+        return {'ssd300': (300, 300), 'ssd512': (512, 512)}.get(name.split('_')[0], (96, 96))
     return (64, 64)
 
 
@@ -138,9 +136,7 @@ def check_deployed(model, images):
 def differences(a, b, path='') -> set[str]:
     """Paths at which two configs differ."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return set().union(
-            *(differences(a.get(k), b.get(k), f'{path}.{k}') for k in {*a, *b})
-        )
+        return set().union(*(differences(a.get(k), b.get(k), f'{path}.{k}') for k in {*a, *b}))
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         a, b = list(a), list(b)
     return set() if a == b else {path}
@@ -162,9 +158,7 @@ def test_voc_models_differ_in_what_voc_prescribes_only(name):
 def test_rivals_replace_the_same_layers(name):
     model = build_detector(load(name).model)
     assert not het_layers(model)
-    rivals = [
-        m for m in model.modules() if isinstance(m, GroupPointwiseConv2d)
-    ]
+    rivals = [m for m in model.modules() if isinstance(m, GroupPointwiseConv2d)]
     backbone = name.split('_het_')[1].split('_')[0]
     assert len(rivals) == BACKBONE[backbone] + name.startswith('ssd')
 

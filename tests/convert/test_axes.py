@@ -84,11 +84,7 @@ def test_the_network_is_seen_where_the_caller_returns_nothing(batches):
     def forward(model, batch):
         model(batch)
 
-    assert [axis.open for axis in find_axes(dense, batches[0], forward)] == [
-        True,
-        False,
-        True,
-    ]
+    assert [axis.open for axis in find_axes(dense, batches[0], forward)] == [True, False, True]
 
 
 def test_a_network_whose_outputs_nobody_sees_is_refused(batches):
@@ -118,9 +114,7 @@ def test_two_channels_are_shuffled_too():
     """A random order of two is the old one half of the time."""
     for seed in range(8):
         torch.manual_seed(seed)
-        net = nn.Sequential(
-            nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.Softplus()
-        )
+        net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.Softplus())
 
         def forward(model, batch):
             y = model[0](batch)

@@ -4,12 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_hetconv.convert import (
-    calibrate,
-    find_pairs,
-    load_projected,
-    move_norms,
-)
+from mmdet_hetconv.convert import calibrate, find_pairs, load_projected, move_norms
 from mmdet_hetconv.layers import HetConv2d
 
 
@@ -64,9 +59,7 @@ def loss(dense, het):
     x = smooth_images(32, seed=7)
     with torch.no_grad():
         pairs = zip(dense(x), het(x))
-        return sum(
-            ((a - b).square().mean() / a.var()).sqrt().item() for a, b in pairs
-        )
+        return sum(((a - b).square().mean() / a.var()).sqrt().item() for a, b in pairs)
 
 
 @pytest.mark.parametrize('arrangement', ['blocked', 'shifted'])
@@ -98,9 +91,7 @@ def test_filters_before_a_norm_have_the_dense_length(nets, monkeypatch):
     dense, het = nets
     calibrate(dense, het, batches())
     plain = Net(dict(arrangement='blocked'))
-    monkeypatch.setattr(
-        'mmdet_hetconv.convert.calibration.rescale', lambda *args: None
-    )
+    monkeypatch.setattr('mmdet_hetconv.convert.calibration.rescale', lambda *args: None)
     calibrate(dense, plain, batches())
 
     def length(net, name):
@@ -125,9 +116,7 @@ def test_inputs_come_from_the_converted_network(nets):
     calibrate(dense, het, batches())
     alone = copy.deepcopy(het)
     with torch.no_grad():
-        alone.shared.load_state_dict(
-            het.shared.project(dense.shared.weight, dense.shared.bias)
-        )
+        alone.shared.load_state_dict(het.shared.project(dense.shared.weight, dense.shared.bias))
     assert loss(dense, het) < loss(dense, alone)
 
 
@@ -147,9 +136,7 @@ def test_dense_network_and_flags_stay(nets):
     dense, het = nets
     before = copy.deepcopy(dense.state_dict())
     calibrate(dense, het, batches(2))
-    assert all(
-        torch.equal(before[k], v) for k, v in dense.state_dict().items()
-    )
+    assert all(torch.equal(before[k], v) for k, v in dense.state_dict().items())
     assert not dense._forward_hooks and not het.conv1._forward_pre_hooks
     assert all(p.requires_grad for p in het.parameters())
     assert not any(p.grad_fn for p in het.parameters())
@@ -172,19 +159,13 @@ def test_norms_follow_the_converted_networks_inputs(nets):
     move_norms(dense, het, images)
     seen = {}
     for key, net in (('dense', dense), ('het', het)):
-        net.bn1.register_forward_hook(
-            lambda m, a, y, key=key: seen.update({key: a[0]})
-        )
+        net.bn1.register_forward_hook(lambda m, a, y, key=key: seen.update({key: a[0]}))
         with torch.no_grad():
             net(images[0])
     mean = seen['het'].mean((0, 2, 3)) - seen['dense'].mean((0, 2, 3))
     ratio = seen['het'].var((0, 2, 3)) / seen['dense'].var((0, 2, 3))
-    torch.testing.assert_close(
-        het.bn1.running_mean, dense.bn1.running_mean + mean
-    )
-    torch.testing.assert_close(
-        het.bn1.running_var, dense.bn1.running_var * ratio
-    )
+    torch.testing.assert_close(het.bn1.running_mean, dense.bn1.running_mean + mean)
+    torch.testing.assert_close(het.bn1.running_var, dense.bn1.running_var * ratio)
 
 
 def test_norms_of_an_unchanged_network_do_not_move(nets):
@@ -265,8 +246,6 @@ def test_an_error_in_a_pass_reaches_the_caller(nets):
         if model is het:
             raise RuntimeError('of the model')
 
-    het.shared.register_forward_hook(
-        lambda *_: (_ for _ in ()).throw(RuntimeError('of the model'))
-    )
+    het.shared.register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError('of the model')))
     with pytest.raises(RuntimeError, match='of the model'):
         calibrate(dense, het, batches(2), fails, memory=0)

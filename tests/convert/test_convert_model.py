@@ -11,21 +11,15 @@ def make_model():
     torch.manual_seed(0)
     return nn.ModuleDict(
         dict(
-            backbone=nn.Sequential(
-                nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3)
-            ),
-            head=nn.ModuleDict(
-                dict(tower=nn.Conv2d(16, 16, 3), predict=nn.Conv2d(16, 8, 3))
-            ),
+            backbone=nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3)),
+            head=nn.ModuleDict(dict(tower=nn.Conv2d(16, 16, 3), predict=nn.Conv2d(16, 8, 3))),
         )
     )
 
 
 def parts(model) -> dict[str, int]:
     return {
-        name: module.p
-        for name, module in model.named_modules()
-        if isinstance(module, HetConv2d)
+        name: module.p for name, module in model.named_modules() if isinstance(module, HetConv2d)
     }
 
 
@@ -45,20 +39,14 @@ def test_everything_by_default():
     [
         (dict(include='backbone'), {'backbone.1': 4, 'backbone.2': 4}),
         (dict(include=['*.2', '*.tower']), {'backbone.2': 4, 'head.tower': 4}),
-        (
-            dict(exclude='*predict'),
-            {'backbone.1': 4, 'backbone.2': 4, 'head.tower': 4},
-        ),
+        (dict(exclude='*predict'), {'backbone.1': 4, 'backbone.2': 4, 'head.tower': 4}),
         (dict(include='head', exclude='*.predict'), {'head.tower': 4}),
         (
             dict(layers={'backbone.1': 8, 'backbone': 2}, exclude='head'),
             {'backbone.1': 8, 'backbone.2': 2},
         ),
         (dict(p=None, layers={'backbone.[12]': 2, 'head': 1}), None),
-        (
-            dict(include='head.tower', layers={'backbone.1': 2}),
-            {'backbone.1': 2, 'head.tower': 4},
-        ),
+        (dict(include='head.tower', layers={'backbone.1': 2}), {'backbone.1': 2, 'head.tower': 4}),
         (dict(layers={'head': 8}, exclude='backbone'), None),
     ],
 )
@@ -84,17 +72,13 @@ def test_the_table_adds_up():
     table = report.table()
     lines = {line.split()[0]: line for line in table.splitlines() if line}
     # 16 filters of 9 * 4 + 12 weights after 9 * 16
-    assert lines['backbone.1'].split()[1:] == (
-        ['2.304', 'k', '768', '2.320', 'k', '784']
-    )
+    assert lines['backbone.1'].split()[1:] == (['2.304', 'k', '768', '2.320', 'k', '784'])
     assert lines['head.tower'].endswith('it is excluded')
     assert lines['backbone.0'].endswith('3 is not a multiple of p=4')
     before = 448 + 2320 * 3 + 1160
     after = before - 2 * (2320 - 784)
     saved = f'{100 * (1 - after / before):.1f} %'
-    assert table.endswith(
-        f'2 of 5 convolutions switched, {saved} of their parameters saved.'
-    )
+    assert table.endswith(f'2 of 5 convolutions switched, {saved} of their parameters saved.')
 
 
 @pytest.mark.parametrize(

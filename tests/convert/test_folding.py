@@ -70,9 +70,7 @@ def dense():
 def images(count=3):
     torch.manual_seed(1)
     coarse = torch.randn(count, 4, 3, 6, 6)
-    return [
-        nn.functional.interpolate(c, (12, 12), mode='bilinear') for c in coarse
-    ]
+    return [nn.functional.interpolate(c, (12, 12), mode='bilinear') for c in coarse]
 
 
 def test_axes_of_a_bottleneck(dense):
@@ -140,9 +138,7 @@ def test_layers_with_another_p_on_one_axis_stay():
         def layer(p, *args):
             return HetConv2d(*args, p=p) if p else nn.Conv2d(*args)
 
-        return nn.Sequential(
-            layer(p1, 8, 16, 3), nn.ReLU(), layer(p2, 16, 8, 3)
-        )
+        return nn.Sequential(layer(p1, 8, 16, 3), nn.ReLU(), layer(p2, 16, 8, 3))
 
     torch.manual_seed(0)
     batches = [torch.rand(2, 8, 12, 12)]
@@ -191,9 +187,7 @@ def test_a_permuted_layer_stores_what_cannot_be_folded():
     for name, value in dense.state_dict().items():
         assert torch.equal(before[name], value), name
     calibrate(dense, het, batches, call)
-    torch.testing.assert_close(
-        het(batches[0]), dense(batches[0]), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(het(batches[0]), dense(batches[0]), rtol=1e-4, atol=1e-4)
     again = residual(p=4, arrangement='permuted')
     again.load_state_dict(het.state_dict())
     assert torch.equal(again(batches[0]), het(batches[0]))

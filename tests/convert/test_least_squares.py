@@ -10,11 +10,7 @@ from mmdet_hetconv.convert.least_squares import (
     read_weights,
     write_weights,
 )
-from mmdet_hetconv.convert.patches import (
-    sample_positions,
-    take_outputs,
-    take_patches,
-)
+from mmdet_hetconv.convert.patches import sample_positions, take_outputs, take_patches
 from mmdet_hetconv.layers import HetConv2d
 
 SHAPES = [
@@ -68,9 +64,7 @@ def test_patches_times_weights_are_the_layers_output(shape):
     x = torch.randn(2, 8, 15, 14, dtype=torch.double)
     with torch.no_grad():
         y = layer(x)
-    positions = sample_positions(
-        y[:, 0].numel(), 20, torch.Generator().manual_seed(1)
-    )
+    positions = sample_positions(y[:, 0].numel(), 20, torch.Generator().manual_seed(1))
     assert len(positions.unique()) == 20
     patches = take_patches(layer, x, positions)
     weights = read_weights(layer)
@@ -96,9 +90,7 @@ def test_fit_equals_least_squares_by_qr(shape, bias):
     torch.manual_seed(1)
     x = torch.randn(4, 8, 13, 12, dtype=torch.double) + 0.5
     target = torch.randn_like(layer(x)) + x.mean()
-    fit = fit_layer(
-        layer, equations(layer, x, target), equations(layer, x, target), bias
-    )
+    fit = fit_layer(layer, equations(layer, x, target), equations(layer, x, target), bias)
     assert fit.ridge == RIDGES[0]  # what is held out is what was fitted
     assert fit.after < fit.before
 
@@ -121,9 +113,7 @@ def test_fit_equals_least_squares_by_qr(shape, bias):
             matrix = torch.cat([matrix, ones], 1)
         goal = target[:, n].flatten()
         best = torch.linalg.lstsq(matrix, goal[:, None]).solution
-        torch.testing.assert_close(
-            y[:, n].flatten(), (matrix @ best)[:, 0], rtol=1e-3, atol=1e-4
-        )
+        torch.testing.assert_close(y[:, n].flatten(), (matrix @ best)[:, 0], rtol=1e-3, atol=1e-4)
 
 
 def test_ridge_is_what_the_held_out_positions_ask_for():
@@ -137,10 +127,7 @@ def test_ridge_is_what_the_held_out_positions_ask_for():
         many = torch.randn(4, 16, 30, 30, dtype=torch.double)
         noisy = truth(few) + torch.randn(1, 4, 11, 10, dtype=torch.double)
         fit = fit_layer(
-            layer,
-            equations(layer, few, noisy),
-            equations(layer, many, truth(many)),
-            True,
+            layer, equations(layer, few, noisy), equations(layer, many, truth(many)), True
         )
     assert fit.positions == 110
     assert fit.unknowns == 16 + 8 * 8
@@ -164,9 +151,7 @@ def test_constant_input_keeps_the_weights_and_fits_the_bias():
     x = torch.full((2, 8, 6, 6), 3.0, dtype=torch.double)
     target = torch.randn(12, dtype=torch.double).view(1, 12, 1, 1)
     target = target.expand(2, 12, 4, 4)
-    fit_layer(
-        layer, equations(layer, x, target), equations(layer, x, target), True
-    )
+    fit_layer(layer, equations(layer, x, target), equations(layer, x, target), True)
     torch.testing.assert_close(layer.dense_weight(), before)
     torch.testing.assert_close(layer(x), target)
 

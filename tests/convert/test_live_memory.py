@@ -22,9 +22,7 @@ class Residual(nn.Module):
 def peak_at(name):
     net = Residual()
     memory = LiveMemory(net)
-    net.get_submodule(name).register_forward_pre_hook(
-        lambda module, args: memory.look()
-    )
+    net.get_submodule(name).register_forward_pre_hook(lambda module, args: memory.look())
     with torch.no_grad(), memory:
         net(torch.rand(1, 8, 10, 10))
     assert not net.a._forward_hooks

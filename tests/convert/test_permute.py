@@ -17,10 +17,7 @@ def test_blocks_are_the_best_of_all():
         torch.manual_seed(seed)
         energy = torch.rand(4, 4, dtype=torch.double)
         loss = Loss(energy, channels=0, filters=1, p=2)
-        best = max(
-            loss.kept({0: a, 1: b})
-            for a, b in itertools.product(halves, halves)
-        )
+        best = max(loss.kept({0: a, 1: b}) for a, b in itertools.product(halves, halves))
         blocks = choose_blocks([loss], {0: 4, 1: 4})
         assert blocks[0].bincount().tolist() == [2, 2]
         found += loss.kept(blocks) == pytest.approx(best)
@@ -54,6 +51,4 @@ def test_lost_energy_is_the_least_squares_residual():
         y = values[:, m] @ weight[n, m].flatten()
         fit = torch.linalg.lstsq(values[:, m, 4:5], y[:, None])
         residual = y - (values[:, m, 4:5] @ fit.solution)[:, 0]
-        assert energy[n, m].item() == pytest.approx(
-            residual.square().mean().item()
-        )
+        assert energy[n, m].item() == pytest.approx(residual.square().mean().item())

@@ -49,10 +49,7 @@ def test_a_pass_may_miss_a_module():
     """As a detector without proposals misses its head."""
     net, met = chain(), {}
     x = torch.zeros(1, 2)
-    works = [
-        lambda: net['c'](net['b'](net['a'](x))),
-        lambda: net['c'](net['a'](x)),
-    ]
+    works = [lambda: net['c'](net['b'](net['a'](x))), lambda: net['c'](net['a'](x))]
     run_side_by_side(
         works,
         {name: net[name] for name in 'abc'},

@@ -22,19 +22,11 @@ def drawings(count, seed):
     x = axis[None, :] - uniform(8, 16, count, 1, 1)
     far = torch.hypot(x, y)
     size = uniform(4, 7, count, 1, 1)
-    shapes = torch.stack(
-        [
-            far < size,
-            (x.abs() < size) & (y.abs() < 2),
-            (far - size).abs() < 1.2,
-        ]
-    )
+    shapes = torch.stack([far < size, (x.abs() < size) & (y.abs() < 2), (far - size).abs() < 1.2])
     shape = shapes[label, torch.arange(count)].float()[:, None]
     colour = uniform(0, 1, count, 3, 1, 1)
     images = ground + shape * (colour - ground)
-    return images + 0.02 * torch.randn(
-        images.shape, generator=generator
-    ), label
+    return images + 0.02 * torch.randn(images.shape, generator=generator), label
 
 
 @pytest.fixture(scope='module')

@@ -61,9 +61,7 @@ def check(root, change=lambda content: None, several=False):
     other.write_text(json.dumps(content))
     metric = dict(type='CocoMetric', ann_file=str(other))
     evaluator = [dict(type='DumpDetResults'), metric] if several else metric
-    check_evaluator(
-        evaluator, 'test_evaluator', [read_coco(root / OURS)], tiny.CLASSES
-    )
+    check_evaluator(evaluator, 'test_evaluator', [read_coco(root / OURS)], tiny.CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +99,10 @@ def test_data_sets_in_parts(root):
     """ConcatDataset: one file to evaluate, two to read."""
     content = json.loads((root / OURS).read_text())
     parts = []
-    for number, images in enumerate(
-        (content['images'][:1], content['images'][1:])
-    ):
+    for number, images in enumerate((content['images'][:1], content['images'][1:])):
         part = copy.deepcopy(content) | dict(images=images)
         ids = {image['id'] for image in images}
-        part['annotations'] = [
-            b for b in content['annotations'] if b['image_id'] in ids
-        ]
+        part['annotations'] = [b for b in content['annotations'] if b['image_id'] in ids]
         path = root / f'part{number}.json'
         path.write_text(json.dumps(part))
         parts.append(read_coco(path))

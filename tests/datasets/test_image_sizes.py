@@ -23,9 +23,7 @@ def write(folder, name='a.jpg', orientation=None):
     return str(path)
 
 
-@pytest.mark.parametrize(
-    'flag', ['color', 'unchanged', 'color_ignore_orientation']
-)
+@pytest.mark.parametrize('flag', ['color', 'unchanged', 'color_ignore_orientation'])
 @pytest.mark.parametrize('name', ['a.jpg', 'a.png', 'a.webp'])
 @pytest.mark.parametrize('orientation', [None, 1, 3, 5, 6, 7, 8])
 def test_right_sizes_are_those_of_mmcv(orientation, name, flag, tmp_path):
@@ -52,9 +50,7 @@ def test_messages(tmp_path):
 
 def test_rounded_sizes_are_told(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(
-        image_sizes, 'announce', lambda *arguments: told.append(arguments)
-    )
+    monkeypatch.setattr(image_sizes, 'announce', lambda *arguments: told.append(arguments))
     path = write(tmp_path)
     check_sizes([(path, (101, 38)), (path, SIZE)], True, 'train.json')
     ((text, level),) = told

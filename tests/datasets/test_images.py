@@ -55,6 +55,4 @@ def test_the_first_bad_image_is_named(tmp_path):
     open(paths[30], 'w').close()
     with pytest.raises(UserError) as error:
         check_images(paths, 'train.json')
-    assert str(error.value) == (
-        f'image {paths[7]} is empty (named by train.json)'
-    )
+    assert str(error.value) == (f'image {paths[7]} is empty (named by train.json)')

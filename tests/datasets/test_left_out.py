@@ -7,10 +7,7 @@ import pytest
 from mmdet.registry import DATASETS
 
 from mmdet_hetconv.datasets.coco import read_coco
-from mmdet_hetconv.datasets.left_out import (
-    check_anything_to_learn,
-    tell_left_out,
-)
+from mmdet_hetconv.datasets.left_out import check_anything_to_learn, tell_left_out
 from mmdet_hetconv.datasets.voc import read_voc
 from mmdet_hetconv.utils.errors import UserError
 from tests.engine import tiny
@@ -97,22 +94,16 @@ def change_all(content, **values):
 
 
 @pytest.mark.parametrize(
-    'values',
-    [dict(iscrowd=1), dict(ignore=1), dict(area=0), dict(bbox=[3, 3, 0.5, 9])],
+    'values', [dict(iscrowd=1), dict(ignore=1), dict(area=0), dict(bbox=[3, 3, 0.5, 9])]
 )
 def test_nothing_to_learn(values, tmp_path):
     root = tiny.write_coco(tmp_path)
-    train, val = (
-        root / f'annotations/instances_{split}2017.json'
-        for split in ('train', 'val')
-    )
+    train, val = (root / f'annotations/instances_{split}2017.json' for split in ('train', 'val'))
     content = json.loads(train.read_text())
     check_anything_to_learn([read_coco(train)], tiny.CLASSES)
     change_all(content, **values)
     train.write_text(json.dumps(content))
-    with pytest.raises(
-        UserError, match='train2017.json: no box to learn from'
-    ):
+    with pytest.raises(UserError, match='train2017.json: no box to learn from'):
         check_anything_to_learn([read_coco(train)], tiny.CLASSES)
     check_anything_to_learn([read_coco(train), read_coco(val)], tiny.CLASSES)
 

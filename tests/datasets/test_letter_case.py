@@ -58,9 +58,7 @@ def test_the_usual_spelling_goes_first(tmp_path):
     assert check(root).train_dataloader.dataset.ann_file == 'train.json'
 
 
-@pytest.mark.parametrize(
-    'change', [str.lower, str.upper, str.swapcase, str.capitalize]
-)
+@pytest.mark.parametrize('change', [str.lower, str.upper, str.swapcase, str.capitalize])
 def test_voc(change, tmp_path):
     root = tiny.write_voc(tmp_path / 'voc')
     for name in ('train.txt', 'val.txt'):

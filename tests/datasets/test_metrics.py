@@ -18,22 +18,14 @@ def perfect_map(metric: dict, content: dict) -> float:
     metric.dataset_meta = dict(classes=tiny.CLASSES)
     numbers = [category['id'] for category in content['categories']]
     for image in content['images']:
-        boxes = [
-            b for b in content['annotations'] if b['image_id'] == image['id']
-        ]
-        corners = [
-            (x, y, x + w, y + h) for x, y, w, h in (b['bbox'] for b in boxes)
-        ]
+        boxes = [b for b in content['annotations'] if b['image_id'] == image['id']]
+        corners = [(x, y, x + w, y + h) for x, y, w, h in (b['bbox'] for b in boxes)]
         found = dict(
             bboxes=torch.tensor(corners),
             scores=torch.full((len(boxes),), 0.9),
-            labels=torch.tensor(
-                [numbers.index(b['category_id']) for b in boxes]
-            ),
+            labels=torch.tensor([numbers.index(b['category_id']) for b in boxes]),
         )
-        sample = dict(
-            img_id=image['id'], ori_shape=tiny.SIZE[::-1], pred_instances=found
-        )
+        sample = dict(img_id=image['id'], ori_shape=tiny.SIZE[::-1], pred_instances=found)
         metric.process({}, [sample])
     return metric.evaluate(len(content['images']))['coco/bbox_mAP']
 
@@ -48,10 +40,7 @@ def annotations(tmp_path):
         for entry in content[key]:
             entry['id'] = rename(entry['id'])
         for box in content['annotations']:
-            for name, of in (
-                ('image_id', 'images'),
-                ('category_id', 'categories'),
-            ):
+            for name, of in (('image_id', 'images'), ('category_id', 'categories')):
                 if of == key:
                     box[name] = rename(box[name])
         path.write_text(json.dumps(content))
@@ -62,9 +51,7 @@ def annotations(tmp_path):
 
 
 @pytest.mark.parametrize('key', ['annotations', 'images', 'categories'])
-@pytest.mark.parametrize(
-    'rename', [lambda n: n - 1, lambda n: f'a{n}', lambda n: n - 3], ids=str
-)
+@pytest.mark.parametrize('rename', [lambda n: n - 1, lambda n: f'a{n}', lambda n: n - 3], ids=str)
 def test_perfect_predictions(annotations, key, rename):
     content = annotations(key, rename)
     metric = dict(type='NumberedCocoMetric', ann_file=annotations.path)

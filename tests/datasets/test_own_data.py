@@ -36,10 +36,7 @@ STOCK = {
 @pytest.fixture(scope='module')
 def roots(tmp_path_factory):
     path = tmp_path_factory.mktemp('data')
-    return {
-        'COCO': tiny.write_coco(path / 'coco'),
-        'VOC': tiny.write_voc(path / 'voc'),
-    }
+    return {'COCO': tiny.write_coco(path / 'coco'), 'VOC': tiny.write_voc(path / 'voc')}
 
 
 @lru_cache
@@ -76,9 +73,7 @@ def check(cfg, layout, wrappers):
         assert len(alone) == tiny.SPLITS[split]
         assert Path(alone.get_data_info(0)['img_path']).is_file()
         assert alone.test_mode == (name != 'train')
-        assert (
-            leaf.type == {'COCO': 'CocoDataset', 'VOC': 'VOCDataset'}[layout]
-        )
+        assert leaf.type == {'COCO': 'CocoDataset', 'VOC': 'VOCDataset'}[layout]
         if name != 'train':
             metric = METRICS.build(cfg[f'{name}_evaluator'])
             kind = {'COCO': 'CocoMetric', 'VOC': 'VOCMetric'}[layout]
@@ -92,9 +87,7 @@ def wrapper_types(dataset):
     found = []
     while 'dataset' in dataset or 'datasets' in dataset:
         found.append(dataset.type)
-        dataset = (
-            dataset.dataset if 'dataset' in dataset else dataset.datasets[0]
-        )
+        dataset = dataset.dataset if 'dataset' in dataset else dataset.datasets[0]
     return found
 
 
@@ -144,9 +137,7 @@ def test_training_and_test_samples(roots):
     sample = DATASETS.build(cfg.train_dataloader.dataset)[0]['data_samples']
     # 64 x 48 pixels at 800: factor 16.67. VOC counts from one.
     boxes = sample.gt_instances.bboxes.tensor.numpy() / (800 / 48)
-    np.testing.assert_allclose(
-        boxes, [[5, 11, 23, 29], [33, 19, 59, 25]], atol=0.05
-    )
+    np.testing.assert_allclose(boxes, [[5, 11, 23, 29], [33, 19, 59, 25]], atol=0.05)
     assert sample.gt_instances.labels.tolist() == [1, 0]  # disc, bar
     # The third box is a single point: it is there, and not learnt from.
     assert len(sample.ignored_instances) == 1
@@ -226,9 +217,7 @@ def test_voc07_and_12(tmp_path):
         train = DATASETS.build(cfg.train_dataloader.dataset)
         times = cfg.train_dataloader.dataset.get('times', 1)
         assert len(train) == 6 * times
-        (leaf,) = (
-            x for _, x in leaf_datasets(cfg.test_dataloader.dataset, '')
-        )
+        (leaf,) = (x for _, x in leaf_datasets(cfg.test_dataloader.dataset, ''))
         assert leaf.ann_file == 'VOC2007/ImageSets/Main/test.txt'
 
 
@@ -241,8 +230,7 @@ def test_voc_classes_keep_the_stock_recipe(tmp_path, monkeypatch):
     tiny.write_voc(root, ('train', 'val'))
     for split in ('train', 'val'):
         tiny.write_xml(
-            root / 'Annotations' / f'{split}_1.xml',
-            [(name, [5, 5, 40, 40]) for name in voc],
+            root / 'Annotations' / f'{split}_1.xml', [(name, [5, 5, 40, 40]) for name in voc]
         )
         for other in (root / 'Annotations').glob(f'{split}_[!1].xml'):
             tiny.write_xml(other, [('cat', [5, 5, 40, 40])])
@@ -269,13 +257,7 @@ def test_the_config_decides_between_two_layouts(tmp_path):
 def test_options_win(roots):
     cfg = ours('ssd300_het_vgg16.py')
     use_own_data(cfg, str(roots['VOC']))
-    merge_options(
-        cfg,
-        {
-            'train_dataloader.dataset.times': 1,
-            'val_evaluator.eval_mode': '11points',
-        },
-    )
+    merge_options(cfg, {'train_dataloader.dataset.times': 1, 'val_evaluator.eval_mode': '11points'})
     assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 6
     assert METRICS.build(cfg.val_evaluator).eval_mode == '11points'
 
@@ -320,9 +302,7 @@ def test_two_annotation_files_are_ambiguous(roots, tmp_path):
 
 def test_unknown_class_in_what_is_evaluated(tmp_path):
     root = tiny.write_voc(tmp_path / 'voc')
-    tiny.write_xml(
-        root / 'Annotations' / 'val_1.xml', [('cube', [1, 1, 9, 9])]
-    )
+    tiny.write_xml(root / 'Annotations' / 'val_1.xml', [('cube', [1, 1, 9, 9])])
     cfg = ours()
     with pytest.raises(UserError, match="class 'cube' does not occur"):
         use_own_data(cfg, str(root))

@@ -43,8 +43,7 @@ def test_other_endings(suffix, tmp_path):
         data = DATASETS.build(cfg[f'{name}_dataloader'].dataset)
         found = [data.get_data_info(n)['img_path'] for n in range(len(data))]
         assert found == [
-            str(root / 'JPEGImages' / f'{split}_{n}{suffix}')
-            for n in range(tiny.SPLITS[split])
+            str(root / 'JPEGImages' / f'{split}_{n}{suffix}') for n in range(tiny.SPLITS[split])
         ]
     boxes = data[1]['data_samples'].gt_instances.bboxes.tensor.numpy()
     assert boxes.tolist() == [[5, 11, 23, 29], [33, 19, 59, 25]]
@@ -67,9 +66,7 @@ def test_two_images_of_one_name(tmp_path):
     root = tiny.write_voc(tmp_path / 'voc')
     rewrite(root, '.png')
     (root / 'JPEGImages' / 'val_1.bmp').write_bytes(b'another')
-    with pytest.raises(
-        UserError, match=r'JPEGImages has 2 images val_1: val_1.bmp, val_1.p'
-    ):
+    with pytest.raises(UserError, match=r'JPEGImages has 2 images val_1: val_1.bmp, val_1.p'):
         own(root)
 
 

@@ -33,18 +33,14 @@ def sequence(conv: nn.Module, **kwargs) -> nn.Sequential:
 
 MODELS = {
     'blocked': lambda: sequence(HetConv2d(16, 32, 3, padding=1, p=4)),
-    'shifted': lambda: sequence(
-        HetConv2d(16, 32, 3, padding=1, p=4, arrangement='shifted')
-    ),
+    'shifted': lambda: sequence(HetConv2d(16, 32, 3, padding=1, p=4, arrangement='shifted')),
     'no bias': lambda: sequence(HetConv2d(16, 32, 3, bias=False, p=2)),
     'p=1': lambda: sequence(HetConv2d(16, 32, 3, p=1)),
     'dense': lambda: sequence(nn.Conv2d(16, 32, 3)),
     'depth-wise': lambda: sequence(nn.Conv2d(16, 16, 3, groups=16)),
     'rival': lambda: sequence(GroupPointwiseConv2d(16, 8, 3, conv_groups=4)),
     'not affine': lambda: sequence(nn.Conv2d(16, 32, 3), affine=False),
-    'ConvModule': lambda: ConvModule(
-        16, 32, 3, conv_cfg=HET, norm_cfg=dict(type='BN')
-    ),
+    'ConvModule': lambda: ConvModule(16, 32, 3, conv_cfg=HET, norm_cfg=dict(type='BN')),
 }
 
 
@@ -75,9 +71,7 @@ def test_residual_blocks(block, norms):
 def test_shared_convolution_keeps_its_norms():
     """As in RetinaSepBN heads: one convolution, a norm for every level."""
     conv = nn.Conv2d(4, 4, 1)
-    levels = nn.ModuleList(
-        nn.Sequential(conv, nn.BatchNorm2d(4)) for _ in range(2)
-    )
+    levels = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(4)) for _ in range(2))
     assert fold_bn(trained(levels)) == 0
 
 
@@ -92,8 +86,6 @@ def test_what_is_not_folded():
     no_statistics = sequence(nn.Conv2d(4, 4, 1), track_running_stats=False)
     assert fold_bn(no_statistics.eval()) == 0
     assert fold_bn(hooked().eval()) == 0
-    relu_between = nn.Sequential(
-        nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)
-    )
+    relu_between = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4))
     assert fold_bn(relu_between.eval()) == 0
     assert fold_bn(nn.Sequential(nn.Conv2d(4, 4, 1), nn.GroupNorm(2, 4))) == 0

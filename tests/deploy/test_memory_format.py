@@ -2,12 +2,7 @@
 
 import pytest
 import torch
-from mmcv.ops import (
-    DeformConv2dPack,
-    ModulatedDeformConv2dPack,
-    SAConv2d,
-    deform_conv2d,
-)
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack, SAConv2d, deform_conv2d
 from mmdet.registry import MODELS
 from torch import nn
 
@@ -37,11 +32,7 @@ def test_backbones_with_deformable_convolutions(kind):
              dcn=dcn, stage_with_dcn=stages)
     )  # fmt: skip
     deployed = switched(drawn(model), torch.randn(1, 3, 96, 96))
-    offsets = [
-        module
-        for name, module in deployed.named_modules()
-        if name.endswith('conv_offset')
-    ]
+    offsets = [module for name, module in deployed.named_modules() if name.endswith('conv_offset')]
     assert len(offsets) == 4 + 6 + 3
     assert set(offsets) <= set(planned_convs(deployed))
 
@@ -57,9 +48,7 @@ def test_behind_convolutions(kind):
 
 def test_switchable_atrous_convolution():
     """Its two small convolutions see and change what it convolves."""
-    model = nn.Sequential(
-        nn.Conv2d(8, 16, 1), SAConv2d(16, 16, 3, padding=1, use_deform=True)
-    )
+    model = nn.Sequential(nn.Conv2d(8, 16, 1), SAConv2d(16, 16, 3, padding=1, use_deform=True))
     for conv in (model[1].switch, model[1].offset_s, model[1].offset_l):
         nn.init.normal_(conv.weight, std=0.1)
     switched(model.eval(), torch.randn(1, 8, 12, 10))
@@ -76,8 +65,7 @@ class Samples(nn.Module):
 
     def forward(self, levels, more):
         outputs = [
-            deform_conv2d(x, self.offset(x), self.weight, 1, 1)
-            for x in (*levels, *more['levels'])
+            deform_conv2d(x, self.offset(x), self.weight, 1, 1) for x in (*levels, *more['levels'])
         ]
         return [*outputs, deform_conv2d(
             self.maps(x := levels[0]), self.offset(x), self.weight, 1, 1

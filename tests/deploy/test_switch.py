@@ -37,9 +37,7 @@ def _flat(outputs) -> list:
 
 
 def test_conv_module_takes_its_relu_in():
-    model = trained(
-        ConvModule(16, 32, 3, conv_cfg=HET, norm_cfg=dict(type='BN'))
-    )
+    model = trained(ConvModule(16, 32, 3, conv_cfg=HET, norm_cfg=dict(type='BN')))
     deployed = switched(model, torch.randn(1, 16, 6, 6))
     assert deployed.conv.relu
     assert type(deployed.activate) is nn.Identity
@@ -74,12 +72,8 @@ def test_residual_blocks_become_one_module(block, strided):
     width = 16 * block.expansion
     downsample = None
     if strided:
-        downsample = nn.Sequential(
-            nn.Conv2d(width, width, 1, 2, bias=False), nn.BatchNorm2d(width)
-        )
-    model = trained(
-        block(width, 16, 1 + strided, downsample=downsample, conv_cfg=HET)
-    )
+        downsample = nn.Sequential(nn.Conv2d(width, width, 1, 2, bias=False), nn.BatchNorm2d(width))
+    model = trained(block(width, 16, 1 + strided, downsample=downsample, conv_cfg=HET))
     deployed = switched(model, torch.randn(2, width, 8, 10))
     assert isinstance(deployed, DeployedBlock)
 

@@ -10,12 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet_hetconv.deploy.onnx import (
-    RawOutputs,
-    check_single_stage,
-    export_onnx,
-    open_session,
-)
+from mmdet_hetconv.deploy.onnx import RawOutputs, check_single_stage, export_onnx, open_session
 from mmdet_hetconv.deploy.whole_run import detect
 from mmdet_hetconv.engine.deploying import plan_of, switch_deployed
 from tests.engine import tiny
@@ -115,12 +110,8 @@ def test_deployed_and_exported_detect_the_same(folder, exported):
         assert len(got) == len(want) == 3
         for mine, theirs in zip(got, want):
             assert len(mine['scores']) == 20
-            torch.testing.assert_close(
-                mine['scores'], theirs['scores'], rtol=1e-4, atol=1e-5
-            )
-            torch.testing.assert_close(
-                mine['bboxes'], theirs['bboxes'], rtol=1e-3, atol=1e-2
-            )
+            torch.testing.assert_close(mine['scores'], theirs['scores'], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(mine['bboxes'], theirs['bboxes'], rtol=1e-3, atol=1e-2)
 
 
 def test_deployed_checkpoint_holds_its_plan(folder):
@@ -175,9 +166,7 @@ def test_graph_of_any_batch_and_size(folder, exported):
         got = session.run(None, {'images': images.numpy()})
         assert [o.name for o in session.get_outputs()] == raw.names
         for mine, theirs in zip(got, want, strict=True):
-            torch.testing.assert_close(
-                torch.from_numpy(mine), theirs, rtol=1e-3, atol=1e-4
-            )
+            torch.testing.assert_close(torch.from_numpy(mine), theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_export_names_the_package_it_lacks(folder, tmp_path, monkeypatch):
@@ -206,10 +195,7 @@ def export(folder, out):
 def test_export_compares_the_graph_with_torch(folder, tmp_path, capsys):
     out = tmp_path / 'model.onnx'
     load_main('export_onnx')(export(folder, out))
-    told = re.search(
-        r'equal to torch to (\S+) on an image of 128 x 160',
-        capsys.readouterr().out,
-    )
+    told = re.search(r'equal to torch to (\S+) on an image of 128 x 160', capsys.readouterr().out)
     assert 0 < float(told[1]) < 1e-4
     assert [path.name for path in tmp_path.iterdir()] == ['model.onnx']
 
@@ -222,8 +208,6 @@ def test_a_wrong_graph_is_not_written(folder, tmp_path, monkeypatch):
         return export_onnx(other, size, path)
 
     monkeypatch.setattr('mmdet_hetconv.engine.deploying.export_onnx', spoil)
-    message = error_of(
-        load_main('export_onnx'), *export(folder, tmp_path / 'model.onnx')
-    )
+    message = error_of(load_main('export_onnx'), *export(folder, tmp_path / 'model.onnx'))
     assert 'differ from torch' in message and 'model.onnx' in message
     assert not list(tmp_path.iterdir())

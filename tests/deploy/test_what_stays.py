@@ -28,12 +28,8 @@ def image(channels: int) -> torch.Tensor:
 REPARAMETERISED = {
     'spectral_norm': lambda: sequence(spectral_norm(nn.Conv2d(8, 8, 3))),
     'weight_norm': lambda: sequence(weight_norm(nn.Conv2d(8, 8, 3))),
-    'ConvModule': lambda: ConvModule(
-        8, 8, 3, norm_cfg=NORM, with_spectral_norm=True
-    ),
-    'parametrization': lambda: sequence(
-        parametrizations.spectral_norm(nn.Conv2d(8, 8, 3))
-    ),
+    'ConvModule': lambda: ConvModule(8, 8, 3, norm_cfg=NORM, with_spectral_norm=True),
+    'parametrization': lambda: sequence(parametrizations.spectral_norm(nn.Conv2d(8, 8, 3))),
 }
 
 
@@ -64,9 +60,7 @@ def test_branches_with_a_weight_made_at_each_call(conv, branch):
 
 
 def test_weight_of_two_convolutions_is_not_scaled_for_both():
-    model = trained(
-        nn.Sequential(sequence(nn.Conv2d(8, 8, 1)), nn.Conv2d(8, 8, 1))
-    )
+    model = trained(nn.Sequential(sequence(nn.Conv2d(8, 8, 1)), nn.Conv2d(8, 8, 1)))
     model[1].weight = model[0][0].weight
     switched(model, image(8))
 
@@ -134,9 +128,7 @@ HOOKED = {
     'norm': (lambda: ConvModule(16, 16, 3, norm_cfg=NORM), 'bn'),
     'ReLU': (lambda: sequence(nn.Conv2d(16, 16, 3)), '2'),
     'identity': (
-        lambda: nn.Sequential(
-            nn.Conv2d(16, 16, 3), nn.Identity(), nn.ReLU(inplace=True)
-        ),
+        lambda: nn.Sequential(nn.Conv2d(16, 16, 3), nn.Identity(), nn.ReLU(inplace=True)),
         '1',
     ),
     'branch': (lambda: sequence(HetConv2d(16, 16, 3, p=4)), '0.pointwise'),

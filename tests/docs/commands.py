@@ -35,16 +35,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 LINKED = ('tools', 'configs', 'benchmarks', 'docs', 'requirements')
-STUBS = (
-    'python',
-    'pip',
-    'mim',
-    'make',
-    'srun',
-    'mpirun',
-    'pre-commit',
-    'pip-audit',
-)
+STUBS = ('python', 'pip', 'mim', 'make', 'srun', 'mpirun', 'pre-commit', 'pip-audit')
 REAL = ('bash', 'cat', 'dirname', 'env', 'ls', 'mkdir')
 STUB = """#!/bin/sh
 printf '%s\\0' "${0##*/}" "$@" >"$LOG/$(date +%s%N)"
@@ -67,12 +58,7 @@ class Block:
 def read_blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding='utf-8')
     return [
-        Block(
-            page,
-            text.count('\n', 0, match.start('text')),
-            match['text'],
-            match['reason'],
-        )
+        Block(page, text.count('\n', 0, match.start('text')), match['text'], match['reason'])
         for match in BLOCK.finditer(text)
     ]
 
@@ -98,11 +84,7 @@ def seen_commands(block: Block, folder: Path) -> list[list[str]]:
     result = subprocess.run(
         [shutil.which('bash'), '-euo', 'pipefail', '-c', block.text],
         cwd=folder,
-        env={
-            'PATH': str(folder / 'bin'),
-            'LOG': str(log),
-            'HOME': str(folder),
-        },
+        env={'PATH': str(folder / 'bin'), 'LOG': str(log), 'HOME': str(folder)},
         capture_output=True,
         text=True,
     )
@@ -150,9 +132,7 @@ def check_python(words: list[str], folder: Path) -> None:
         from torch.distributed.run import get_args_parser
 
         args = get_args_parser().parse_args(words[2:])
-        check_python(
-            [args.training_script, *args.training_script_args], folder
-        )
+        check_python([args.training_script, *args.training_script_args], folder)
     elif words[0] == '-m':
         known = words[1] == 'build' or find_spec(words[1])
         assert known, f'no module {words[1]}'
@@ -186,9 +166,7 @@ def check_mim(words: list[str]) -> None:
     """The package is one that mim knows, and has the config."""
     command, package, *rest = words
     assert command in ('train', 'test', 'download'), command
-    config = (
-        rest[rest.index('--config') + 1] if '--config' in rest else rest[0]
-    )
+    config = rest[rest.index('--config') + 1] if '--config' in rest else rest[0]
     if package == 'mmdet_hetconv':
         config_path(config)
     elif config != 'my_config.py':
@@ -224,9 +202,7 @@ def check_page(page: Path, folder: Path) -> Iterator[tuple[Block, list[str]]]:
             try:
                 check(words, folder)
             except (AssertionError, SystemExit, ValueError) as error:
-                raise AssertionError(
-                    f'{block}: {" ".join(words)}: {error}'
-                ) from error
+                raise AssertionError(f'{block}: {" ".join(words)}: {error}') from error
             yield block, words
     for name in LINKED:
         assert (folder / name).is_symlink(), f'{page} writes to {name}'

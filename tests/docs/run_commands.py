@@ -78,9 +78,7 @@ def run_page(page: Path) -> tuple[int, int, int]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        'pages', nargs='*', type=Path, metavar='PAGE', help='default: all'
-    )
+    parser.add_argument('pages', nargs='*', type=Path, metavar='PAGE', help='default: all')
     args = parser.parse_args()
     pages = [page.resolve() for page in args.pages] or [
         page for page in PAGES if page.parent.name != 'results'

@@ -60,11 +60,7 @@ def shrink(value) -> None:
                 value[key] = min(item, FEWER[key])
             elif key in ('scale', 'img_scale') and isinstance(item, tuple):
                 value[key] = SCALE
-            elif (
-                key == 'init_cfg'
-                and item
-                and item.get('type') == ('Pretrained')
-            ):
+            elif key == 'init_cfg' and item and item.get('type') == ('Pretrained'):
                 value[key] = None
                 # From scratch: nothing frozen, batch norms that learn.
                 value.update(frozen_stages=-1, norm_eval=False)
@@ -89,9 +85,7 @@ def draw_coco(shapes: Path, folder: Path) -> None:
         (folder / f'{split}2017').symlink_to(shapes / 'images')
         file = f'annotations/instances_{split}'
         coco = json.loads((shapes / f'{file}.json').read_text())
-        coco['categories'] = [
-            dict(id=index + 1, name=name) for index, name in enumerate(names)
-        ]
+        coco['categories'] = [dict(id=index + 1, name=name) for index, name in enumerate(names)]
         (folder / f'{file}2017.json').write_text(json.dumps(coco))
 
 
@@ -117,26 +111,17 @@ def make_sandbox(folder: Path) -> None:
 
     (folder / 'configs').mkdir()
     cfgs = {
-        name: write_config(
-            ROOT / 'configs' / f'{name}.py', folder / 'configs' / f'{name}.py'
-        )
+        name: write_config(ROOT / 'configs' / f'{name}.py', folder / 'configs' / f'{name}.py')
         for name in CONFIGS
     }
     names = CocoDataset.METAINFO['classes']
     save_weights(cfgs['retinanet_het_r50'], folder / 'trained.pth', names)
 
     stock = folder / 'stock.py'
-    stock.write_text(
-        "_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'\n"
-    )
+    stock.write_text("_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'\n")
     (folder / 'dense').mkdir()
-    cfg = write_config(
-        stock, folder / 'dense' / 'faster-rcnn_r50_fpn_1x_coco.py'
-    )
-    shutil.copy(
-        folder / 'dense' / 'faster-rcnn_r50_fpn_1x_coco.py',
-        folder / 'dense.py',
-    )
+    cfg = write_config(stock, folder / 'dense' / 'faster-rcnn_r50_fpn_1x_coco.py')
+    shutil.copy(folder / 'dense' / 'faster-rcnn_r50_fpn_1x_coco.py', folder / 'dense.py')
     name = 'faster_rcnn_r50_fpn_1x_coco_20200130-047c8118.pth'
     save_weights(cfg, folder / 'dense' / name, names)
     cfg.model.roi_head.bbox_head.num_classes = len(shapes['CLASSES'])

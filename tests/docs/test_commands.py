@@ -20,9 +20,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    'page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
-)
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_are_accepted(page, tmp_path):
     text = page.read_text(encoding='utf-8')
     checked = list(check_page(page, tmp_path))

@@ -32,11 +32,7 @@ def mutate_bytes(data: bytes, draw: random.Random) -> bytes:
         elif kind == 3:
             data = data[:a] + draw.randbytes(b - a) + data[b:]
         elif kind == 4:
-            data = (
-                data[:a]
-                + draw.choice(b'"{}[],:<>/&0-e.\n').to_bytes(1, 'big')
-                + data[b:]
-            )
+            data = data[:a] + draw.choice(b'"{}[],:<>/&0-e.\n').to_bytes(1, 'big') + data[b:]
         elif kind == 5:
             text = data.decode(errors='replace')
             data = text.encode(draw.choice(ENCODINGS), errors='replace')

@@ -12,11 +12,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from mmdet_hetconv.engine.checkpoint import (
-    load_weights,
-    newest_checkpoint,
-    read_checkpoint,
-)
+from mmdet_hetconv.engine.checkpoint import load_weights, newest_checkpoint, read_checkpoint
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.utils.errors import UserError
 
@@ -54,16 +50,10 @@ def test_a_training_checkpoint_is_read(home, tmp_path):
     """Written with numpy 1.x or 2.x, whichever is installed here."""
     torch.save(content(), tmp_path / 'here.pth')
     (ours,) = set(
-        re.findall(
-            rb'numpy\._?core',
-            zipfile.ZipFile(tmp_path / 'here.pth').read('here/data.pkl'),
-        )
+        re.findall(rb'numpy\._?core', zipfile.ZipFile(tmp_path / 'here.pth').read('here/data.pkl'))
     )
     rename_in_pickle(
-        tmp_path / 'here.pth',
-        tmp_path / 'there.pth',
-        ours + b'.multiarray',
-        home + b'.multiarray',
+        tmp_path / 'here.pth', tmp_path / 'there.pth', ours + b'.multiarray', home + b'.multiarray'
     )
     found = read_checkpoint(tmp_path / 'there.pth')
     assert torch.equal(found['state_dict']['weight'], torch.arange(3.0))

@@ -33,9 +33,7 @@ def check_boxes(dataset):
             assert x2 >= x1 and y2 >= y1
             inside = min(x2, info['width']) - max(x1, 0)
             assert math.isfinite(inside) and inside >= 0
-            assert (
-                0 <= instance['bbox_label'] < len(dataset.metainfo['classes'])
-            )
+            assert 0 <= instance['bbox_label'] < len(dataset.metainfo['classes'])
 
 
 def is_accepted(number, read, load, named, longest):
@@ -84,9 +82,7 @@ def test_coco(tmp_path):
         draw = random.Random(number)
         mutate = draw.choice((mutate_bytes, mutate_json, mutate_json))
         path.write_bytes(mutate(original, draw))
-        accepted += is_accepted(
-            number, lambda: read_coco(path), load, [path.name], 1000
-        )
+        accepted += is_accepted(number, lambda: read_coco(path), load, [path.name], 1000)
     assert 0.02 * FILES < accepted < 0.7 * FILES
 
 
@@ -119,11 +115,7 @@ def test_voc(tmp_path):
         # A list with a wrong name in it: the file of that name.
         named = (path.name,) if path == xml else (path.name, '.xml')
         accepted += is_accepted(
-            number,
-            lambda: read_voc(lines, folder, 'JPEGImages'),
-            load,
-            named,
-            10_000,
+            number, lambda: read_voc(lines, folder, 'JPEGImages'), load, named, 10_000
         )
         path.write_bytes(texts[path])
     assert 0.02 * FILES < accepted < 0.7 * FILES
@@ -134,9 +126,7 @@ def test_xml_that_unfolds_or_reaches_out(kind, tmp_path):
     """Entities: expat counts what they unfold to, and fetches no file."""
     root = tiny.write_voc(tmp_path / 'voc', ('val',))
     (tmp_path / 'secret').write_text('top')
-    lines = ''.join(
-        f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10)
-    )
+    lines = ''.join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
     declared = {
         'entities': f'<!ENTITY e0 "{"a" * 100}">{lines}',
         'outside': f'<!ENTITY e9 SYSTEM "file://{tmp_path}/secret">',

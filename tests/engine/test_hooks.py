@@ -67,9 +67,7 @@ def runner_of(work_dir, kind, epochs=5, **hook):
         test_evaluator=[Score()],
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         param_scheduler=dict(type='MultiStepLR', milestones=[9]),
-        default_hooks=dict(
-            checkpoint={'type': kind, 'interval': 1, **hook}, logger=None
-        ),
+        default_hooks=dict(checkpoint={'type': kind, 'interval': 1, **hook}, logger=None),
         experiment_name=str(work_dir),
         log_level='ERROR',
     )
@@ -101,19 +99,15 @@ def test_as_mmengine(hook, tmp_path):
     for kind in ('CheckpointHook', 'WholeCheckpointHook'):
         torch.manual_seed(0)
         run(tmp_path / kind, kind, **hook)
-    stock, ours = (
-        tmp_path / kind for kind in ('CheckpointHook', 'WholeCheckpointHook')
-    )
+    stock, ours = (tmp_path / kind for kind in ('CheckpointHook', 'WholeCheckpointHook'))
     assert names(ours) == names(stock)
     for name in names(ours):
         if name == 'last_checkpoint':
-            assert (ours / name).read_text() == (
-                stock / name
-            ).read_text().replace(stock.name, ours.name)
+            assert (ours / name).read_text() == (stock / name).read_text().replace(
+                stock.name, ours.name
+            )
             continue
-        mine, theirs = (
-            read_checkpoint(folder / name) for folder in (ours, stock)
-        )
+        mine, theirs = (read_checkpoint(folder / name) for folder in (ours, stock))
         assert list(mine) == list(theirs)
         for key, value in theirs['state_dict'].items():
             assert torch.equal(mine['state_dict'][key], value)
@@ -153,11 +147,7 @@ def test_the_old_one_goes_after_the_new_one_came(tmp_path, monkeypatch):
     at = dict(reversed(seen))  # the first writing of each
     assert 'epoch_1.pth' in at['epoch_2.pth']
     assert best.format(1) in at[best.format(2)]
-    assert names(tmp_path) == [
-        best.format(2),
-        'epoch_2.pth',
-        'last_checkpoint',
-    ]
+    assert names(tmp_path) == [best.format(2), 'epoch_2.pth', 'last_checkpoint']
 
 
 @pytest.mark.parametrize('call', ['fsync', 'replace'])
@@ -180,11 +170,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / '.epoch_7.pth.part').write_bytes(b'half')
     (tmp_path / '.epoch_7.pth').write_bytes(b'of the user')
     run(tmp_path, 'WholeCheckpointHook', epochs=1)
-    assert names(tmp_path) == [
-        '.epoch_7.pth',
-        'epoch_1.pth',
-        'last_checkpoint',
-    ]
+    assert names(tmp_path) == ['.epoch_7.pth', 'epoch_1.pth', 'last_checkpoint']
 
 
 def test_which_hooks_a_config_gets():
@@ -197,9 +183,7 @@ def test_which_hooks_a_config_gets():
     cfg = Config(
         dict(
             default_hooks=dict(
-                checkpoint=dict(type='MyHook'),
-                logger=None,
-                timer=dict(type='IterTimerHook'),
+                checkpoint=dict(type='MyHook'), logger=None, timer=dict(type='IterTimerHook')
             ),
             custom_imports=dict(imports='mine', allow_failed_imports=True),
         )
@@ -207,13 +191,9 @@ def test_which_hooks_a_config_gets():
     use_own_hooks(cfg)
     use_own_hooks(cfg)
     assert cfg.default_hooks == dict(
-        checkpoint=dict(type='MyHook'),
-        logger=None,
-        timer=dict(type='IterTimerHook'),
+        checkpoint=dict(type='MyHook'), logger=None, timer=dict(type='IterTimerHook')
     )
-    assert cfg.custom_imports == dict(
-        imports=['mine', 'mmdet_hetconv'], allow_failed_imports=True
-    )
+    assert cfg.custom_imports == dict(imports=['mine', 'mmdet_hetconv'], allow_failed_imports=True)
 
 
 @pytest.mark.parametrize('rank', [0, 1])

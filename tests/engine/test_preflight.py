@@ -22,9 +22,7 @@ def announced(monkeypatch):
     found = []
     for module in (preflight, check_data, classes):
         monkeypatch.setattr(
-            module,
-            'announce',
-            lambda text, level=logging.INFO: found.append((text, level)),
+            module, 'announce', lambda text, level=logging.INFO: found.append((text, level))
         )
     return found
 
@@ -47,9 +45,7 @@ def model_with(backbone):
         (1, True, None, 'a.pth', False),
     ],
 )
-def test_frozen_at_random(
-    frozen, norm_eval, init_cfg, load_from, warned, announced
-):
+def test_frozen_at_random(frozen, norm_eval, init_cfg, load_from, warned, announced):
     backbone = nn.Module()
     backbone.frozen_stages = frozen
     backbone.norm_eval = norm_eval
@@ -90,12 +86,8 @@ def test_unknown_and_remote_data_sets_are_not_looked_at(tmp_path):
 def test_annotations_are_missed_where_they_are_counted(tmp_path):
     path = tmp_path / 'image_info_test-dev.json'
     tiny.draw(tmp_path / 'a.jpg', 0)
-    image = dict(
-        id=1, file_name='a.jpg', width=tiny.SIZE[0], height=tiny.SIZE[1]
-    )
-    path.write_text(
-        json.dumps(dict(images=[image], categories=[dict(id=1, name='disc')]))
-    )
+    image = dict(id=1, file_name='a.jpg', width=tiny.SIZE[0], height=tiny.SIZE[1])
+    path.write_text(json.dumps(dict(images=[image], categories=[dict(id=1, name='disc')])))
     metric = dict(type='CocoMetric', ann_file=str(path))
     cfg = Config(
         dict(
@@ -133,9 +125,7 @@ def test_unused_voc_classes_and_boxes_are_announced(tmp_path, announced):
             model=dict(),
             work_dir=str(tmp_path),
             train_cfg=dict(max_epochs=1),
-            train_dataloader=dict(
-                dataset=dict(type='RepeatDataset', times=2, dataset=dataset)
-            ),
+            train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=dataset)),
         )
     )
     preflight.check_config(cfg, ('train',))
@@ -146,9 +136,7 @@ def test_unused_voc_classes_and_boxes_are_announced(tmp_path, announced):
     assert names[1] == boxes[1] == logging.WARNING
 
 
-@pytest.mark.parametrize(
-    'name', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK']
-)
+@pytest.mark.parametrize('name', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
 def test_first_process(name, monkeypatch):
     assert is_first_process()
     monkeypatch.setenv(name, '0')

@@ -72,10 +72,7 @@ def test_evaluator_with_arguments_of_another(tmp_path):
 
 def test_faults_keep_their_traceback():
     explained = sections.explained_late_build(Config())
-    with (
-        pytest.raises(ValueError, match='a fault of ours') as error,
-        explained,
-    ):
+    with pytest.raises(ValueError, match='a fault of ours') as error, explained:
         raise ValueError('a fault of ours')
     assert not isinstance(error.value, UserError)
     explained = sections.explained_late_build(Config())

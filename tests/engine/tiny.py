@@ -68,28 +68,16 @@ def draw(path: Path, number: int) -> list[tuple[str, list[int]]]:
 
 
 def write_coco(
-    root: Path,
-    names: dict[str, str] | None = None,
-    folder: str = '{0}2017',
-    masks: bool = False,
+    root: Path, names: dict[str, str] | None = None, folder: str = '{0}2017', masks: bool = False
 ) -> Path:
     """A COCO-layout data set; names: annotation file of each split."""
-    names = names or {
-        split: f'annotations/instances_{split}2017.json' for split in SPLITS
-    }
+    names = names or {split: f'annotations/instances_{split}2017.json' for split in SPLITS}
     for split, ann_file in names.items():
         images, annotations = [], []
         for number in range(SPLITS.get(split, 3)):
             file_name = f'{split}_{number}.jpg'
             things = draw(root / folder.format(split) / file_name, number)
-            images.append(
-                dict(
-                    id=number + 1,
-                    file_name=file_name,
-                    width=SIZE[0],
-                    height=SIZE[1],
-                )
-            )
+            images.append(dict(id=number + 1, file_name=file_name, width=SIZE[0], height=SIZE[1]))
             for name, (x1, y1, x2, y2) in things:
                 box = dict(
                     id=len(annotations) + 1,
@@ -110,8 +98,7 @@ def write_coco(
                     images=images,
                     annotations=annotations,
                     categories=[
-                        dict(id=number + 3, name=name)
-                        for number, name in enumerate(CLASSES)
+                        dict(id=number + 3, name=name) for number, name in enumerate(CLASSES)
                     ],
                 )
             )
@@ -120,9 +107,7 @@ def write_coco(
 
 
 def write_voc(
-    root: Path,
-    splits: tuple[str, ...] = ('train', 'val'),
-    classes: tuple[str, ...] = CLASSES,
+    root: Path, splits: tuple[str, ...] = ('train', 'val'), classes: tuple[str, ...] = CLASSES
 ) -> Path:
     """A VOC-layout data set, Annotations/ and all directly in root.
 
@@ -140,10 +125,7 @@ def write_voc(
                 things.append(('disc', [9, 9, 9, 9]))
             write_xml(
                 root / 'Annotations' / f'{image_id}.xml',
-                [
-                    (classes[CLASSES.index(name) % len(classes)], box)
-                    for name, box in things
-                ],
+                [(classes[CLASSES.index(name) % len(classes)], box) for name, box in things],
             )
     return root
 

@@ -27,9 +27,7 @@ def build(name: str) -> tuple[HetConv2d, torch.Tensor]:
     torch.manual_seed(0)
     arguments, (batch, height, width) = CASES[name]
     *arguments, bias, p, arrangement = arguments
-    layer = HetConv2d(
-        *arguments, 1, bias, p=p, arrangement=arrangement
-    ).requires_grad_(False)
+    layer = HetConv2d(*arguments, 1, bias, p=p, arrangement=arrangement).requires_grad_(False)
     return layer, torch.randn(batch, layer.in_channels, height, width)
 
 

@@ -17,12 +17,7 @@ AMPERE, HOPPER = 80, 90
 
 
 def compile_variant(
-    capability: int,
-    dtype: str,
-    config: triton.Config,
-    channels: int,
-    p: int,
-    extras: bool,
+    capability: int, dtype: str, config: triton.Config, channels: int, p: int, extras: bool
 ) -> dict:
     """One variant of a 3 x 3 layer; extras: bias and residual."""
     constants = dict(

@@ -6,12 +6,7 @@ import shutil
 import pytest
 import torch
 
-from mmdet_hetconv.kernels import (
-    CANDIDATES,
-    compile_cpu,
-    fused_cpu,
-    take_weights,
-)
+from mmdet_hetconv.kernels import CANDIDATES, compile_cpu, fused_cpu, take_weights
 from mmdet_hetconv.kernels.fused_cpu import FusedCPU, merge_blocks
 from mmdet_hetconv.layers import HetConv2d
 
@@ -45,9 +40,7 @@ def test_equals_dense(candidate, case):
     layer, x = build(case)
     compute = ready(candidate, layer, x)
     plain = expected(layer, x)
-    torch.testing.assert_close(
-        compute(x, None, False).double(), plain, rtol=1e-4, atol=2e-5
-    )
+    torch.testing.assert_close(compute(x, None, False).double(), plain, rtol=1e-4, atol=2e-5)
     residual = torch.randn(plain.shape)
     torch.testing.assert_close(
         compute(x, residual, True).double(),
@@ -69,10 +62,7 @@ def test_leaves_inputs_alone_and_takes_any_strides(candidate):
     assert torch.equal(wide, before[0])
     assert torch.equal(residual, before[1])
     torch.testing.assert_close(
-        y.double(),
-        expected(layer, strided, residual, relu=True),
-        rtol=1e-4,
-        atol=2e-5,
+        y.double(), expected(layer, strided, residual, relu=True), rtol=1e-4, atol=2e-5
     )
 
 
@@ -99,9 +89,7 @@ def test_nan_and_inf_go_where_conv2d_sends_them(candidate, value):
         assert not torch.isnan(own).any()
 
 
-@pytest.mark.parametrize(
-    'filters, p, merged', [(64, 8, 8), (64, 16, 8), (64, 64, 8), (4, 4, 1)]
-)
+@pytest.mark.parametrize('filters, p, merged', [(64, 8, 8), (64, 16, 8), (64, 64, 8), (4, 4, 1)])
 def test_narrow_blocks_are_merged(filters, p, merged):
     assert merge_blocks(filters, p) == merged
 
@@ -111,9 +99,7 @@ def test_fused_cpu_covers_every_tile_width(width):
     layer, _ = build('wide')
     x = torch.randn(1, 64, 2, width)
     y = ready(FusedCPU, layer, x)(x, None, False)
-    torch.testing.assert_close(
-        y.double(), expected(layer, x), rtol=1e-4, atol=2e-5
-    )
+    torch.testing.assert_close(y.double(), expected(layer, x), rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize('threads', [1, 2, 5])
@@ -126,9 +112,7 @@ def test_fused_cpu_with_any_number_of_threads(threads):
         y = compute(x, None, False)
     finally:
         torch.set_num_threads(before)
-    torch.testing.assert_close(
-        y.double(), expected(layer, x), rtol=1e-4, atol=2e-5
-    )
+    torch.testing.assert_close(y.double(), expected(layer, x), rtol=1e-4, atol=2e-5)
 
 
 def test_fused_cpu_operator_contract():
@@ -166,16 +150,12 @@ def test_fused_cpu_counts_exactly_the_papers_flops():
     assert counter.get_total_flops() == 2 * macs
 
 
-@pytest.fixture(
-    scope='module', params=['-mno-avx512f', '-march=x86-64'], ids=str
-)
+@pytest.fixture(scope='module', params=['-mno-avx512f', '-march=x86-64'], ids=str)
 def narrow_library(request, tmp_path_factory):
     """The kernel as a machine without the widest vectors builds it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-        patch.setattr(
-            compile_cpu, 'FLAGS', (*compile_cpu.FLAGS, request.param)
-        )
+        patch.setattr(compile_cpu, 'FLAGS', (*compile_cpu.FLAGS, request.param))
         library, reason = compile_cpu.load_library.__wrapped__()
     assert reason is None
     return library
@@ -185,16 +165,11 @@ def narrow_library(request, tmp_path_factory):
 @pytest.mark.skipif(platform.machine() != 'x86_64', reason='for x86')
 @pytest.mark.parametrize('case', CASES)
 def test_narrow_variants_equal_dense(narrow_library, case, monkeypatch):
-    monkeypatch.setattr(
-        fused_cpu, 'load_library', lambda: (narrow_library, None)
-    )
+    monkeypatch.setattr(fused_cpu, 'load_library', lambda: (narrow_library, None))
     layer, x = build(case)
     compute = FusedCPU(take_weights(layer), x)
     torch.testing.assert_close(
-        compute(x, None, False).double(),
-        expected(layer, x),
-        rtol=1e-4,
-        atol=2e-5,
+        compute(x, None, False).double(), expected(layer, x), rtol=1e-4, atol=2e-5
     )
 
 
@@ -217,11 +192,7 @@ def test_fused_cpu_refuses_what_it_would_read_beyond(name, value):
     layer, x = build('plain')
     compute = ready(FusedCPU, layer, x)
     tensors = dict(
-        x=x,
-        packed=compute.packed,
-        panels=compute.panels,
-        bias=compute.weights.bias,
-        residual=None,
+        x=x, packed=compute.packed, panels=compute.panels, bias=compute.weights.bias, residual=None
     )
     tensors[name] = value
     with pytest.raises(ValueError, match='mmdet_hetconv::fused_cpu'):

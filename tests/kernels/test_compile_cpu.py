@@ -54,9 +54,7 @@ class Fake:
         monkeypatch.setenv('CXX', str(self.command))
         monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
         monkeypatch.setattr(
-            compile_cpu,
-            'print_log',
-            lambda message, *args, **kwargs: self.log.append(message),
+            compile_cpu, 'print_log', lambda message, *args, **kwargs: self.log.append(message)
         )
 
     def write(self, before: str) -> None:
@@ -218,9 +216,7 @@ def test_folder_of_another_user_is_not_used(fake, monkeypatch):
     assert not fake.libraries()
 
 
-def test_source_that_does_not_compile_is_one_line_and_another_is_taken(
-    fake, monkeypatch
-):
+def test_source_that_does_not_compile_is_one_line_and_another_is_taken(fake, monkeypatch):
     broken = fake.folder / 'broken.cpp'
     broken.write_text('// a comment\nint hetconv_fused( { return 0; }\n')
     monkeypatch.setattr(compile_cpu, 'SOURCE', broken)
@@ -232,9 +228,7 @@ def test_source_that_does_not_compile_is_one_line_and_another_is_taken(
         y = conv(x)
     finally:
         load_library.cache_clear()
-    torch.testing.assert_close(
-        y.double(), expected(layer, x), rtol=1e-4, atol=2e-5
-    )
+    torch.testing.assert_close(y.double(), expected(layer, x), rtol=1e-4, atol=2e-5)
     (warning,) = fake.warnings()
     assert 'broken.cpp did not build' in warning
     assert 'error:' in warning

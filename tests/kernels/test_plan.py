@@ -11,14 +11,7 @@ import torch
 from mmengine.logging import MMLogger
 from torch import nn
 
-from mmdet_hetconv.kernels import (
-    Choice,
-    Plan,
-    PlannedConv2d,
-    key,
-    plan,
-    take_weights,
-)
+from mmdet_hetconv.kernels import Choice, Plan, PlannedConv2d, key, plan, take_weights
 from mmdet_hetconv.kernels.candidate import Candidate
 from mmdet_hetconv.kernels.eager import PackedDenseNCHW, TwoBranchNCHW
 from mmdet_hetconv.layers import HetConv2d
@@ -59,9 +52,7 @@ def only_choice(of: Plan) -> Choice:
 def test_layer_equals_its_inference_form(case):
     layer, x = build(case)
     deployed = PlannedConv2d(layer)
-    torch.testing.assert_close(
-        deployed(x).double(), expected(layer, x), rtol=1e-4, atol=2e-5
-    )
+    torch.testing.assert_close(deployed(x).double(), expected(layer, x), rtol=1e-4, atol=2e-5)
 
 
 def test_fastest_is_chosen_and_kept(monkeypatch):
@@ -82,9 +73,7 @@ def test_failing_candidate_is_dropped_and_named(monkeypatch):
     use(monkeypatch, OutOfMemory, TwoBranchNCHW)
     layer, x = build('plain')
     conv = PlannedConv2d(layer)
-    torch.testing.assert_close(
-        conv(x).double(), expected(layer, x), rtol=1e-4, atol=2e-5
-    )
+    torch.testing.assert_close(conv(x).double(), expected(layer, x), rtol=1e-4, atol=2e-5)
     assert only_choice(conv.plan).candidate == 'two_branch_nchw'
     assert 'hungry: CUDA out of memory' in str(conv.plan)
 
@@ -180,17 +169,11 @@ def test_a_stored_choice_that_cannot_be_used_here(monkeypatch, caplog, reason):
         again = PlannedConv2d(layer, stored)
         for part in (x, x[..., :5]):
             torch.testing.assert_close(
-                again(part).double(),
-                expected(layer, part),
-                rtol=1e-4,
-                atol=2e-5,
+                again(part).double(), expected(layer, part), rtol=1e-4, atol=2e-5
             )
     finally:
         logger.removeHandler(caplog.handler)
-    assert {c.candidate for c in stored.choices.values()} <= {
-        'two_branch_nchw',
-        'dense_nchw',
-    }
+    assert {c.candidate for c in stored.choices.values()} <= {'two_branch_nchw', 'dense_nchw'}
     assert {c.reason for c in stored.choices.values()} == {'timed'}
     (line,) = [r.getMessage() for r in caplog.records if 'plan' in r.msg]
     assert 'absent' in line and reason in line
@@ -233,9 +216,7 @@ def test_threads_share_a_model(monkeypatch):
     with ThreadPoolExecutor(8) as pool:
         for x, results in zip(inputs, pool.map(work, inputs)):
             for y in results:
-                torch.testing.assert_close(
-                    y.double(), expected(layer, x), rtol=1e-4, atol=2e-5
-                )
+                torch.testing.assert_close(y.double(), expected(layer, x), rtol=1e-4, atol=2e-5)
 
 
 def test_a_forked_child_does_not_wait_for_its_parents_timing():
@@ -264,9 +245,7 @@ def test_a_forked_child_does_not_wait_for_its_parents_timing():
         holder.join()
 
 
-@pytest.mark.parametrize(
-    'shape', [(2, 64, 1, 1), (1, 64, 9, 11), (2, 64, 9, 10), (2, 1, 9, 11)]
-)
+@pytest.mark.parametrize('shape', [(2, 64, 1, 1), (1, 64, 9, 11), (2, 64, 9, 10), (2, 1, 9, 11)])
 def test_a_residual_of_another_shape_is_refused(shape):
     """One kernel would broadcast it, another read beyond its end."""
     layer, x = build('plain')
@@ -300,10 +279,7 @@ def test_dense_layer_has_a_plan_too():
     layer = nn.Conv2d(3, 16, 7, 2, 3).requires_grad_(False)
     x = torch.randn(2, 3, 20, 20)
     torch.testing.assert_close(
-        PlannedConv2d(layer, relu=True)(x),
-        layer(x).relu(),
-        rtol=1e-4,
-        atol=2e-5,
+        PlannedConv2d(layer, relu=True)(x), layer(x).relu(), rtol=1e-4, atol=2e-5
     )
 
 
@@ -327,9 +303,7 @@ def test_autocast_and_half_weights():
     assert y.dtype == torch.bfloat16
     half = PlannedConv2d(layer).to(torch.bfloat16)(x.bfloat16())
     for got in (y, half):
-        torch.testing.assert_close(
-            got.double(), expected(layer, x), rtol=0.05, atol=0.05
-        )
+        torch.testing.assert_close(got.double(), expected(layer, x), rtol=0.05, atol=0.05)
 
 
 def test_input_gradient_is_the_layers():
@@ -355,6 +329,4 @@ def test_ever_new_sizes_do_not_fill_the_memory(monkeypatch):
         assert conv(x).shape == layer(x).shape
         assert len(conv._chosen) <= 10
     assert len(conv._prepared) == 1
-    assert (
-        len(conv.plan.choices) == 10
-    )  # buckets: 3, 4, 6, 8, 12, 16, 24, 32, 48, 64
+    assert len(conv.plan.choices) == 10  # buckets: 3, 4, 6, 8, 12, 16, 24, 32, 48, 64

@@ -49,10 +49,7 @@ def test_interpreted():
 def test_says_why_it_does_not_run():
     layer, x = build('plain')
     reason = FusedTriton.why_not(take_weights(layer), x)
-    assert reason in (
-        'Triton is not installed',
-        'Triton runs on GPUs, not on cpu',
-    )
+    assert reason in ('Triton is not installed', 'Triton runs on GPUs, not on cpu')
 
 
 @needs_kernel
@@ -66,9 +63,7 @@ def test_equals_dense(case, monkeypatch):
     compute = FusedTriton(weights, x)
     plain = expected(layer, x)
     residual = torch.randn(plain.shape, device=DEVICE)
-    torch.testing.assert_close(
-        compute(x, None, False).double(), plain, rtol=1e-4, atol=2e-5
-    )
+    torch.testing.assert_close(compute(x, None, False).double(), plain, rtol=1e-4, atol=2e-5)
     torch.testing.assert_close(
         compute(x, residual, True).double(),
         expected(layer, x, residual, relu=True),
@@ -88,18 +83,14 @@ def test_low_precision_accumulates_in_float32(dtype):
     assert y.dtype == dtype
     # One rounding, that of the output.
     step = torch.finfo(dtype).eps
-    torch.testing.assert_close(
-        y.double(), expected(layer, x), rtol=step, atol=step
-    )
+    torch.testing.assert_close(y.double(), expected(layer, x), rtol=step, atol=step)
 
 
 @needs_kernel
 def test_nan_and_inf_spread_as_in_conv2d():
     layer, x = build('plain')
     x[0, 3, 4, 5] = float('nan')
-    y = FusedTriton(take_weights(layer.to(DEVICE)), x.to(DEVICE))(
-        x.to(DEVICE), None, True
-    )
+    y = FusedTriton(take_weights(layer.to(DEVICE)), x.to(DEVICE))(x.to(DEVICE), None, True)
     assert torch.isnan(y[0, :, 4, 5]).all()
     assert torch.isnan(y[0, :16, 3:6, 4:7]).all()
     assert torch.isfinite(y[0, :, 0]).all()
@@ -120,9 +111,7 @@ def operands(relu: bool):
 def test_operator_contract():
     _, tensors, geometry = operands(True)
     torch.library.opcheck(
-        fused,
-        (*tensors, None, *geometry),
-        test_utils=('test_schema', 'test_faketensor'),
+        fused, (*tensors, None, *geometry), test_utils=('test_schema', 'test_faketensor')
     )
 
 

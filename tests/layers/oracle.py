@@ -4,9 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def has_large_kernel(
-    n: int, m: int, filters: int, channels: int, p: int, arrangement: str
-) -> bool:
+def has_large_kernel(n: int, m: int, filters: int, channels: int, p: int, arrangement: str) -> bool:
     """Whether filter n has its K x K kernel on channel m."""
     if arrangement == 'shifted':
         return (m - n) % p == 0

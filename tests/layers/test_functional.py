@@ -97,14 +97,10 @@ def test_point_stand_in_is_the_least_squares_answer():
     """On a field whose correlation is r**(|dy| + |dx|) by construction."""
     torch.manual_seed(0)
     r = 0.6
-    rows, columns = torch.meshgrid(
-        torch.arange(3.0), torch.arange(3.0), indexing='ij'
-    )
+    rows, columns = torch.meshgrid(torch.arange(3.0), torch.arange(3.0), indexing='ij')
     points = torch.stack([rows.flatten(), columns.flatten()], 1).double()
     covariance = r ** torch.cdist(points, points, p=1)
     weight = torch.randn(3, 3, dtype=torch.double)
     # min_v E[(w.x - v x_4)^2] = w C e_4 / C_44, from the normal equation.
     best = (weight.flatten() @ covariance[:, 4]) / covariance[4, 4]
-    assert point_stand_in(weight[None, None], r).item() == pytest.approx(
-        best.item()
-    )
+    assert point_stand_in(weight[None, None], r).item() == pytest.approx(best.item())

@@ -9,9 +9,7 @@ from mmdet_hetconv.layers import GroupPointwiseConv2d, group_pointwise_taps
 @pytest.mark.parametrize('conv_groups', [1, 4, 8])
 def test_is_the_two_convolutions_in_a_row(conv_groups):
     torch.manual_seed(0)
-    layer = GroupPointwiseConv2d(
-        8, 12, 3, stride=2, padding=1, conv_groups=conv_groups
-    ).double()
+    layer = GroupPointwiseConv2d(8, 12, 3, stride=2, padding=1, conv_groups=conv_groups).double()
     # One dense kernel does the same: sum_j point[n, j] * group[j, m].
     group = torch.zeros(8, 8, 3, 3, dtype=torch.double)
     size = 8 // conv_groups
@@ -28,9 +26,7 @@ def test_is_the_two_convolutions_in_a_row(conv_groups):
 
 @pytest.mark.parametrize('conv_groups', [1, 4, 16])
 def test_closed_form(conv_groups):
-    layer = GroupPointwiseConv2d(
-        16, 32, (3, 5), bias=False, conv_groups=conv_groups
-    )
+    layer = GroupPointwiseConv2d(16, 32, (3, 5), bias=False, conv_groups=conv_groups)
     numbers = sum(weight.numel() for weight in layer.parameters())
     assert numbers == group_pointwise_taps(16, 32, (3, 5), conv_groups)
     assert numbers == 16 * 16 // conv_groups * 15 + 16 * 32
@@ -62,6 +58,4 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match='conv_groups=3'):
         GroupPointwiseConv2d(8, 8, 3, conv_groups=3)
     with pytest.raises(ValueError, match='conv_groups=0'):
-        build_conv_layer(
-            dict(type='GroupPointwiseConv', conv_groups=0), 8, 8, 3
-        )
+        build_conv_layer(dict(type='GroupPointwiseConv', conv_groups=0), 8, 8, 3)

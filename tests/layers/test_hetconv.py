@@ -98,9 +98,7 @@ def test_against_the_definition(arrangement, p, geometry, bias):
         expected = has_large_kernel(n, m, 4, 8, p, arrangement)
         assert ((n, m) in large) == expected
         assert ((n, m) in small) != expected
-    expected = heterogeneous_convolution(
-        x, large, small, bias, *geometry[:4], padding_mode
-    )
+    expected = heterogeneous_convolution(x, large, small, bias, *geometry[:4], padding_mode)
     torch.testing.assert_close(layer(x), expected)
 
     dense = nn.Conv2d(
@@ -139,24 +137,14 @@ def test_no_redundant_parameter(p):
 
 @pytest.mark.parametrize('arrangement', ['blocked', 'shifted'])
 def test_gradients(arrangement):
-    layer = make_layer(
-        channels=4, p=2, stride=2, padding=2, arrangement=arrangement
-    )
+    layer = make_layer(channels=4, p=2, stride=2, padding=2, arrangement=arrangement)
     x = torch.randn(2, 4, 5, 6, dtype=torch.double, requires_grad=True)
 
     def function(x, grouped, bias, pointwise):
-        state = {
-            'grouped.weight': grouped,
-            'grouped.bias': bias,
-            'pointwise.weight': pointwise,
-        }
+        state = {'grouped.weight': grouped, 'grouped.bias': bias, 'pointwise.weight': pointwise}
         return torch.func.functional_call(layer, state, (x,))
 
-    parameters = (
-        layer.grouped.weight,
-        layer.grouped.bias,
-        layer.pointwise.weight,
-    )
+    parameters = (layer.grouped.weight, layer.grouped.bias, layer.pointwise.weight)
     assert torch.autograd.gradcheck(function, (x, *parameters))
     layer(x).sum().backward()
     for name, parameter in layer.named_parameters():
@@ -171,9 +159,7 @@ def test_shifted_is_blocked_on_permuted_channels():
     x = torch.randn(2, 8, 6, 6, dtype=torch.double)
     by_residue = sorted(range(8), key=lambda m: m % 4)
     filters = sorted(range(12), key=lambda n: n % 4)
-    torch.testing.assert_close(
-        shifted(x)[:, filters], blocked(x[:, by_residue])
-    )
+    torch.testing.assert_close(shifted(x)[:, filters], blocked(x[:, by_residue]))
 
 
 def test_empty_batch_and_single_image():
@@ -246,12 +232,7 @@ def test_traces():
     ],
 )
 def test_wrong_arguments(arguments, message):
-    arguments = {
-        'in_channels': 8,
-        'out_channels': 4,
-        'kernel_size': 3,
-        **arguments,
-    }
+    arguments = {'in_channels': 8, 'out_channels': 4, 'kernel_size': 3, **arguments}
     with pytest.raises(ValueError, match=message):
         HetConv2d(**arguments)
 
@@ -268,12 +249,7 @@ def test_wrong_arguments(arguments, message):
     ],
 )
 def test_factory_builds_plain_convolutions_where_it_must(arguments):
-    arguments = {
-        'in_channels': 8,
-        'out_channels': 8,
-        'kernel_size': 3,
-        **arguments,
-    }
+    arguments = {'in_channels': 8, 'out_channels': 8, 'kernel_size': 3, **arguments}
     assert type(build_het_conv(**arguments)) is nn.Conv2d
 
 
@@ -310,9 +286,7 @@ def test_dense_weights_load(arrangement):
 def test_dense_weights_load_exactly_where_nothing_is_lost():
     source = HetConv2d(8, 12, 3, arrangement='shifted')
     layer = HetConv2d(8, 12, 3, arrangement='shifted')
-    layer.load_state_dict(
-        {'weight': source.dense_weight(), 'bias': source.dense_bias()}
-    )
+    layer.load_state_dict({'weight': source.dense_weight(), 'bias': source.dense_bias()})
     for name, value in source.state_dict().items():
         torch.testing.assert_close(layer.state_dict()[name], value)
 
@@ -326,9 +300,7 @@ def test_one_log_line_per_load(load, caplog, monkeypatch):
     monkeypatch.setattr(projection_log, '_last_projected', -math.inf)
 
     def make(conv):
-        return nn.Sequential(
-            conv(8, 8, 3), nn.Sequential(conv(8, 8, 3), conv(8, 8, 3))
-        )
+        return nn.Sequential(conv(8, 8, 3), nn.Sequential(conv(8, 8, 3), conv(8, 8, 3)))
 
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
@@ -377,9 +349,7 @@ def test_a_permuted_layer_takes_any_arrangement():
         layer = HetConv2d(8, 12, 3, arrangement='permuted')
         layer.load_state_dict(source.state_dict())
         assert torch.equal(layer(x), source(x))
-        dense = nn.functional.conv2d(
-            x, layer.dense_weight(), layer.dense_bias()
-        )
+        dense = nn.functional.conv2d(x, layer.dense_weight(), layer.dense_bias())
         torch.testing.assert_close(layer(x), dense)
         planned = PlannedConv2d(layer.eval())
         with torch.no_grad():
@@ -396,13 +366,7 @@ def test_an_order_that_is_no_permutation_is_refused():
 
 def test_conv_module_contract():
     module = ConvModule(
-        8,
-        16,
-        3,
-        stride=2,
-        padding=1,
-        conv_cfg=dict(type='HetConv', p=4),
-        norm_cfg=dict(type='BN'),
+        8, 16, 3, stride=2, padding=1, conv_cfg=dict(type='HetConv', p=4), norm_cfg=dict(type='BN')
     )
     assert isinstance(module.conv, HetConv2d)
     assert module.conv.grouped.bias is None
@@ -414,13 +378,7 @@ def test_conv_module_contract():
 
 def test_conv_module_pads_explicitly_with_its_own_modes():
     module = ConvModule(
-        8,
-        8,
-        3,
-        padding=1,
-        padding_mode='reflect',
-        conv_cfg=dict(type='HetConv', p=4),
-        act_cfg=None,
+        8, 8, 3, padding=1, padding_mode='reflect', conv_cfg=dict(type='HetConv', p=4), act_cfg=None
     )
     dense = nn.Conv2d(8, 8, 3, padding=1, padding_mode='reflect')
     dense.weight.data = module.conv.dense_weight().detach()

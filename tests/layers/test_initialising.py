@@ -17,9 +17,7 @@ FAN_IN, FAN_OUT = CHANNELS * TAPS, FILTERS * TAPS
 
 def make(bias=True, arrangement='blocked'):
     torch.manual_seed(0)
-    return HetConv2d(
-        CHANNELS, FILTERS, 3, bias=bias, p=P, arrangement=arrangement
-    )
+    return HetConv2d(CHANNELS, FILTERS, 3, bias=bias, p=P, arrangement=arrangement)
 
 
 @pytest.mark.parametrize(
@@ -84,24 +82,18 @@ def test_an_override_names_the_layer():
             assert float(weight.std()) == pytest.approx(std, rel=0.05)
     assert (head.body.grouped.bias == 0).all()
     prior = -math.log(0.99 / 0.01)
-    torch.testing.assert_close(
-        head.cls.grouped.bias, torch.full((FILTERS,), prior)
-    )
+    torch.testing.assert_close(head.cls.grouped.bias, torch.full((FILTERS,), prior))
 
 
 def test_without_a_bias_and_in_another_precision():
     layer = make(bias=False, arrangement='shifted').double()
-    initialize(
-        nn.Sequential(layer), dict(type='Constant', layer='Conv2d', val=3)
-    )
+    initialize(nn.Sequential(layer), dict(type='Constant', layer='Conv2d', val=3))
     assert layer.grouped.bias is None
     for weight in layer.parameters():
         assert weight.dtype == torch.double and (weight == 3).all()
 
 
-@pytest.mark.parametrize(
-    'layer', [make(), GroupPointwiseConv2d(8, 8, 3, conv_groups=4)]
-)
+@pytest.mark.parametrize('layer', [make(), GroupPointwiseConv2d(8, 8, 3, conv_groups=4)])
 def test_other_functions_see_every_module(layer):
     seen = []
     assert layer.apply(seen.append) is layer
@@ -126,9 +118,7 @@ def test_a_group_has_its_own_fans(groups):
 def test_an_initialiser_may_name_het_conv(layer, p):
     """The last one that is for a layer counts, as for all layers."""
     torch.manual_seed(0)
-    net = nn.Sequential(
-        HetConv2d(CHANNELS, FILTERS, 3, p=p), nn.Conv2d(CHANNELS, FILTERS, 3)
-    )
+    net = nn.Sequential(HetConv2d(CHANNELS, FILTERS, 3, p=p), nn.Conv2d(CHANNELS, FILTERS, 3))
     both = dict(type='Normal', layer='Conv2d', std=0.5)
     own = dict(type='Kaiming', layer=layer, bias=0.25)
     initialize(net, [both, own])

@@ -32,20 +32,14 @@ def rates(net, optimizer=None, **options):
     )
     names = {id(param): name for name, param in net.named_parameters()}
     groups = build_optim_wrapper(net, cfg).optimizer.param_groups
-    return {
-        names[id(param)]: group['lr']
-        for group in groups
-        for param in group['params']
-    }
+    return {names[id(param)]: group['lr'] for group in groups for param in group['params']}
 
 
 def test_the_weights_of_hetconv_learn_at_the_rate_over_density():
     net = model()
     found = rates(net)
     assert set(found) == {name for name, _ in net.named_parameters()}
-    factors = {
-        name: rate / RATE for name, rate in found.items() if rate != RATE
-    }
+    factors = {name: rate / RATE for name, rate in found.items() if rate != RATE}
     five = 25 / (25 / 2 + 1 / 2)
     two = 9 / (9 / 2 + 1 / 2)
     assert factors == pytest.approx(
@@ -84,8 +78,7 @@ def test_a_step_changes_the_output_as_much_as_the_dense_one():
         optimizer = build_optim_wrapper(
             layer,
             dict(
-                optimizer=dict(type='Adam', lr=1e-3),
-                constructor='HetConvOptimWrapperConstructor',
+                optimizer=dict(type='Adam', lr=1e-3), constructor='HetConvOptimWrapperConstructor'
             ),
         ).optimizer
         before = layer(x)

@@ -6,9 +6,7 @@ from torch import nn
 
 from mmdet_hetconv.layers import GroupPointwiseConv2d, HetConv2d
 
-ARRANGEMENTS = pytest.mark.parametrize(
-    'arrangement', ['blocked', 'shifted', 'permuted']
-)
+ARRANGEMENTS = pytest.mark.parametrize('arrangement', ['blocked', 'shifted', 'permuted'])
 
 
 def make(arrangement, **kwargs):
@@ -43,9 +41,7 @@ def test_reset_parameters_follows_to_empty(arrangement):
     torch.manual_seed(0)
     expected = make(arrangement)
     expected.reset_parameters()
-    for (name, mine), theirs in zip(
-        layer.named_buffers(), expected.buffers(), strict=True
-    ):
+    for (name, mine), theirs in zip(layer.named_buffers(), expected.buffers(), strict=True):
         assert torch.equal(mine, theirs), name
     assert all(tensor.abs().max() < 1 for tensor in layer.parameters())
     x = torch.rand(2, 8, 5, 5)
@@ -72,9 +68,7 @@ def test_an_order_of_another_layer_is_refused_without_memory_too():
 
 
 def test_the_rivals_take_device_and_dtype():
-    layer = GroupPointwiseConv2d(
-        8, 16, 3, conv_groups=4, device='meta', dtype=torch.double
-    )
+    layer = GroupPointwiseConv2d(8, 16, 3, conv_groups=4, device='meta', dtype=torch.double)
     for tensor in layer.parameters():
         assert tensor.is_meta and tensor.dtype == torch.double
     layer = layer.to_empty(device='cpu')

@@ -62,9 +62,7 @@ def test_any_layer(drawn):
     )
     torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9)
     # The same weights give the same gradient, seen from the input.
-    mine, theirs = (
-        torch.autograd.grad(out.square().sum(), x)[0] for out in (y, expected)
-    )
+    mine, theirs = (torch.autograd.grad(out.square().sum(), x)[0] for out in (y, expected))
     torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
 
 
@@ -89,9 +87,7 @@ anything = st.one_of(
 def test_any_part(channels, filters, kernel, p, arrangement):
     """A ValueError that names the value, or a layer that computes."""
     try:
-        layer = HetConv2d(
-            channels, filters, kernel, p=p, arrangement=arrangement
-        )
+        layer = HetConv2d(channels, filters, kernel, p=p, arrangement=arrangement)
     except ValueError as error:
         assert 'HetConv' in str(error)
         if not isinstance(p, int) or isinstance(p, bool) or p < 1:

@@ -75,9 +75,7 @@ def test_a_shared_parameter_stays_as_it_is():
     model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
     model[1].weight = model[0].weight
     records = switch_convs(model, HET)
-    assert {record.reason for record in records} == {
-        'it shares a parameter with another module'
-    }
+    assert {record.reason for record in records} == {'it shares a parameter with another module'}
     assert model[0].weight is model[1].weight
 
 
@@ -91,11 +89,7 @@ def test_dtype_requires_grad_and_training_flag():
     assert model.training and not model[1].training
     assert not model[1].grouped.training and model[3].grouped.training
     grads = {n: p.requires_grad for n, p in model[1].named_parameters()}
-    assert grads == {
-        'grouped.weight': False,
-        'grouped.bias': True,
-        'pointwise.weight': False,
-    }
+    assert grads == {'grouped.weight': False, 'grouped.bias': True, 'pointwise.weight': False}
 
 
 def test_device():

@@ -46,9 +46,7 @@ def assert_same(model, other, **kwargs):
         torch.testing.assert_close(a, b, **kwargs)
 
 
-TWO_STAGES = dict(
-    depth=50, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,)
-)
+TWO_STAGES = dict(depth=50, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
 # Het class, dense class, arguments of both, heterogeneous layers.
 SAME_AS = [
     (HetResNet, ResNet, dict(depth=18), 16),
@@ -144,8 +142,7 @@ class TestHetResNet:
     def test_parts_by_stage(self):
         model = HetResNet(18, p=(1, 2, 4, 8))
         parts = [
-            {layer.p for layer in het_layers(getattr(model, f'layer{i}'))}
-            for i in (1, 2, 3, 4)
+            {layer.p for layer in het_layers(getattr(model, f'layer{i}'))} for i in (1, 2, 3, 4)
         ]
         assert parts == [set(), {2}, {4}, {8}]
 
@@ -163,14 +160,8 @@ class TestHetResNet:
         model = HetResNet(50, frozen_stages=1, norm_eval=True, with_cp=True)
         model.train()
         assert not any(n.training for n in norms(model))
-        frozen = {
-            n for n, p in model.named_parameters() if not p.requires_grad
-        }
-        assert {name.split('.')[0] for name in frozen} == {
-            'conv1',
-            'bn1',
-            'layer1',
-        }
+        frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+        assert {name.split('.')[0] for name in frozen} == {'conv1', 'bn1', 'layer1'}
         assert 'layer1.0.conv2.pointwise.weight' in frozen
         assert all(n.training for n in norms(HetResNet(18, norm_eval=False)))
         # recomputed activations give the same gradients
@@ -240,16 +231,9 @@ class TestHetMobileNet:
         model = HetMobileNet()
         layers = het_layers(model)
         assert [layer.p for layer in layers] == [32] + [64] * 12
-        assert [layer.stride[0] for layer in layers] == (
-            [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
-        )
+        assert [layer.stride[0] for layer in layers] == ([1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1])
         shapes = [tuple(m.shape[1:]) for m in outputs(model)]
-        assert shapes == [
-            (128, 16, 16),
-            (256, 8, 8),
-            (512, 4, 4),
-            (1024, 2, 2),
-        ]
+        assert shapes == [(128, 16, 16), (256, 8, 8), (512, 4, 4), (1024, 2, 2)]
 
     def test_p_up_to_every_channel(self):
         layers = het_layers(HetMobileNet(p=1024))
@@ -274,11 +258,7 @@ class TestHetMobileNet:
         kwargs = dict(frozen_stages=2, norm_eval=True)
         model = HetMobileNet(0.25, with_cp=True, **kwargs).train()
         assert not any(n.training for n in norms(model))
-        trained = {
-            n.split('.')[0]
-            for n, p in model.named_parameters()
-            if p.requires_grad
-        }
+        trained = {n.split('.')[0] for n, p in model.named_parameters() if p.requires_grad}
         assert trained == {'layer3', 'layer4', 'layer5'}
         other = HetMobileNet(0.25, **kwargs).train()
         other.load_state_dict(model.state_dict())
@@ -297,10 +277,7 @@ class TestHetMobileNet:
         (lambda: HetVGG(17), r'depth=17 is not one of \(11, 13, 16, 19\)'),
         (lambda: HetSSDVGG(12), 'depth=12 is not one of'),
         (lambda: HetResNet(18, num_stages=5), r'=5 is not in 1 ... 4'),
-        (
-            lambda: HetResNet(18, num_stages=2),
-            r'=\(1, 2, 2, 2\) has 4 entries',
-        ),
+        (lambda: HetResNet(18, num_stages=2), r'=\(1, 2, 2, 2\) has 4 entries'),
         (lambda: HetVGG(11, dilations=(1, 2)), r'dilations=\(1, 2\) has 2'),
         (lambda: HetVGG(11, frozen_stages=6), r'=6 is not in -1 ... 5'),
         (lambda: HetVGG(11, num_stages=0), r'=0 is not in 1 ... 5'),

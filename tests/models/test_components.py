@@ -77,9 +77,7 @@ def test_res2net():
     """41 of 87, where a block's width allows four parts."""
     model = build(dict(type='Res2Net', depth=50, scales=4, base_width=26))
     convs = len(find_convs(model))
-    switched = build(
-        dict(type='Res2Net', depth=50, scales=4, base_width=26, conv_cfg=HET)
-    )
+    switched = build(dict(type='Res2Net', depth=50, scales=4, base_width=26, conv_cfg=HET))
     het = [m for m in switched.modules() if isinstance(m, HetConv2d)]
     assert (len(het), convs) == (41, 87)
 
@@ -94,9 +92,7 @@ def inputs_for(component: str, cfg: dict):
     if isinstance(channels, int):
         return tuple(torch.rand(2, channels, 8, 8) for _ in range(5))
     size = 64 if len(channels) > 2 else 38
-    return tuple(
-        torch.rand(2, c, size >> i, size >> i) for i, c in enumerate(channels)
-    )
+    return tuple(torch.rand(2, c, size >> i, size >> i) for i, c in enumerate(channels))
 
 
 def tensors(outputs) -> list[torch.Tensor]:
@@ -105,11 +101,7 @@ def tensors(outputs) -> list[torch.Tensor]:
     return [tensor for output in outputs for tensor in tensors(output)]
 
 
-WITH_HET = [
-    where
-    for where, (layers, _) in COUNTS.items()
-    if layers and '512' not in where[0]
-]
+WITH_HET = [where for where, (layers, _) in COUNTS.items() if layers and '512' not in where[0]]
 
 
 @pytest.mark.parametrize('where', WITH_HET, ids=' '.join)

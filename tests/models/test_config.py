@@ -35,9 +35,7 @@ def test_set_part_reaches_every_place():
         heads=[dict(type='FCNMaskHead', conv_cfg=dict(HET))],
         dense=dict(type='HetSSDHead', conv_cfg=None),
         rival=dict(conv_cfg=dict(type='GroupPointwiseConv', conv_groups=4)),
-        rival_backbone=dict(
-            type='HetVGG', conv_cfg=dict(type='DepthPointwiseConv')
-        ),
+        rival_backbone=dict(type='HetVGG', conv_cfg=dict(type='DepthPointwiseConv')),
     )
     changed = set_part(model_cfg, 2)
     assert changed.backbone.p == 2
@@ -68,9 +66,7 @@ def test_switch_config_switches_a_whole_stock_detector():
     assert switched.rpn_head.type == 'HetRPNHead'
     assert model_cfg.rpn_head.type == 'RPNHead'  # untouched
     assert parts(switched) == dict(backbone={4}, neck={4}, rpn_head={4})
-    assert parts(set_part(switched, 8)) == dict(
-        backbone={8}, neck={8}, rpn_head={8}
-    )
+    assert parts(set_part(switched, 8)) == dict(backbone={8}, neck={8}, rpn_head={8})
 
 
 def test_switch_config_stands_in_for_ssd():
@@ -119,7 +115,5 @@ def test_takes_conv_cfg():
     class Inherits(Takes):
         pass
 
-    found = [
-        takes_conv_cfg(c) for c in (Plain, Takes, Passes, Hides, Inherits)
-    ]
+    found = [takes_conv_cfg(c) for c in (Plain, Takes, Passes, Hides, Inherits)]
     assert found == [False, True, True, False, True]

@@ -29,9 +29,7 @@ def rpn_head(cls=HetRPNHead, **kwargs):
 def ssd_head(cls=HetSSDHead, **kwargs):
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    kwargs = dict(
-        in_channels=SSD_CHANNELS, anchor_generator=SSD_ANCHORS, **kwargs
-    )
+    kwargs = dict(in_channels=SSD_CHANNELS, anchor_generator=SSD_ANCHORS, **kwargs)
     return cls(**kwargs)
 
 
@@ -45,9 +43,7 @@ def maps_for(head) -> tuple[torch.Tensor, ...]:
 
 def het_layers(head) -> dict[str, int]:
     return {
-        name: module.p
-        for name, module in head.named_modules()
-        if isinstance(module, HetConv2d)
+        name: module.p for name, module in head.named_modules() if isinstance(module, HetConv2d)
     }
 
 
@@ -59,9 +55,7 @@ def assert_same(head, other):
 
 
 @pytest.mark.parametrize(
-    'build,stock',
-    [(rpn_head, RPNHead), (ssd_head, SSDHead)],
-    ids=['RPN', 'SSD'],
+    'build,stock', [(rpn_head, RPNHead), (ssd_head, SSDHead)], ids=['RPN', 'SSD']
 )
 def test_against_the_stock_class(build, stock):
     dense = build(stock)
@@ -101,9 +95,7 @@ def test_ssd_cuts_p_to_its_filters():
 def test_ssd_leaves_depthwise_pairs():
     with pytest.raises(ValueError, match='nothing was switched'):
         ssd_head(use_depthwise=True, act_cfg=dict(type='ReLU'))
-    head = ssd_head(
-        use_depthwise=True, act_cfg=dict(type='ReLU'), conv_cfg=None
-    )
+    head = ssd_head(use_depthwise=True, act_cfg=dict(type='ReLU'), conv_cfg=None)
     assert not het_layers(head)
 
 
@@ -139,9 +131,7 @@ def test_ssd_predicts_where_the_stock_class_cannot():
     )
     metas = [dict(img_shape=(300, 300), scale_factor=(1.0, 1.0))]
     with torch.no_grad():
-        found = head.predict_by_feat(
-            *head(maps_for(head)), batch_img_metas=metas
-        )
+        found = head.predict_by_feat(*head(maps_for(head)), batch_img_metas=metas)
     assert len(found[0]) == 20
 
 

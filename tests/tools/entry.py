@@ -10,9 +10,7 @@ TOOLS = Path(__file__).parents[2] / 'tools'
 
 def load_main(name):
     """main() of tools/NAME.py."""
-    spec = importlib.util.spec_from_file_location(
-        f'tools_{name}', TOOLS / f'{name}.py'
-    )
+    spec = importlib.util.spec_from_file_location(f'tools_{name}', TOOLS / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main

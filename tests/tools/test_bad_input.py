@@ -121,10 +121,7 @@ TRAIN = {
         lambda w: w.set('model.backbone.conv_cfg.arrangement=blokced'),
         "model.backbone.conv_cfg: .*'blokced'",
     ),
-    'p list': (
-        lambda w: w.set(f'{P}=[4,8]'),
-        r'model.backbone.conv_cfg: .*p=\[4, 8\]',
-    ),
+    'p list': (lambda w: w.set(f'{P}=[4,8]'), r'model.backbone.conv_cfg: .*p=\[4, 8\]'),
     'arrangement that is a number': (
         lambda w: w.set('model.backbone.conv_cfg.arrangement=4'),
         'model.backbone.conv_cfg: .*got 4',
@@ -134,14 +131,8 @@ TRAIN = {
         "unexpected keyword argument 'part'",
     ),
     # The config
-    'no config': (
-        lambda w: (w.path / 'no.py', '--work-dir', w.work),
-        'no.py does not exist',
-    ),
-    'config is a folder': (
-        lambda w: (w.path, '--work-dir', w.work),
-        'does not exist',
-    ),
+    'no config': (lambda w: (w.path / 'no.py', '--work-dir', w.work), 'no.py does not exist'),
+    'config is a folder': (lambda w: (w.path, '--work-dir', w.work), 'does not exist'),
     'config does not parse': (
         lambda w: w.write('model = dict(\n'),
         'tiny.py cannot be read: SyntaxError',
@@ -154,30 +145,17 @@ TRAIN = {
         lambda w: w.replace(w.config, b"_base_ = 'mmdet::no/such.py'\n"),
         'tiny.py cannot be read: .*such',
     ),
-    'no model': (
-        lambda w: w.replace(w.config, b'x = 1\n'),
-        'tiny.py has no model',
-    ),
-    'unknown type': (
-        lambda w: w.set('model.backbone.type=HetResNext'),
-        'HetResNext is not in the',
-    ),
-    'unknown depth': (
-        lambda w: w.set('model.backbone.depth=19'),
-        'invalid depth 19',
-    ),
+    'no model': (lambda w: w.replace(w.config, b'x = 1\n'), 'tiny.py has no model'),
+    'unknown type': (lambda w: w.set('model.backbone.type=HetResNext'), 'HetResNext is not in the'),
+    'unknown depth': (lambda w: w.set('model.backbone.depth=19'), 'invalid depth 19'),
     'option into a list': (
         lambda w: w.set('train_dataloader.dataset.pipeline.99.x=1'),
         r'pipeline\.99\.x=1',
     ),
-    'load_from': (
-        lambda w: w.set('load_from=no.pth'),
-        'checkpoint no.pth does not exist',
-    ),
+    'load_from': (lambda w: w.set('load_from=no.pth'), 'checkpoint no.pth does not exist'),
     'pretrained': (
         lambda w: w.write(
-            "model['backbone']['init_cfg'] = dict(\n"
-            "    type='Pretrained', checkpoint='no.pth')\n"
+            "model['backbone']['init_cfg'] = dict(\n    type='Pretrained', checkpoint='no.pth')\n"
         ),
         r'model\.backbone\.init_cfg: checkpoint no\.pth does not exist',
     ),
@@ -217,10 +195,7 @@ TRAIN = {
         lambda w: w.set(f'{CLASSES}=[bar,disc]'),
         'are not in the order of the categories',
     ),
-    'classes as a text': (
-        lambda w: w.set(f'{CLASSES}=disc'),
-        "classes='disc' is neither a list",
-    ),
+    'classes as a text': (lambda w: w.set(f'{CLASSES}=disc'), "classes='disc' is neither a list"),
     # Annotation files
     'no annotation file': (
         lambda w: w.set('train_dataloader.dataset.ann_file=no.json'),
@@ -231,9 +206,7 @@ TRAIN = {
         r'val_evaluator\.ann_file: .*no\.json does not exist',
     ),
     'only crowds': (
-        lambda w: w.edit(
-            lambda c: [b.update(iscrowd=1) for b in c['annotations']]
-        ),
+        lambda w: w.edit(lambda c: [b.update(iscrowd=1) for b in c['annotations']]),
         'instances_train2017.json: no box to learn from',
     ),
     'only small images': (
@@ -252,10 +225,7 @@ TRAIN = {
         lambda w: w.set(f'val_evaluator.ann_file={w.json}'),
         r'val_evaluator\.ann_file: .*instances_train2017.json',
     ),
-    'empty JSON': (
-        lambda w: w.replace(w.json, b''),
-        'instances_train2017.json is empty',
-    ),
+    'empty JSON': (lambda w: w.replace(w.json, b''), 'instances_train2017.json is empty'),
     'truncated JSON': (
         lambda w: w.replace(w.json, half),
         'instances_train2017.json is not valid JSON',
@@ -264,10 +234,7 @@ TRAIN = {
         lambda w: w.replace(w.json, b'\xff\xfe\xff{"images": "\xe9"}'),
         'instances_train2017.json is not valid JSON',
     ),
-    'JSON list': (
-        lambda w: w.replace(w.json, b'[]'),
-        'instances_train2017.json holds a list',
-    ),
+    'JSON list': (lambda w: w.replace(w.json, b'[]'), 'instances_train2017.json holds a list'),
     'no images': (
         lambda w: w.edit(lambda c: c.update(images=[])),
         'instances_train2017.json has no images',
@@ -293,33 +260,23 @@ TRAIN = {
         r'annotation 1 has bbox=\[1, 2, 3\]',
     ),
     'box of NaN': (
-        lambda w: w.edit(
-            lambda c: c['annotations'][0].update(bbox=[1, 2, 3, float('nan')])
-        ),
+        lambda w: w.edit(lambda c: c['annotations'][0].update(bbox=[1, 2, 3, float('nan')])),
         r'annotation 1 has bbox=\[1, 2, 3, nan\]',
     ),
     'box of infinity': (
-        lambda w: w.edit(
-            lambda c: c['annotations'][0].update(bbox=[1, 2, float('inf'), 3])
-        ),
+        lambda w: w.edit(lambda c: c['annotations'][0].update(bbox=[1, 2, float('inf'), 3])),
         r'annotation 1 has bbox=\[1, 2, inf, 3\]',
     ),
     'box that overflows': (
-        lambda w: w.edit(
-            lambda c: c['annotations'][0].update(bbox=[0, 0, 1e39, 9])
-        ),
+        lambda w: w.edit(lambda c: c['annotations'][0].update(bbox=[0, 0, 1e39, 9])),
         r'annotation 1 has bbox=\[0, 0, 1e\+39, 9\]',
     ),
     'box of negative width': (
-        lambda w: w.edit(
-            lambda c: c['annotations'][0].update(bbox=[9, 9, -3, 3])
-        ),
+        lambda w: w.edit(lambda c: c['annotations'][0].update(bbox=[9, 9, -3, 3])),
         r'annotation 1 has bbox=\[9, 9, -3, 3\], of negative width',
     ),
     'box of texts': (
-        lambda w: w.edit(
-            lambda c: c['annotations'][0].update(bbox=['1', '2', '3', '4'])
-        ),
+        lambda w: w.edit(lambda c: c['annotations'][0].update(bbox=['1', '2', '3', '4'])),
         'annotation 1 has bbox=.*four finite numbers',
     ),
     'id that is a list': (
@@ -347,27 +304,19 @@ TRAIN = {
         r"image 1 has file_name='a\\x00b'",
     ),
     'image name that is too long': (
-        lambda w: w.edit(
-            lambda c: c['images'][0].update(file_name='a' * 5000)
-        ),
+        lambda w: w.edit(lambda c: c['images'][0].update(file_name='a' * 5000)),
         'instances_train2017.json names the image a',
     ),
     'image of more pixels than OpenCV reads': (
-        lambda w: w.edit(
-            lambda c: c['images'][0].update(width=10**5, height=10**5)
-        ),
+        lambda w: w.edit(lambda c: c['images'][0].update(width=10**5, height=10**5)),
         'image 1 has 100000 x 100000 pixels',
     ),
     'mask that is a text': (
-        lambda w: w.edit(
-            lambda c: c['annotations'][0].update(segmentation='round')
-        ),
+        lambda w: w.edit(lambda c: c['annotations'][0].update(segmentation='round')),
         "annotation 1 has segmentation='round'",
     ),
     'UTF-16': (
-        lambda w: w.replace(
-            w.json, lambda data: data.decode().encode('utf-16')
-        ),
+        lambda w: w.replace(w.json, lambda data: data.decode().encode('utf-16')),
         'instances_train2017.json is not valid JSON',
     ),
     'byte-order mark': (
@@ -386,18 +335,9 @@ TRAIN = {
         lambda w: w.edit(lambda c: c['categories'][0].update(name='ring')),
         'do not have the same categories',
     ),
-    'no XML': (
-        lambda w: w.replace(w.xml, None, w.voc),
-        'train_1.xml does not exist',
-    ),
-    'empty XML': (
-        lambda w: w.replace(w.xml, b' ', w.voc),
-        'train_1.xml is empty',
-    ),
-    'truncated XML': (
-        lambda w: w.replace(w.xml, half, w.voc),
-        'train_1.xml is not valid XML',
-    ),
+    'no XML': (lambda w: w.replace(w.xml, None, w.voc), 'train_1.xml does not exist'),
+    'empty XML': (lambda w: w.replace(w.xml, b' ', w.voc), 'train_1.xml is empty'),
+    'truncated XML': (lambda w: w.replace(w.xml, half, w.voc), 'train_1.xml is not valid XML'),
     'white space around a name': (
         lambda w: w.in_xml('<name>disc', '<name> disc'),
         "train_1.xml: the name ' disc' of an object has white space",
@@ -427,16 +367,12 @@ TRAIN = {
     ),
     'XML in an unknown encoding': (
         lambda w: w.replace(
-            w.xml,
-            lambda data: b'<?xml version="1.0" encoding="x-9"?>' + data,
-            w.voc,
+            w.xml, lambda data: b'<?xml version="1.0" encoding="x-9"?>' + data, w.voc
         ),
         'train_1.xml is not valid XML: ',
     ),
     'image list in another encoding': (
-        lambda w: w.replace(
-            w.voc / 'ImageSets' / 'Main' / 'train.txt', b'\xff\xfe', w.voc
-        ),
+        lambda w: w.replace(w.voc / 'ImageSets' / 'Main' / 'train.txt', b'\xff\xfe', w.voc),
         'train.txt is not a text',
     ),
     'XML without width': (
@@ -444,9 +380,7 @@ TRAIN = {
         "train_1.xml: size has width=''",
     ),
     'empty image list': (
-        lambda w: w.replace(
-            w.voc / 'ImageSets' / 'Main' / 'train.txt', b'', w.voc
-        ),
+        lambda w: w.replace(w.voc / 'ImageSets' / 'Main' / 'train.txt', b'', w.voc),
         'train.txt is empty',
     ),
     # Images
@@ -455,15 +389,10 @@ TRAIN = {
         'image .*train_2.jpg does not exist .*instances_train2017.json',
     ),
     'no image of VOC': (
-        lambda w: w.replace(
-            w.voc / 'JPEGImages' / 'val_1.jpg', None, data=w.voc
-        ),
+        lambda w: w.replace(w.voc / 'JPEGImages' / 'val_1.jpg', None, data=w.voc),
         'image .*val_1.jpg does not exist .*val.txt',
     ),
-    'truncated JPEG': (
-        lambda w: w.replace(w.image, half),
-        'image .*train_2.jpg is truncated',
-    ),
+    'truncated JPEG': (lambda w: w.replace(w.image, half), 'image .*train_2.jpg is truncated'),
     'JPEG without its last byte': (
         lambda w: w.replace(w.image, lambda data: data[:-2]),
         'image .*train_2.jpg is truncated',
@@ -472,10 +401,7 @@ TRAIN = {
         lambda w: w.replace(w.image, lambda data: half(png(data))),
         'image .*train_2.jpg is truncated',
     ),
-    'empty image': (
-        lambda w: w.replace(w.image, b''),
-        'image .*train_2.jpg is empty',
-    ),
+    'empty image': (lambda w: w.replace(w.image, b''), 'image .*train_2.jpg is empty'),
     'image of too many pixels': (
         lambda w: w.replace(w.image, lambda data: large(png(data))),
         'image .*train_2.jpg has 70000 x 70000 pixels, more than OpenCV',
@@ -489,18 +415,13 @@ TRAIN = {
         'image .*train_2.jpg is not an image',
     ),
     # Own data
-    'no data root': (
-        lambda w: w.argv(data=w.path / 'nowhere'),
-        'nowhere is not a folder',
-    ),
+    'no data root': (lambda w: w.argv(data=w.path / 'nowhere'), 'nowhere is not a folder'),
     'data root without a data set': (
         lambda w: w.argv(data=w.coco / 'train2017'),
         'has neither the COCO layout',
     ),
     'nothing to evaluate on': (
-        lambda w: w.replace(
-            w.coco / 'annotations' / 'instances_val2017.json', None
-        ),
+        lambda w: w.replace(w.coco / 'annotations' / 'instances_val2017.json', None),
         'needs the splits train and val',
     ),
     # The machine
@@ -595,10 +516,7 @@ def of_classes(world, classes):
 
 
 EVALUATE = {
-    'no checkpoint': (
-        lambda w: w.path / 'no.pth',
-        'checkpoint .*no.pth does not exist',
-    ),
+    'no checkpoint': (lambda w: w.path / 'no.pth', 'checkpoint .*no.pth does not exist'),
     'truncated': (truncated, 'weights.pth cannot be read, it is truncated'),
     'text': (text_file, 'weights.pth .*no checkpoint'),
     'list': (lambda w: save(w, [1, 2]), 'weights.pth is not a checkpoint'),
@@ -624,9 +542,7 @@ EVALUATE = {
         r'backbone\.layer1\.0\.conv1 has p=8 in the checkpoint and p=4 here',
     ),
     'other arrangement': (
-        lambda w: of_model(
-            w, ('model.backbone.conv_cfg.arrangement', 'shifted')
-        ),
+        lambda w: of_model(w, ('model.backbone.conv_cfg.arrangement', 'shifted')),
         r"has arrangement='shifted' in the checkpoint and 'blocked' here",
     ),
     'other number of classes': (
@@ -672,19 +588,13 @@ def test_resume_from_weights_alone(world):
 
 
 def test_masks_without_segmentation(world):
-    world.config.write_text(
-        "_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'\n"
-    )
+    world.config.write_text("_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'\n")
     for data in (world.coco, world.voc):
-        message = error_of(
-            train, world.config, '--data-root', data, '--work-dir', world.work
-        )
+        message = error_of(train, world.config, '--data-root', data, '--work-dir', world.work)
         assert 'have no segmentation' in message
 
 
-@pytest.mark.skipif(
-    find_spec('torchvision') is not None, reason='torchvision is installed'
-)
+@pytest.mark.skipif(find_spec('torchvision') is not None, reason='torchvision is installed')
 def test_pretrained_by_torchvision_without_torchvision(world):
     argv = world.write(
         "model['backbone']['init_cfg'] = dict(\n"
@@ -752,18 +662,13 @@ def test_command_line(capsys):
 
 def test_status_and_stderr_of_the_process(world):
     done = subprocess.run(
-        [
-            sys.executable,
-            TOOLS / 'train.py',
-            *map(str, world.argv('model.backbone.conv_cfg.p=0')),
-        ],
+        [sys.executable, TOOLS / 'train.py', *map(str, world.argv('model.backbone.conv_cfg.p=0'))],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        'train.py: error: model.backbone.conv_cfg: HetConv: p must be an '
-        'integer >= 1, got p=0'
+        'train.py: error: model.backbone.conv_cfg: HetConv: p must be an integer >= 1, got p=0'
     )
     assert 'Traceback' not in done.stderr
 

@@ -25,9 +25,7 @@ def sources(tmp_path, build_mmcv):
         (folder / f'{name}.cpp').write_text(
             f'#include "common.h"\nint {name}() {{ return ONE; }}\n'
         )
-        (folder / 'cpu' / f'{name}.cpp').write_text(
-            'static int helper() { return 1; }\n'
-        )
+        (folder / 'cpu' / f'{name}.cpp').write_text('static int helper() { return 1; }\n')
     (folder / 'common.h').write_text('#pragma once\n#define ONE 1\n')
     return tmp_path / 'mmcv-0'
 
@@ -40,10 +38,7 @@ def test_merge_keeps_every_source_once(build_mmcv, sources):
         '#include "parts/nms.cpp"',
         '#include "parts/roi.cpp"',
     ]
-    assert sorted(f.name for f in (folder / 'cpu').iterdir()) == [
-        'nms.cpp',
-        'roi.cpp',
-    ]
+    assert sorted(f.name for f in (folder / 'cpu').iterdir()) == ['nms.cpp', 'roi.cpp']
 
 
 @pytest.mark.skipif(shutil.which('c++') is None, reason='no compiler')
@@ -52,9 +47,7 @@ def test_merged_unit_compiles(build_mmcv, sources):
     folder = sources / build_mmcv['CSRC']
     # mmcv's own build has this folder's headers on its include path too.
     subprocess.run(
-        ['c++', '-c', f'-I{folder}', 'all_ops.cpp', '-o', 'all_ops.o'],
-        cwd=folder,
-        check=True,
+        ['c++', '-c', f'-I{folder}', 'all_ops.cpp', '-o', 'all_ops.o'], cwd=folder, check=True
     )
     assert (folder / 'all_ops.o').stat().st_size > 0
 
@@ -74,14 +67,10 @@ setuptools.setup(name='mmcv', version='0')
 """
 
 
-def test_failed_build_shows_the_reason_and_no_wheel(
-    build_mmcv, sources, tmp_path, capfd
-):
+def test_failed_build_shows_the_reason_and_no_wheel(build_mmcv, sources, tmp_path, capfd):
     (sources / 'setup.py').write_text("raise OSError('no such header')")
     with pytest.raises(SystemExit, match='building mmcv failed'):
-        build_mmcv['compile_wheel'](
-            sources, tmp_path / 'out', tmp_path / 'build.log'
-        )
+        build_mmcv['compile_wheel'](sources, tmp_path / 'out', tmp_path / 'build.log')
     assert 'no such header' in capfd.readouterr().err
     assert 'Traceback' in (tmp_path / 'build.log').read_text()
     assert list(tmp_path.glob('out/*.whl')) == []
@@ -89,8 +78,6 @@ def test_failed_build_shows_the_reason_and_no_wheel(
 
 def test_build_gives_a_whole_wheel(build_mmcv, sources, tmp_path):
     (sources / 'setup.py').write_text(PROJECT)
-    build_mmcv['compile_wheel'](
-        sources, tmp_path / 'out', tmp_path / 'build.log'
-    )
+    build_mmcv['compile_wheel'](sources, tmp_path / 'out', tmp_path / 'build.log')
     (wheel,) = (tmp_path / 'out').glob('mmcv-*.whl')
     assert zipfile.ZipFile(wheel).testzip() is None

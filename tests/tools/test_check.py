@@ -36,9 +36,7 @@ def one_sentence(result):
 
 def test_room_enough_is_no_word(tmp_path, fake_compiler):
     fake_compiler('exit 0')
-    result = run(
-        sys.executable, CHECK, '--room', tmp_path, 0.001, PATH=tmp_path
-    )
+    result = run(sys.executable, CHECK, '--room', tmp_path, 0.001, PATH=tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (0, '', '')
 
 

@@ -39,10 +39,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     model = build(path / 'dense.py')
     torch.save(
-        dict(
-            state_dict=model.state_dict(),
-            meta=dict(dataset_meta=dict(classes=tiny.CLASSES)),
-        ),
+        dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=tiny.CLASSES))),
         path / 'dense.pth',
     )
     return path
@@ -151,16 +148,12 @@ class TestBadInput:
         wide = text.replace('base_channels=16', 'base_channels=32')
         wide = wide.replace('[16, 32, 64, 128]', '[32, 64, 128, 256]')
         (folder / 'wide.py').write_text(wide)
-        message = error_of(
-            convert, *argv(folder, out, '--method', 'free', het='wide.py')
-        )
+        message = error_of(convert, *argv(folder, out, '--method', 'free', het='wide.py'))
         assert 'dense.py cannot be converted into' in message
         assert 'backbone.layer1.0.conv1: in_channels is 32' in message
 
     def test_a_target_without_hetconv(self, folder, out):
-        message = error_of(
-            convert, *argv(folder, out, '--method', 'free', het='dense.py')
-        )
+        message = error_of(convert, *argv(folder, out, '--method', 'free', het='dense.py'))
         assert 'the target model has no HetConv layer' in message
 
     def test_missing_keys(self, folder, out, tmp_path):
@@ -187,9 +180,7 @@ class TestBadInput:
         empty.mkdir()
         message = error_of(convert, *argv(folder, out, '--data-root', empty))
         assert f'--data-root {empty} has no images' in message
-        message = error_of(
-            convert, *argv(folder, out, '--data-root', tmp_path / 'nowhere')
-        )
+        message = error_of(convert, *argv(folder, out, '--data-root', tmp_path / 'nowhere'))
         assert 'nowhere is not a folder' in message
 
     def test_an_image_that_cannot_be_read(self, folder, out, tmp_path):

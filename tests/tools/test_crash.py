@@ -97,15 +97,11 @@ def moments():
 
 def check_finished(world, work):
     """A finished training is there, equal to the uninterrupted one."""
-    assert sorted(p.name for p in work.glob('*.pth')) == [
-        'epoch_2.pth',
-        'epoch_3.pth',
-    ]
+    assert sorted(p.name for p in work.glob('*.pth')) == ['epoch_2.pth', 'epoch_3.pth']
     assert not list(work.glob('.*'))
     assert (work / 'last_checkpoint').read_text() == str(work / 'epoch_3.pth')
     ours, whole = (
-        read_checkpoint(folder / 'epoch_3.pth')
-        for folder in (work, world.path / 'whole')
+        read_checkpoint(folder / 'epoch_3.pth') for folder in (work, world.path / 'whole')
     )
     assert ours['meta']['iter'] == whole['meta']['iter'] == 9
     for key, value in whole['state_dict'].items():
@@ -151,9 +147,6 @@ def test_full_disk(world, tmp_path, saved):
         else 'no checkpoint was saved'
     )
     name = 'epoch_3.pth' if saved else 'epoch_1.pth'
-    assert line == (
-        f'train.py: error: {work}/{name} cannot be written: File too large; '
-        + rest
-    )
+    assert line == (f'train.py: error: {work}/{name} cannot be written: File too large; ' + rest)
     assert 'Traceback' not in text
     assert not list(work.glob('.*')) and len([*work.glob('*.pth')]) == saved

@@ -26,9 +26,7 @@ def data_set(make_shapes, tmp_path_factory):
 
 def contents(folder):
     return {
-        file.relative_to(folder): file.read_bytes()
-        for file in folder.rglob('*')
-        if file.is_file()
+        file.relative_to(folder): file.read_bytes() for file in folder.rglob('*') if file.is_file()
     }
 
 
@@ -50,9 +48,7 @@ def test_splits_share_no_image(data_set):
 
 @pytest.mark.parametrize('split, count', [('train', 12), ('val', 5)])
 def test_layouts_hold_the_same_boxes(data_set, split, count):
-    coco = json.loads(
-        (data_set / f'coco/annotations/instances_{split}.json').read_text()
-    )
+    coco = json.loads((data_set / f'coco/annotations/instances_{split}.json').read_text())
     names = {c['id']: c['name'] for c in coco['categories']}
     in_coco = {}
     for image in coco['images']:
@@ -69,8 +65,7 @@ def test_layouts_hold_the_same_boxes(data_set, split, count):
         in_voc[stem] = []
         for item in ElementTree.parse(path).iter('object'):
             x0, y0, x1, y1 = (
-                int(item.find(f'bndbox/{side}').text)
-                for side in ('xmin', 'ymin', 'xmax', 'ymax')
+                int(item.find(f'bndbox/{side}').text) for side in ('xmin', 'ymin', 'xmax', 'ymax')
             )
             in_voc[stem].append(
                 (item.find('name').text, x0 - 1, y0 - 1, x1 - x0 + 1,

@@ -177,9 +177,7 @@ def trainings(world):
         json.loads((world.path / name).read_text())
         for name in ('one/rank_0.json', 'two/rank_0.json', 'two/rank_1.json')
     ]
-    return SimpleNamespace(
-        status=status, output=output, end=time.time(), losses=losses
-    )
+    return SimpleNamespace(status=status, output=output, end=time.time(), losses=losses)
 
 
 def weights(path):
@@ -195,12 +193,7 @@ def test_losses(trainings):
     alone, first, second = trainings.losses
     assert len(alone) == len(first) == len(second) == 4
     for whole, one, two in zip(alone, first, second):
-        assert set(whole) == {
-            'loss',
-            'loss_bbox',
-            'loss_cls',
-            'loss_centerness',
-        }
+        assert set(whole) == {'loss', 'loss_bbox', 'loss_cls', 'loss_centerness'}
         for key, value in whole.items():
             mean = (one[key] + two[key]) / 2
             assert mean == pytest.approx(value, rel=2e-5), key
@@ -301,9 +294,7 @@ def test_evaluation(world, trainings):
     for one, other in zip(alone, both):
         assert one['img_id'] == other['img_id']
         for key in ('bboxes', 'scores', 'labels'):
-            torch.testing.assert_close(
-                one['pred_instances'][key], other['pred_instances'][key]
-            )
+            torch.testing.assert_close(one['pred_instances'][key], other['pred_instances'][key])
     messages = re.findall(r'- (?:INFO|WARNING) - (.+)', output)
     for start in ('COCO layout in', 'HetConv: ', 'Epoch(test) '):
         found = [line for line in messages if line.startswith(start)]

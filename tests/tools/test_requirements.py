@@ -29,9 +29,7 @@ def locked(python):
     found = {}
     text = (ROOT / 'requirements' / 'lock.txt').read_text()
     for item in requirements(text):
-        if item.marker and not item.marker.evaluate(
-            {'python_version': python}
-        ):
+        if item.marker and not item.marker.evaluate({'python_version': python}):
             continue
         (pin,) = item.specifier
         assert pin.operator == '==' and item.name not in found
@@ -61,9 +59,7 @@ def test_lock_satisfies_direct_requirements(python):
     versions = locked(python)
     text = (ROOT / 'requirements' / 'direct.txt').read_text()
     for item in requirements(text):
-        if item.marker is None or item.marker.evaluate(
-            {'python_version': python}
-        ):
+        if item.marker is None or item.marker.evaluate({'python_version': python}):
             version = versions[canonicalize_name(item.name)]
             assert item.specifier.contains(version), item
 

@@ -40,9 +40,7 @@ def world(tmp_path, monkeypatch):
         ),
         world.evil,
     )
-    server = ThreadingHTTPServer(
-        ('127.0.0.1', 0), partial(Quiet, directory=world.evil.parent)
-    )
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=world.evil.parent))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     world.url = f'http://127.0.0.1:{server.server_port}/malicious.pth'
     # What mmengine takes open-mmlab://evil for.
@@ -63,9 +61,7 @@ def in_init_cfg(world, place):
 def in_work_dir(world):
     world.work.mkdir()
     (world.work / 'epoch_1.pth').write_bytes(world.evil.read_bytes())
-    (world.work / 'last_checkpoint').write_text(
-        str(world.work / 'epoch_1.pth')
-    )
+    (world.work / 'last_checkpoint').write_text(str(world.work / 'epoch_1.pth'))
     return (*world.argv(), '--resume')
 
 
@@ -84,9 +80,7 @@ TRAIN = {
     'init_cfg, address': lambda w: in_init_cfg(w, w.url),
     'init_cfg, model zoo': lambda w: in_init_cfg(w, 'open-mmlab://evil'),
     'resume': lambda w: (*w.argv(), '--resume', w.evil),
-    'resume by the config': lambda w: w.set(
-        'resume=True', f'load_from={w.evil}'
-    ),
+    'resume by the config': lambda w: w.set('resume=True', f'load_from={w.evil}'),
     'newest of the work dir': in_work_dir,
 }
 
@@ -138,12 +132,7 @@ def test_others(world, way):
 def test_no_tool_is_forgotten():
     """Each tool is above, or takes no checkpoint."""
     harmless = {'benchmark', 'get_flops', 'summary', 'report'}
-    tested = {
-        'train',
-        'test',
-        'demo_web',
-        *(way.split(',')[0] for way in OTHERS),
-    }
+    tested = {'train', 'test', 'demo_web', *(way.split(',')[0] for way in OTHERS)}
     assert {path.stem for path in TOOLS.glob('*.py')} - harmless <= tested
 
 
@@ -152,12 +141,7 @@ def test_a_config_in_a_checkpoint_is_not_run(world):
     program = f'import os\nos.mkdir({str(world.path / "owned")!r})\n'
     path = world.path / 'polite.pth'
     torch.save(
-        dict(
-            state_dict={},
-            meta=dict(epoch=1, iter=3, config=program),
-            message_hub={},
-        ),
-        path,
+        dict(state_dict={}, meta=dict(epoch=1, iter=3, config=program), message_hub={}), path
     )
     message = error_of(train, *world.argv(), '--resume', path)
     assert 'polite.pth is refused: it holds a config' in message

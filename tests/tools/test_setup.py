@@ -56,9 +56,7 @@ def set_up(folder, *arguments):
         text=True,
     )
     calls = (folder / 'calls').read_text().splitlines()
-    begun = [
-        name for call in calls for name, part in STEPS.items() if part in call
-    ]
+    begun = [name for call in calls for name, part in STEPS.items() if part in call]
     return result.returncode, begun
 
 

@@ -61,10 +61,7 @@ def test_evaluation(trained):
     checkpoint = trained / 'whole' / 'epoch_3.pth'
     config, *rest = argv(trained / 'tiny.py', trained / 'coco', work)
     out = work / 'predictions.pkl'
-    evaluate(
-        [config, str(checkpoint), '--out', str(out), '--show-dir', 'drawn']
-        + rest
-    )
+    evaluate([config, str(checkpoint), '--out', str(out), '--show-dir', 'drawn'] + rest)
     assert 'coco/bbox_mAP_50' in metrics_of(work)
     assert len(pickle.loads(out.read_bytes())) == tiny.SPLITS['val']
     assert len(list(work.glob('*/drawn/*.jpg'))) == tiny.SPLITS['val']
@@ -79,9 +76,7 @@ def test_evaluation_of_a_dense_checkpoint(trained, capsys):
         'train_cfg.max_epochs=1',
     )
     train(dense)
-    config, *rest = argv(
-        trained / 'tiny.py', trained / 'coco', trained / 'projected'
-    )
+    config, *rest = argv(trained / 'tiny.py', trained / 'coco', trained / 'projected')
     checkpoint = trained / 'dense' / 'epoch_1.pth'
     evaluate([config, str(checkpoint), *rest])
     assert 'coco/bbox_mAP' in metrics_of(trained / 'projected')
@@ -114,8 +109,7 @@ def test_images_without_annotations(trained):
 def test_evaluation_of_a_config_that_cannot_train(trained):
     config = tiny.write_config(
         trained / 'evaluates.py',
-        'train_dataloader = None\ntrain_cfg = None\n'
-        'optim_wrapper = None\nparam_scheduler = None\n',
+        'train_dataloader = None\ntrain_cfg = None\noptim_wrapper = None\nparam_scheduler = None\n',
     )
     work = trained / 'evaluated_only'
     evaluate(
@@ -131,15 +125,7 @@ def test_evaluation_of_a_config_that_cannot_train(trained):
 def test_nothing_to_resume(trained, capsys):
     work = trained / 'fresh'
     train(
-        [
-            *argv(
-                trained / 'tiny.py',
-                trained / 'coco',
-                work,
-                'train_cfg.max_epochs=1',
-            ),
-            '--resume',
-        ]
+        [*argv(trained / 'tiny.py', trained / 'coco', work, 'train_cfg.max_epochs=1'), '--resume']
     )
     output = capsys.readouterr()
     assert f'Nothing to resume in {work}' in output.out + output.err
@@ -171,15 +157,6 @@ def test_skipped_checks(trained, monkeypatch):
         raise AssertionError('checked')
 
     monkeypatch.setattr('mmdet_hetconv.engine.preflight.check_data', read)
-    config, *rest = argv(
-        trained / 'tiny.py', trained / 'coco', trained / 'unchecked'
-    )
-    evaluate(
-        [
-            config,
-            str(trained / 'dense' / 'epoch_1.pth'),
-            '--skip-checks',
-            *rest,
-        ]
-    )
+    config, *rest = argv(trained / 'tiny.py', trained / 'coco', trained / 'unchecked')
+    evaluate([config, str(trained / 'dense' / 'epoch_1.pth'), '--skip-checks', *rest])
     assert 'coco/bbox_mAP' in metrics_of(trained / 'unchecked')

@@ -81,8 +81,7 @@ def voc_xml(file_name: str, objects: list[dict]) -> str:
     """The annotation of one image; VOC counts pixels from 1."""
     lines = [
         f'<annotation><filename>{file_name}</filename>',
-        f'<size><width>{WIDTH}</width><height>{HEIGHT}</height>'
-        '<depth>3</depth></size>',
+        f'<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>',
     ]
     for item in objects:
         x, y, w, h = item['box']
@@ -104,12 +103,8 @@ def make_split(folder: Path, split: str, count: int, seed: int) -> None:
         _, jpeg = cv2.imencode('.jpg', image, JPEG_QUALITY)
         for place in ('coco/images', 'voc/JPEGImages'):
             (folder / place / f'{stem}.jpg').write_bytes(jpeg.tobytes())
-        (folder / f'voc/Annotations/{stem}.xml').write_text(
-            voc_xml(f'{stem}.jpg', objects)
-        )
-        images.append(
-            dict(id=index, file_name=f'{stem}.jpg', width=WIDTH, height=HEIGHT)
-        )
+        (folder / f'voc/Annotations/{stem}.xml').write_text(voc_xml(f'{stem}.jpg', objects))
+        images.append(dict(id=index, file_name=f'{stem}.jpg', width=WIDTH, height=HEIGHT))
         for item in objects:
             w, h = item['box'][2:]
             annotations.append(
@@ -124,9 +119,7 @@ def make_split(folder: Path, split: str, count: int, seed: int) -> None:
             )
     categories = [dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)]
     coco = dict(images=images, annotations=annotations, categories=categories)
-    (folder / f'coco/annotations/instances_{split}.json').write_text(
-        json.dumps(coco)
-    )
+    (folder / f'coco/annotations/instances_{split}.json').write_text(json.dumps(coco))
     stems = ''.join(f'{Path(image["file_name"]).stem}\n' for image in images)
     (folder / f'voc/ImageSets/Main/{split}.txt').write_text(stems)
 

@@ -90,12 +90,7 @@ def merge_translation_units(source: Path) -> int:
 
 def compile_wheel(source: Path, out: Path, log: Path) -> None:
     """Run the build with one line of progress; raise if it fails."""
-    env = {
-        **os.environ,
-        'MMCV_WITH_OPS': '1',
-        'CFLAGS': '-g0',
-        'CUDA_VISIBLE_DEVICES': '',
-    }
+    env = {**os.environ, 'MMCV_WITH_OPS': '1', 'CFLAGS': '-g0', 'CUDA_VISIBLE_DEVICES': ''}
     command = [
         sys.executable, '-m', 'pip', 'wheel', '--verbose', '--no-deps',
         '--no-build-isolation', '--no-cache-dir', '--wheel-dir', str(out),
@@ -117,20 +112,15 @@ def compile_wheel(source: Path, out: Path, log: Path) -> None:
             if step:
                 spent = time.monotonic() - start
                 print(
-                    f'\rmmcv: compiled {step[1]} of {step[2]} units, '
-                    f'{spent:.0f} s',
+                    f'\rmmcv: compiled {step[1]} of {step[2]} units, {spent:.0f} s',
                     end='',
                     flush=True,
                 )
     print()
     if process.wait() != 0:
-        reasons = [
-            line for line in log.read_text().splitlines() if ERROR.search(line)
-        ]
+        reasons = [line for line in log.read_text().splitlines() if ERROR.search(line)]
         sys.stderr.write('\n'.join([*reasons[:MOST_REASONS], '']))
-        raise SystemExit(
-            f'error: building mmcv failed; all of its output is in {log}'
-        )
+        raise SystemExit(f'error: building mmcv failed; all of its output is in {log}')
 
 
 def main():
@@ -142,11 +132,7 @@ def main():
         help='name in the registry: mmcv, or its maintained fork onedl-mmcv',
     )
     parser.add_argument(
-        '--out',
-        type=Path,
-        required=True,
-        metavar='DIR',
-        help='folder the wheels are kept in',
+        '--out', type=Path, required=True, metavar='DIR', help='folder the wheels are kept in'
     )
     args = parser.parse_args()
 
@@ -155,9 +141,7 @@ def main():
     kept = sorted(folder.glob(wheel_name))
     if not kept:
         print(
-            'mmcv: building the CPU ops, about 4 minutes on 2 cores; '
-            'this is done once',
-            flush=True,
+            'mmcv: building the CPU ops, about 4 minutes on 2 cores; this is done once', flush=True
         )
         # The same file system, so that the last step is an atomic rename.
         with build_folder(folder) as temporary:

@@ -38,9 +38,7 @@ def resolve(interpreter: str) -> tuple[str, dict[str, str]]:
 def merge(resolved: dict[str, dict[str, str]]) -> list[str]:
     """Lines of the lock list; a marker where not all Pythons agree."""
     lines = []
-    for name in sorted(
-        {name for found in resolved.values() for name in found}
-    ):
+    for name in sorted({name for found in resolved.values() for name in found}):
         if name in REPLACED:
             continue
         pythons_of = {}
