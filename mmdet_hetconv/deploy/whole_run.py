@@ -1,6 +1,6 @@
 """A detector's whole run on tensors: backbone, heads and boxes."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -28,5 +28,5 @@ def detect(model: nn.Module, images: Tensor) -> list[BaseDataElement]:
         scale_factor=(1.0, 1.0),
     )
     samples = [DetDataSample(metainfo=dict(metainfo)) for _ in images]
-    predict: Callable[..., list[BaseDataElement]] = model.predict
-    return predict(images, samples)
+    detector: Any = model
+    return detector.predict(images, samples)

@@ -104,10 +104,7 @@ def explained_build(cfg: Config) -> Iterator[None]:
         text = str(error.args[0]) if error.args else ''
         if isinstance(error, AssertionError) and not text:
             text = str(traceback.extract_tb(error.__traceback__)[-1].line)
-        if isinstance(error, TypeError):
-            known = _WRONG_ARGUMENT.search(text)
-        else:
-            known = ' ' in text
+        known = _WRONG_ARGUMENT.search(text) if isinstance(error, TypeError) else ' ' in text
         if not known:
             raise
         raise UserError(f'config {cfg.filename} cannot be built: {text}') from error
