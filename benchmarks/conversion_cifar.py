@@ -33,7 +33,7 @@ from torch import nn
 from mmdet_hetconv.convert import calibrate, load_projected, move_norms, rearrange
 from mmdet_hetconv.convert.calibration import call
 from mmdet_hetconv.layers import HetConv2d, take_foreign
-from mmdet_hetconv.layers.switch import switch_convs
+from mmdet_hetconv.layers.replace import replace_convs
 
 CALIBRATION_BATCH = 64
 WAYS = ('centre tap', 'data-free', 'data-free, norms', 'calibrated')
@@ -123,7 +123,7 @@ class Experiment:
             p = parts.get(name, 1)
             return dict(type='HetConv', p=p) if p > 1 else 'dense'
 
-        switch_convs(model, choose)
+        replace_convs(model, choose)
         return model
 
     def plans(self) -> dict[str, dict[str, int]]:

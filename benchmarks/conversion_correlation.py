@@ -7,7 +7,7 @@ runs a network that benchmarks/conversion_cifar.py trained on CIFAR-10 images
 and on photos, and writes a row per layer and source of images to
 benchmarks/results/conversion_correlation.csv: how neighbours correlate, and
 the relative error of the layer's output if all its kernels become point-wise
-(centre tap; sum of taps; data-free, that is functional.point_stand_in).
+(centre tap; sum of taps; data-free, that is functional.pointwise_approximation).
 Errors are as they are (raw) and with the means made equal (centred).
 """
 
@@ -22,7 +22,7 @@ from cifar_data import MEAN, STD, DeviceLoader, load_split
 from record import RESULTS, append_row
 from torch import Tensor, nn
 
-from mmdet_hetconv.layers import point_stand_in
+from mmdet_hetconv.layers import pointwise_approximation
 
 PHOTO_SIZE = (192, 144)
 CORRELATIONS = (0.6, 0.7, 0.8, 0.9)
@@ -60,9 +60,11 @@ def errors(x: Tensor, weight: Tensor) -> dict[str, str]:
     """Relative error of the output with every stand-in."""
     y = F.conv2d(x, weight)
     deviation = (y - y.mean((0, 2, 3), keepdim=True)).square().mean()
-    stand_ins = dict(centre=point_stand_in(weight, 0), sum=point_stand_in(weight, 1))
+    stand_ins = dict(
+        centre=pointwise_approximation(weight, 0), sum=pointwise_approximation(weight, 1)
+    )
     for r in CORRELATIONS:
-        stand_ins[f'r{r}'] = point_stand_in(weight, r)
+        stand_ins[f'r{r}'] = pointwise_approximation(weight, r)
     row = {}
     for name, point in stand_ins.items():
         off = F.conv2d(x[..., 1:-1, 1:-1], point) - y

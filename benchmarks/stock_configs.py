@@ -41,7 +41,7 @@ from mmdet_hetconv.deploy import switch_to_deploy
 from mmdet_hetconv.deploy.switch import planned_convs
 from mmdet_hetconv.kernels import Plan
 from mmdet_hetconv.layers import HetConv2d
-from mmdet_hetconv.models import switch_config
+from mmdet_hetconv.models import use_conv_cfg
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
 HET = dict(type='HetConv', p=4)
@@ -375,7 +375,7 @@ def check_dense(result, dense, state, used, model_cfg, batch) -> None:
 def check_het(result, dense, state, used, model_cfg, batch) -> None:
     """The heterogeneous model and its inference form."""
     try:
-        switched = switch_config(model_cfg, HET)
+        switched = use_conv_cfg(model_cfg, HET)
     except ValueError as error:
         result['result'] = f'dense only: {error}'
         return

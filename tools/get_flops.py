@@ -3,7 +3,7 @@
 import argparse
 
 from mmdet_hetconv.analysis import (
-    compare_parts,
+    compare_p,
     complexity_table,
     count_config,
     input_shape,
@@ -40,7 +40,7 @@ def main():
     merge_options(cfg, args.cfg_options)
     shape = tuple(args.shape or input_shape(cfg))
     if args.p:
-        results = compare_parts(cfg.model, args.p, shape)
+        results = compare_p(cfg.model, args.p, shape)
     else:
         results = {'as configured': count_config(cfg.model, shape)}
     print(complexity_table(results))

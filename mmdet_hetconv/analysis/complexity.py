@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from mmdet_hetconv.layers.cost import CONVOLUTIONS, dense_macs_per_pixel, macs_per_pixel
 from mmdet_hetconv.layers.hetconv import HetConv2d
-from mmdet_hetconv.layers.switch import count_parameters, find_convs
+from mmdet_hetconv.layers.replace import count_parameters, find_convs
 from mmdet_hetconv.utils.image_channels import image_channels
 
 # Parts of a detector by the name of its attribute.
-PARTS = dict(
+COMPONENTS = dict(
     backbone='backbone',
     neck='neck',
     rpn_head='dense head',
@@ -52,8 +52,8 @@ class LayerCost:
     calls: int = 0
 
     @property
-    def part(self) -> str:
-        return PARTS.get(self.name.split('.')[0], 'other')
+    def component(self) -> str:
+        return COMPONENTS.get(self.name.split('.')[0], 'other')
 
     @property
     def parameters(self) -> int:
@@ -98,7 +98,7 @@ class Complexity:
     Attributes:
         shape: height and width of the image, pixels.
         layers: the layers that are counted.
-        other_parameters: of everything else, such as norms, by part.
+        other_parameters: of everything else, such as norms, by component.
         regions: how many regions each head of the RoI head was counted for.
         uncounted: names of layers whose cost is not known or that did not
             run.
@@ -110,30 +110,30 @@ class Complexity:
     regions: dict[str, int] = field(default_factory=dict)
     uncounted: list[str] = field(default_factory=list)
 
-    def parts(self) -> list[str]:
+    def components(self) -> list[str]:
         """Parts that the detector has, in the order of the data."""
-        there = {layer.part for layer in self.layers} | set(self.other_parameters)
-        order = [*dict.fromkeys(PARTS.values()), 'other']
+        there = {layer.component for layer in self.layers} | set(self.other_parameters)
+        order = [*dict.fromkeys(COMPONENTS.values()), 'other']
         return [part for part in order if part in there]
 
     def total(self, what: str, parts: Iterable[str] | None = None) -> int:
-        """Sum over the layers of some parts, all of them by default.
+        """Sum over the layers of some components, all of them by default.
 
         Args:
             what (str): 'dense_macs', 'macs', 'executed_macs', 'parameters'
                 or 'dense_parameters'.
-            parts (Iterable[str], optional): of :meth:`parts`.
+            parts (Iterable[str], optional): of :meth:`components`.
         """
-        parts = set(self.parts() if parts is None else parts)
-        total = sum(getattr(layer, what) for layer in self.layers if layer.part in parts)
+        parts = set(self.components() if parts is None else parts)
+        total = sum(getattr(layer, what) for layer in self.layers if layer.component in parts)
         if what.endswith('parameters'):
             total += sum(n for p, n in self.other_parameters.items() if p in parts)
         return total
 
     def heterogeneous(self, part: str) -> int:
-        """Number of HetConv layers in a part."""
+        """Number of HetConv layers in a component."""
         return sum(
-            isinstance(layer.layer, HetConv2d) and layer.part == part for layer in self.layers
+            isinstance(layer.layer, HetConv2d) and layer.component == part for layer in self.layers
         )
 
 
@@ -178,7 +178,7 @@ def _region_heads(roi_head: nn.Module, test_cfg: dict) -> Iterator[tuple]:
 
 
 def _forward(model: nn.Module, image: Tensor) -> dict[str, int]:
-    """Run every part once; returns the regions counted, by kind of head."""
+    """Run every component once; returns the regions counted, by kind of head."""
     feats = model.backbone(image)
     if getattr(model, 'with_neck', False):
         feats = model.neck(feats)
@@ -208,7 +208,7 @@ def count_complexity(model: nn.Module, shape: tuple[int, int], device: str = 'me
     Args:
         model (nn.Module): a detector of mmdet with a backbone and, where it
             has them, a neck, an rpn_head or bbox_head and a roi_head; or a
-            module that takes an image, counted as the part 'other'.
+            module that takes an image, counted as the component 'other'.
         shape (tuple[int, int]): height and width of the image, pixels.
         device (str): where to run; 'cpu' for operations that the meta device
             lacks. Defaults to 'meta'.
@@ -231,7 +231,7 @@ def count_complexity(model: nn.Module, shape: tuple[int, int], device: str = 'me
     result = Complexity(shape, costs, regions=regions)
     for name, parameter in model.named_parameters():
         if id(parameter) not in counted:
-            part = PARTS.get(name.split('.')[0], 'other')
+            part = COMPONENTS.get(name.split('.')[0], 'other')
             others = result.other_parameters
             others[part] = others.get(part, 0) + parameter.numel()
             if parameter.ndim > 1:

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmdet_hetconv.models import set_part
+from mmdet_hetconv.models import set_p
 
 from .complexity import Complexity, count_complexity
 
@@ -54,8 +54,8 @@ def count_config(model_cfg: dict, shape: tuple[int, int]) -> Complexity:
         return count_complexity(model, shape, 'cpu')
 
 
-def compare_parts(
-    model_cfg: dict, parts: Iterable[int], shape: tuple[int, int]
+def compare_p(
+    model_cfg: dict, values: Iterable[int], shape: tuple[int, int]
 ) -> dict[str, Complexity]:
     """Cost of the same detector at several p, by 'p=...'.
 
@@ -64,9 +64,9 @@ def compare_parts(
             no layer.
     """
     results = {}
-    for p in parts:
-        result = count_config(set_part(model_cfg, p), shape)
-        if p != 1 and not any(map(result.heterogeneous, result.parts())):
-            raise ValueError(f'nothing was switched: p={p} fits no layer')
+    for p in values:
+        result = count_config(set_p(model_cfg, p), shape)
+        if p != 1 and not any(map(result.heterogeneous, result.components())):
+            raise ValueError(f'nothing was converted: p={p} fits no layer')
         results[f'p={p}'] = result
     return results

@@ -135,7 +135,7 @@ def benchmark_config(
     het.eval()
     dense = make_dense(het)
     costs = count_complexity(build_detector(cfg.model), shape)
-    parts = [part for part in costs.parts() if part != 'RoI head']
+    parts = [part for part in costs.components() if part != 'RoI head']
     gmacs = dict(dense=costs.total('dense_macs', parts) / 1e9, het=costs.total('macs', parts) / 1e9)
     models = {'dense': dense, 'het': het}
     for kind in ('dense', 'het'):

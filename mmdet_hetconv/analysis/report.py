@@ -17,18 +17,18 @@ COSTS = ('dense_macs', 'macs', 'executed_macs', 'dense_parameters', 'parameters'
 
 
 def rows(results: Mapping[str, Complexity]) -> Iterator[dict]:
-    """Part by part, then the total, of each result.
+    """Component by component, then the total, of each result.
 
     Args:
         results: complexities by what they are to be called, 'p=4'.
     """
     for name, result in results.items():
-        everything = result.parts()
+        everything = result.components()
         for part in (*everything, 'total'):
             parts = everything if part == 'total' else [part]
             yield dict(
                 model=name,
-                part=part,
+                component=part,
                 height=result.shape[0],
                 width=result.shape[1],
                 het_layers=sum(map(result.heterogeneous, parts)),
@@ -38,12 +38,12 @@ def rows(results: Mapping[str, Complexity]) -> Iterator[dict]:
 
 def complexity_table(results: Mapping[str, Complexity]) -> str:
     """What `rows` gives as text, and what the numbers do not include."""
-    head = ('model', 'part', 'HetConv layers', 'MACs dense', 'MACs', 'saved')
+    head = ('model', 'component', 'HetConv layers', 'MACs dense', 'MACs', 'saved')
     head += ('MACs executed', 'parameters dense', 'parameters', 'saved')
     body = [
         (
             row['model'],
-            row['part'],
+            row['component'],
             row['het_layers'],
             with_unit(row['dense_macs']),
             with_unit(row['macs']),
@@ -119,7 +119,7 @@ def layer_table(result: Complexity) -> str:
         for cost in result.layers
     ]
     head = ('layer', 'shape', 'kind', 'MACs dense', 'MACs', 'parameters')
-    switched = sum(map(result.heterogeneous, result.parts()))
+    switched = sum(map(result.heterogeneous, result.components()))
     return (
         format_table((*head, 'why dense'), body)
         + f'\n\n{switched} of {len(result.layers)} layers are heterogeneous.'

@@ -96,7 +96,7 @@ class HetInferencer(DetInferencer):
         preflight.check_model(model, cfg)
         model.to(device).eval()
         if self._deploy:
-            model = deploying.switch_deployed(model, content, weights)
+            model = deploying.deploy_model(model, content, weights)
         else:
             deploying.check_not_deployed(content, weights)
             checkpoint.load_weights(model, content, weights)

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from mmdet_hetconv.layers.replace import ConvRecord, find_convs, replace_convs
 from mmdet_hetconv.layers.shape import check_p
-from mmdet_hetconv.layers.switch import ConvRecord, find_convs, switch_convs
 from mmdet_hetconv.utils.table import format_table, share_saved, with_unit
 
 
@@ -23,7 +23,7 @@ class ConversionReport:
     records: list[ConvRecord]
 
     @property
-    def switched(self) -> list[ConvRecord]:
+    def converted(self) -> list[ConvRecord]:
         return [r for r in self.records if r.reason is None]
 
     @property
@@ -33,8 +33,8 @@ class ConversionReport:
     def __str__(self) -> str:
         """A line for each p, and for each reason to leave layers."""
         alike: dict[tuple[str, str], list[str]] = {}
-        for record in self.switched:
-            fate = ('switched', f'HetConv, p={record.layer.p}')
+        for record in self.converted:
+            fate = ('converted', f'HetConv, p={record.layer.p}')
             alike.setdefault(fate, []).append(record.name)
         for record in self.left:
             alike.setdefault(('left', str(record.reason)), []).append(record.name)
@@ -73,8 +73,8 @@ class ConversionReport:
         before = sum(r.dense_parameters for r in self.records)
         after = sum(r.parameters for r in self.records)
         return (
-            f'{len(self.switched)} of {len(self.records)} convolutions '
-            f'switched, {share_saved(before, after)} of their parameters '
+            f'{len(self.converted)} of {len(self.records)} convolutions '
+            f'converted, {share_saved(before, after)} of their parameters '
             'saved.'
         )
 
@@ -110,7 +110,7 @@ def convert_model(
 ) -> ConversionReport:
     """Replace nn.Conv2d modules by HetConv2d, in place, weights projected.
 
-    What is kept and what is left: see :func:`switch_convs`. Predictors are
+    What is kept and what is left: see :func:`replace_convs`. Predictors are
     convolutions as any other; exclude them if they are to stay dense.
 
     Patterns are shell globs on the names in ``model.named_modules()``, where
@@ -119,22 +119,22 @@ def convert_model(
 
     Args:
         model (nn.Module): the model, not itself a convolution.
-        p (int, optional): the part of every layer that `layers` does not
+        p (int, optional): of every layer that `layers` does not
             name. None leaves those dense. Defaults to 4.
         include (str | Sequence[str], optional): patterns of what may be
-            switched. Defaults to everything.
+            converted. Defaults to everything.
         exclude (str | Sequence[str], optional): patterns of what stays
             dense; goes before `include` and `layers`.
-        layers (Mapping[str, int], optional): parts by pattern, the first
+        layers (Mapping[str, int], optional): p by pattern, the first
             that matches counts; goes before `include`. 1 stays dense.
         arrangement (str): 'blocked' or 'shifted'.
 
     Returns:
-        ConversionReport: what was switched, what was left and why.
+        ConversionReport: what was converted, what was left and why.
 
     Raises:
         ValueError: a p or arrangement that means nothing; a pattern that
-            matches no convolution; nothing was switched; the model is
+            matches no convolution; nothing was converted; the model is
             itself a convolution. The model is unchanged then.
 
     Example:
@@ -145,8 +145,8 @@ def convert_model(
     """
     layers = dict(layers or {})
     included, excluded = _as_patterns(include), _as_patterns(exclude)
-    for part in (*layers.values(), 1 if p is None else p):
-        check_p(part, arrangement)
+    for own in (*layers.values(), 1 if p is None else p):
+        check_p(own, arrangement)
     names = list(find_convs(model))
     for pattern in (*included, *excluded, *layers):
         if not any(_matches(name, pattern) for name in names):
@@ -161,18 +161,18 @@ def convert_model(
         named = [q for pattern, q in layers.items() if _matches(name, pattern)]
         if not named and included and not _matches(name, *included):
             return 'it is not included'
-        part = named[0] if named else p
-        if part is None:
+        own = named[0] if named else p
+        if own is None:
             return 'no p was given for it'
-        if part == 1:
+        if own == 1:
             return 'its p is 1'
-        return dict(type='HetConv', p=part, arrangement=arrangement)
+        return dict(type='HetConv', p=own, arrangement=arrangement)
 
-    report = ConversionReport(switch_convs(model, choose))
-    if not report.switched:
+    report = ConversionReport(replace_convs(model, choose))
+    if not report.converted:
         reasons = sorted({r.reason for r in report.records if r.reason})
         raise ValueError(
-            f'nothing was switched with p={p} among {len(names)} '
+            f'nothing was converted with p={p} among {len(names)} '
             f'convolutions: ' + '; '.join(reasons)
         )
     return report

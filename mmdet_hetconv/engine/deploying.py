@@ -21,7 +21,7 @@ from ..utils.errors import UserError
 from ..utils.image_channels import image_channels
 from ..version import __version__
 from . import checkpoint, configs, preflight
-from .files import check_writable_file, part_of, save_whole
+from .files import check_writable_file, save_whole, unfinished
 from .safe_globals import load_weights_only
 
 # Where a deployed checkpoint keeps its plan; marks it as one.
@@ -40,7 +40,7 @@ def deploy(args: argparse.Namespace) -> None:
     """
     out = check_writable_file(args.out, '--out')
     cfg, model, content = _build(args)
-    model = switch_deployed(model, content, args.checkpoint)
+    model = deploy_model(model, content, args.checkpoint)
     plan = plan_of(model)
     if args.tune:
         # Heads too, and what they do with the boxes.
@@ -66,8 +66,8 @@ def export(args: argparse.Namespace) -> None:
     _check_packages('onnx', 'onnxscript')
     out = check_writable_file(args.out, '--out')
     cfg, model, content = _build(args)
-    model = switch_deployed(model, content, args.checkpoint)
-    part = part_of(out)
+    model = deploy_model(model, content, args.checkpoint)
+    part = unfinished(out)
     try:
         size = args.size or input_shape(cfg)
         names = export_onnx(model, size, part)
@@ -94,7 +94,7 @@ def _check_graph(model: nn.Module, size: tuple[int, int], path: Path, out: Path)
     return f'equal to torch to {error:.1g} on an image of {height} x {width}'
 
 
-def switch_deployed(model: nn.Module, content: dict, path: str) -> nn.Module:
+def deploy_model(model: nn.Module, content: dict, path: str) -> nn.Module:
     """The inference form of a model with a checkpoint's weights.
 
     Args:
@@ -116,7 +116,7 @@ def switch_deployed(model: nn.Module, content: dict, path: str) -> nn.Module:
     return model
 
 
-def switch_runner(runner, content: dict, args) -> None:
+def deploy_runner(runner, content: dict, args) -> None:
     """Exchange the layers of a runner that is about to test.
 
     Raises:
@@ -127,7 +127,7 @@ def switch_runner(runner, content: dict, args) -> None:
     if args.backend == 'onnxruntime':
         _check_packages('onnx', 'onnxscript', 'onnxruntime')
     model = checkpoint.unwrap(runner.model)
-    switch_deployed(model, content, args.checkpoint)
+    deploy_model(model, content, args.checkpoint)
     if args.backend == 'onnxruntime':
         path = Path(runner.work_dir) / f'{Path(args.checkpoint).stem}.onnx'
         path.parent.mkdir(parents=True, exist_ok=True)

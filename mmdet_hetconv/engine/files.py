@@ -43,7 +43,7 @@ def check_writable_file(path: str | Path, what: str) -> Path:
     return path
 
 
-def part_of(path: Path) -> Path:
+def unfinished(path: Path) -> Path:
     """The name of a file while it is being written, in the same folder."""
     return path.with_name(f'.{path.name}.part')
 
@@ -57,7 +57,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
         OSError: as open() and write(); nothing is left of the file then.
     """
     path = Path(path)
-    part = part_of(path)
+    part = unfinished(path)
     try:
         with open(part, 'wb') as file:
             file.write(data)

@@ -12,7 +12,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.registry import HOOKS
 
-from .files import part_of, write_whole
+from .files import unfinished, write_whole
 
 
 @register_backend('whole_files')
@@ -57,13 +57,15 @@ class WholeCheckpointHook(CheckpointHook):
         self.backend_args = dict(backend='whole_files')
         if is_main_process():
             # Left by a process that was killed while it wrote.
-            for part in Path(self.out_dir).glob(part_of(Path('*.pth')).name):
+            for part in Path(self.out_dir).glob(unfinished(Path('*.pth')).name):
                 part.unlink()
 
     def _is_local(self) -> bool:
         backend = self.file_backend
         return isinstance(backend, LocalBackend) and not self.file_client_args
 
+    # mmengine has no public place between removing the old checkpoint and
+    # writing the new one: this is the method that does both.
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)

@@ -74,7 +74,7 @@ def test(args: argparse.Namespace) -> None:
     runner = _build_runner(cfg)
     preflight.check_model(runner.model, cfg)
     if args.deploy or args.backend != 'torch':
-        deploying.switch_runner(runner, content, args)
+        deploying.deploy_runner(runner, content, args)
     else:
         deploying.check_not_deployed(content, args.checkpoint)
         checkpoint.load_weights(runner.model, content, args.checkpoint)

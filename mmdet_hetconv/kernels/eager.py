@@ -60,9 +60,9 @@ class TwoBranch(Candidate):
 
     def pointwise(self, x: Tensor) -> Tensor:
         """The 1 x 1 branch, at the centres of the kernels."""
-        top, left = (max(0, i) for i in self.weights.inset)
+        top, left = (max(0, i) for i in self.weights.centre_offset)
         x = x[..., top : x.shape[-2] - top, left : x.shape[-1] - left]
-        padding = tuple(max(0, -i) for i in self.weights.inset)
+        padding = tuple(max(0, -i) for i in self.weights.centre_offset)
         return F.conv2d(x, self.point, None, self.weights.stride, padding)
 
     def prepared(self) -> list[Tensor]:

@@ -120,8 +120,8 @@ class OneDNNTwoBranch(Candidate):
     def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
         if weights.p == 1:
             return 'p=1 has one branch'
-        if weights.inset != (0, 0):
-            return f'the centres are off by {weights.inset}'
+        if weights.centre_offset != (0, 0):
+            return f'the centres are off by {weights.centre_offset}'
         return _why_not(x)
 
     def __init__(self, weights: ConvWeights, x: Tensor):

@@ -65,7 +65,7 @@ class ConvWeights:
         return tuple(self.grouped.shape[-2:])
 
     @property
-    def inset(self) -> tuple[int, int]:
+    def centre_offset(self) -> tuple[int, int]:
         """How far the first output's centre lies inside the input."""
         return tuple(
             d * (k // 2) - a for k, d, a in zip(self.kernel_size, self.dilation, self.padding)

@@ -1,7 +1,7 @@
 """Tensor algebra of heterogeneous-kernel convolution.
 
-A layer has M input channels, N filters, a kernel of Kh x Kw taps and a part
-p. Channels and filters fall into p blocks of M/p and N/p. A filter has its
+A layer has M input channels, N filters, a kernel of Kh x Kw taps and a
+number p. Channels and filters fall into p blocks of M/p and N/p. A filter has its
 Kh x Kw kernels on the channels of its *own* block and 1 x 1 kernels, at the
 centre tap, on the channels of the p - 1 *foreign* blocks.
 
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # How the values at two neighbouring pixels of a feature map correlate, see
-# point_stand_in().
+# pointwise_approximation().
 NEIGHBOUR_CORRELATION = 0.8
 
 
@@ -88,7 +88,7 @@ def take_own(weight: Tensor, p: int) -> Tensor:
     return own.movedim(-1, 0).reshape(filters, channels // p, *taps)
 
 
-def point_stand_in(weight: Tensor, correlation: float = NEIGHBOUR_CORRELATION) -> Tensor:
+def pointwise_approximation(weight: Tensor, correlation: float = NEIGHBOUR_CORRELATION) -> Tensor:
     """The point-wise weight that stands in best for a Kh x Kw kernel.
 
     For a stationary feature map x whose values rows dy and columns dx apart
@@ -119,13 +119,13 @@ def project_dense(weight: Tensor, p: int) -> tuple[Tensor, Tensor]:
     """Heterogeneous weights that stand in for a dense weight, free of data.
 
     The own block keeps its kernels; a foreign block's kernels become
-    :func:`point_stand_in`.
+    :func:`pointwise_approximation`.
 
     Shape:
         weight: (N, M, Kh, Kw); returns (N, M/p, Kh, Kw) and
         (N, M - M/p, 1, 1).
     """
-    return take_own(weight, p), take_foreign(point_stand_in(weight), p)
+    return take_own(weight, p), take_foreign(pointwise_approximation(weight), p)
 
 
 def merge_to_dense(grouped: Tensor, foreign: Tensor, p: int) -> Tensor:

@@ -46,7 +46,7 @@ class HetConv2d(nn.Module):
     The arguments are nn.Conv2d's, in its order and meaning, and:
 
     Args:
-        p (int): the part; a filter has Kh x Kw kernels on 1/p of the
+        p (int): a filter has Kh x Kw kernels on 1/p of the
             channels. 1 is the standard convolution. Defaults to 4.
         arrangement (str): which channels those are. 'blocked': channel block
             b for filter block b. 'shifted': the paper's lattice,
@@ -131,8 +131,10 @@ class HetConv2d(nn.Module):
         # How far the first output pixel's centre lies inside the input. The
         # 1 x 1 branch has to look at the same pixel: it crops where this is
         # positive and pads where it is negative.
-        inset = [d * (k // 2) - a for k, d, a in zip(self.kernel_size, self.dilation, padded)]
-        self._crop = tuple(max(0, i) for i in inset)
+        centre_offset = [
+            d * (k // 2) - a for k, d, a in zip(self.kernel_size, self.dilation, padded)
+        ]
+        self._crop = tuple(max(0, i) for i in centre_offset)
 
         self.grouped = nn.Conv2d(
             in_channels,
@@ -154,7 +156,7 @@ class HetConv2d(nn.Module):
                 out_channels,
                 p,
                 stride=self.stride,
-                padding=tuple(max(0, -i) for i in inset),
+                padding=tuple(max(0, -i) for i in centre_offset),
                 device=device,
                 dtype=dtype,
             )

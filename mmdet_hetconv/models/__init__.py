@@ -1,6 +1,6 @@
 """Components of mmdet whose stock class hard-codes its convolutions."""
 
-from .config import set_part, switch_config
+from .config import set_p, use_conv_cfg
 from .mobilenet import HetMobileNet
 from .resnet import HetResNet
 from .rpn_head import HetRPNHead
@@ -15,6 +15,6 @@ __all__ = [
     'HetSSDHead',
     'HetSSDVGG',
     'HetVGG',
-    'set_part',
-    'switch_config',
+    'set_p',
+    'use_conv_cfg',
 ]

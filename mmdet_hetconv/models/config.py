@@ -1,4 +1,4 @@
-"""Rewrite the ``model`` of a config: HetConv everywhere, or another part."""
+"""Rewrite the ``model`` of a config: HetConv everywhere, or another p."""
 
 import copy
 import inspect
@@ -29,19 +29,19 @@ def _walk(cfg, visit: Callable[[dict], bool]) -> int:
     return sum(_walk(v, visit) for v in list(cfg.values())) + visit(cfg)
 
 
-def set_part(model_cfg: dict, p: int) -> dict:
-    """The same model with another part in every HetConv.
+def set_p(model_cfg: dict, p: int) -> dict:
+    """The same model with another p in every HetConv.
 
     Raises:
         ValueError: the model's config names no HetConv.
     """
     model_cfg = copy.deepcopy(model_cfg)
-    if not _walk(model_cfg, lambda cfg: _set_part(cfg, p)):
+    if not _walk(model_cfg, lambda cfg: _set_p(cfg, p)):
         raise ValueError(f'p={p}: there is no HetConv in the config')
     return model_cfg
 
 
-def _set_part(cfg: dict, p: int) -> bool:
+def _set_p(cfg: dict, p: int) -> bool:
     kind = cfg.get('type')
     if kind == 'HetConv':
         cfg['p'] = p
@@ -75,7 +75,7 @@ def takes_conv_cfg(component: type) -> bool:
     return False
 
 
-def switch_config(model_cfg: dict, conv_cfg: dict) -> dict:
+def use_conv_cfg(model_cfg: dict, conv_cfg: dict) -> dict:
     """The same model with a conv_cfg wherever a component takes one.
 
     RPNHead, SSDHead and SSDVGG, which do not, become their stand-ins. A

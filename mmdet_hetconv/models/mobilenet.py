@@ -14,7 +14,7 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .stages import check_switched, cut_part, stage_conv_cfgs
+from .stages import check_replaced, largest_p, stage_conv_cfgs
 
 
 @MODELS.register_module()
@@ -27,7 +27,7 @@ class HetMobileNet(BaseModule):
     Args:
         widen_factor (float): width multiplier. Defaults to 1.
         conv_cfg (dict): convolution of every layer. A layer with fewer
-            channels than p takes the largest part that divides both p and
+            channels than p takes the largest p that divides both p and
             its channels, so a large p is one K x K kernel per filter
             everywhere. None is MobileNet itself: depth-wise + point-wise
             pairs with a norm and an activation behind both.
@@ -107,7 +107,7 @@ class HetMobileNet(BaseModule):
                 stage.append(self._make_layer(cfg, channels, filters, stride, norm_and_act))
                 channels = filters
             self.add_module(f'layer{i + 1}', stage)
-        check_switched(self._stages(), cfgs)
+        check_replaced(self._stages(), cfgs)
         self._freeze_stages()
 
     @staticmethod
@@ -117,7 +117,7 @@ class HetMobileNet(BaseModule):
         shape = (in_channels, out_channels, 3, stride, 1)
         if conv_cfg is None:
             return DepthwiseSeparableConvModule(*shape, **norm_and_act)
-        conv_cfg = cut_part(conv_cfg, in_channels, out_channels)
+        conv_cfg = largest_p(conv_cfg, in_channels, out_channels)
         return ConvModule(*shape, conv_cfg=conv_cfg, **norm_and_act)
 
     def _stages(self) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""ResNet with a part of its own for every stage."""
+"""ResNet with a p of its own for every stage."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
 from torch import nn
 
-from .stages import HET_CONV, check_depth, check_stages, check_switched, stage_conv_cfgs
+from .stages import HET_CONV, check_depth, check_replaced, check_stages, stage_conv_cfgs
 
 
 @MODELS.register_module()
@@ -15,7 +15,7 @@ class HetResNet(ResNet):
 
     The 3 x 3 convolutions of the blocks become what `conv_cfg` builds; stem
     and 1 x 1 convolutions stay dense. Names of the layers and pre-trained
-    weights are the stock class's. With one part for all stages the stock
+    weights are the stock class's. With one p for all stages the stock
     class does the same, by its `conv_cfg`.
 
     Args:
@@ -55,12 +55,13 @@ class HetResNet(ResNet):
         self.stage_conv_cfgs = stage_conv_cfgs(conv_cfg, p, num_stages)
         super().__init__(depth, num_stages=num_stages, **by_stage, **kwargs)
         stages = [getattr(self, name) for name in self.res_layers]
-        check_switched(stages, self.stage_conv_cfgs)
+        check_replaced(stages, self.stage_conv_cfgs)
 
     def make_res_layer(self, **kwargs) -> nn.Module:
         kwargs['conv_cfg'] = self.stage_conv_cfgs[len(self.res_layers)]
         return super().make_res_layer(**kwargs)
 
     def train(self, mode: bool = True) -> 'HetResNet':
+        """Returns itself as nn.Module does; the stock class returns None."""
         super().train(mode)
         return self

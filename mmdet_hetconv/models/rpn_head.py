@@ -3,9 +3,9 @@
 from mmdet.models.dense_heads import RPNHead
 from mmdet.registry import MODELS
 
-from mmdet_hetconv.layers.switch import switch_convs
+from mmdet_hetconv.layers.replace import replace_convs
 
-from .stages import HET_CONV, check_switched
+from .stages import HET_CONV, check_replaced
 
 
 @MODELS.register_module()
@@ -36,5 +36,5 @@ class HetRPNHead(RPNHead):
             mine = name.startswith('rpn_conv')
             return self.conv_cfg if mine else 'it is a predictor'
 
-        switch_convs(self, choose)
-        check_switched([self], [self.conv_cfg])
+        replace_convs(self, choose)
+        check_replaced([self], [self.conv_cfg])

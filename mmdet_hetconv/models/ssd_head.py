@@ -3,9 +3,9 @@
 from mmdet.models.dense_heads import SSDHead
 from mmdet.registry import MODELS
 
-from mmdet_hetconv.layers.switch import switch_convs
+from mmdet_hetconv.layers.replace import replace_convs
 
-from .stages import HET_CONV, check_switched, cut_part
+from .stages import HET_CONV, check_replaced, largest_p
 
 
 @MODELS.register_module()
@@ -42,7 +42,7 @@ class HetSSDHead(SSDHead):
         def choose(name, conv):
             if not name.startswith(('cls_convs', 'reg_convs')):
                 return 'it is not a predictor'
-            return cut_part(self.conv_cfg, conv.in_channels, conv.out_channels)
+            return largest_p(self.conv_cfg, conv.in_channels, conv.out_channels)
 
-        switch_convs(self, choose)
-        check_switched([self], [self.conv_cfg])
+        replace_convs(self, choose)
+        check_replaced([self], [self.conv_cfg])

@@ -6,7 +6,7 @@ from mmdet.models.backbones import SSDVGG
 from mmdet.registry import MODELS
 
 from .stages import HET_CONV, check_depth
-from .vgg import switch_vgg
+from .vgg import replace_in_vgg
 
 
 @MODELS.register_module()
@@ -39,8 +39,9 @@ class HetSSDVGG(SSDVGG):
     ):
         check_depth('HetSSDVGG', depth, self.arch_settings)
         super().__init__(depth, *args, **kwargs)
-        switch_vgg(self, conv_cfg, p)
+        replace_in_vgg(self, conv_cfg, p)
 
     def train(self, mode: bool = True) -> 'HetSSDVGG':
+        """Returns itself as nn.Module does; the stock class returns None."""
         super().train(mode)
         return self

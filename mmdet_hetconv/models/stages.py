@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from mmdet_hetconv.layers.replace import find_convs
 from mmdet_hetconv.layers.shape import check_p
-from mmdet_hetconv.layers.switch import find_convs
 
 # The default of every component here; None instead is the stock class.
 HET_CONV = dict(type='HetConv', p=4)
@@ -32,15 +32,15 @@ def stage_conv_cfgs(
         raise ValueError(f'p={p!r} needs a conv_cfg, got conv_cfg=None')
     if not isinstance(p, (list, tuple)):
         p = [p] * num_stages
-    for part in p:
-        check_p(part, 'blocked')
+    for one in p:
+        check_p(one, 'blocked')
     if len(p) != num_stages:
         raise ValueError(f'p={tuple(p)} has {len(p)} entries for {num_stages} stages')
-    return [dict(conv_cfg, p=part) for part in p]
+    return [dict(conv_cfg, p=one) for one in p]
 
 
-def cut_part(conv_cfg: dict, in_channels: int, out_channels: int) -> dict:
-    """The conv_cfg with the largest part that fits these channels.
+def largest_p(conv_cfg: dict, in_channels: int, out_channels: int) -> dict:
+    """The conv_cfg with the largest p that fits these channels.
 
     It is the greatest common divisor of p and both channels. For components
     whose channels are not the user's choice; where they are, a p that does
@@ -77,7 +77,7 @@ def check_depth(backbone: str, depth: int, known: Sequence[int]) -> None:
         raise ValueError(f'{backbone}: depth={depth} is not one of {tuple(known)}')
 
 
-def check_switched(stages: Sequence[nn.Module], conv_cfgs: Sequence[dict | None]) -> None:
+def check_replaced(stages: Sequence[nn.Module], conv_cfgs: Sequence[dict | None]) -> None:
     """Raise ValueError for a conv_cfg that fits no layer of its stages."""
     for cfg in conv_cfgs:
         if cfg is None or cfg.get('p') == 1:
@@ -91,6 +91,6 @@ def check_switched(stages: Sequence[nn.Module], conv_cfgs: Sequence[dict | None]
         if all(isinstance(conv, nn.Conv2d) for conv in convs):
             shapes = {(c.in_channels, c.out_channels) for c in convs if c.kernel_size != (1, 1)}
             raise ValueError(
-                f'nothing was switched: {cfg} fits no convolution, which '
+                f'nothing was converted: {cfg} fits no convolution, which '
                 f'have {sorted(shapes)} input and output channels'
             )

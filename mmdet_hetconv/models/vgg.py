@@ -8,12 +8,12 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 
-from mmdet_hetconv.layers.switch import switch_convs
+from mmdet_hetconv.layers.replace import replace_convs
 
-from .stages import HET_CONV, check_depth, check_stages, check_switched, stage_conv_cfgs
+from .stages import HET_CONV, check_depth, check_replaced, check_stages, stage_conv_cfgs
 
 
-def switch_vgg(vgg: VGG, conv_cfg: dict | None, p: int | Sequence[int] | None) -> None:
+def replace_in_vgg(vgg: VGG, conv_cfg: dict | None, p: int | Sequence[int] | None) -> None:
     """Switch the convolutions of an mmcv VGG, stage by stage.
 
     What stands behind the last stage counts as part of it.
@@ -28,10 +28,10 @@ def switch_vgg(vgg: VGG, conv_cfg: dict | None, p: int | Sequence[int] | None) -
     def choose(name, conv):
         return cfgs[bisect(starts, int(name)) - 1] or 'no conv_cfg was given'
 
-    switch_convs(vgg.features, choose)
+    replace_convs(vgg.features, choose)
     ends = [*starts[1:], len(vgg.features)]
     stages = [vgg.features[a:b] for a, b in zip(starts, ends)]
-    check_switched(stages, cfgs)
+    check_replaced(stages, cfgs)
 
 
 @MODELS.register_module()
@@ -108,7 +108,7 @@ class HetVGG(VGG, BaseModule):
             dict(type='Kaiming', layer='Conv2d'),
             dict(type='Constant', val=1, layer='_BatchNorm'),
         ]
-        switch_vgg(self, conv_cfg, p)
+        replace_in_vgg(self, conv_cfg, p)
         # mmcv's VGG freezes its stages in train() only, and an optimizer is
         # made before that.
         self.train()

@@ -8,7 +8,7 @@ from torch import nn
 
 from mmdet_hetconv.analysis import build_detector, count_complexity, count_config, input_shape
 from mmdet_hetconv.layers import HetConv2d
-from mmdet_hetconv.models import set_part
+from mmdet_hetconv.models import set_p
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 IMAGE_TO_RPN = ('backbone', 'neck', 'dense head')
@@ -31,9 +31,9 @@ def faster_rcnn():
 def test_faster_rcnn_saves_48_percent(faster_rcnn):
     """47.97 %: two thirds of the 3 x 3 convolutions' share of 71.96 %."""
     assert faster_rcnn.shape == (800, 1344)
-    assert faster_rcnn.parts() == [*IMAGE_TO_RPN, 'RoI head']
+    assert faster_rcnn.components() == [*IMAGE_TO_RPN, 'RoI head']
     assert round(saved(faster_rcnn, IMAGE_TO_RPN), 2) == 0.48
-    assert [faster_rcnn.heterogeneous(p) for p in faster_rcnn.parts()] == ([16, 4, 1, 0])
+    assert [faster_rcnn.heterogeneous(p) for p in faster_rcnn.components()] == ([16, 4, 1, 0])
     # 202.8 G with the norms and the upsampling that a FLOP counter adds
     dense = faster_rcnn.total('dense_macs', IMAGE_TO_RPN)
     assert 0.99 < dense / 202.8e9 < 1.0
@@ -51,12 +51,12 @@ def test_ssd300_saves_63_percent():
 
 def test_dense_columns_are_those_of_p1():
     cfg = load('ssd300_het_vgg16_full').model
-    het, dense = (count_config(c, (300, 300)) for c in (cfg, set_part(cfg, 1)))
+    het, dense = (count_config(c, (300, 300)) for c in (cfg, set_p(cfg, 1)))
     for what in ('macs', 'parameters'):
         assert het.total(f'dense_{what}') == dense.total(what)
         assert dense.total(f'dense_{what}') == dense.total(what)
     assert dense.total('executed_macs') == dense.total('macs')
-    assert not any(map(dense.heterogeneous, dense.parts()))
+    assert not any(map(dense.heterogeneous, dense.components()))
 
 
 def test_regions_are_the_configured_number(faster_rcnn):
@@ -121,7 +121,7 @@ def test_parameters_are_all_there(faster_rcnn):
     model = build_detector(load('faster_rcnn_het_r50_full').model)
     total = sum(p.numel() for p in model.parameters())
     assert faster_rcnn.total('parameters') == total
-    dense = build_detector(set_part(load('faster_rcnn_het_r50_full').model, 1))
+    dense = build_detector(set_p(load('faster_rcnn_het_r50_full').model, 1))
     total = sum(p.numel() for p in dense.parameters())
     assert faster_rcnn.total('dense_parameters') == total
 
@@ -151,7 +151,7 @@ class Odd(nn.Module):
 def test_what_is_not_counted_is_named():
     result = count_complexity(Odd(), (5, 6))
     assert result.uncounted == ['table', 'idle']
-    assert result.parts() == ['other']
+    assert result.components() == ['other']
     assert result.total('macs') == (5 * 6 * 3 * 4 * 4 + 8 * 10 * 4 * (2 * 9 + 2))
     assert result.other_parameters == dict(other=15 + 8)
 

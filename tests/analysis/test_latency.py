@@ -31,7 +31,7 @@ def test_four_forms_and_their_files(tmp_path):
     assert dense.gain == 1.0
     assert abs(het.gain - dense.ms / het.ms) < 0.02 * het.gain
     costs = count_complexity(build_detector(cfg.model), (64, 96))
-    parts = [part for part in costs.parts() if part != 'RoI head']
+    parts = [part for part in costs.components() if part != 'RoI head']
     want = costs.total('macs', parts) / costs.total('dense_macs', parts)
     share = deployed.efficiency / deployed.gain
     assert abs(share - want) < 0.01

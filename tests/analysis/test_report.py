@@ -55,7 +55,7 @@ def test_csv_and_json_hold_the_same_numbers(results, tmp_path):
     from_json = json.loads((tmp_path / 'a.json').read_text())
     assert [{k: str(v) for k, v in row.items()} for row in from_json] == (from_csv)
     total = from_json[-1]
-    assert total['part'] == 'total' and total['het_layers'] == 1
+    assert total['component'] == 'total' and total['het_layers'] == 1
     pixels = 10 * 20
     het, rival = 8 * (2 * 9 + 6), 8 * 2 * 9 + 64
     dense = 27 * 8 + 3 * 72 * 8 + 48
@@ -128,7 +128,7 @@ def test_summary_tool(run_tool):
         ),
         (
             ['configs/faster_rcnn_het_r18.py', '--p', '4', '7'],
-            'get_flops: nothing was switched: p=7 fits no layer',
+            'get_flops: nothing was converted: p=7 fits no layer',
         ),
         (
             ['configs/faster_rcnn_het_r18.py', '--p', '0'],

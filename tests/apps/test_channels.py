@@ -103,7 +103,7 @@ def test_summary_and_get_flops(detector, monkeypatch, tmp_path, capsys):
     assert f'{stem_macs(detector) / 1e6:.3f} M' in stem
     out = tmp_path / 'flops.json'
     run_argv(monkeypatch, 'get_flops', detector.config, *size, '--json', out)
-    assert json.loads(out.read_text())[-1]['part'] == 'total'
+    assert json.loads(out.read_text())[-1]['component'] == 'total'
 
 
 def test_benchmark(detector, tmp_path):

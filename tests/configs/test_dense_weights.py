@@ -10,7 +10,7 @@ from mmengine.runner import load_checkpoint
 
 from benchmarks.stock_configs import het_layers, random_batch, shake_norms, without_checkpoints
 from mmdet_hetconv.analysis import build_detector
-from mmdet_hetconv.models import set_part
+from mmdet_hetconv.models import set_p
 
 OURS = Path(__file__).parents[2] / 'configs'
 STOCK = Path(mmdet.__file__).parent / '.mim' / 'configs'
@@ -65,7 +65,7 @@ def test_a_dense_checkpoint_loads_and_p1_is_the_dense_detector(name, tmp_path):
         for key, value in projected.items():
             assert torch.equal(het_state[f'{layer}.{key}'], value), key
 
-    same = build_detector(set_part(ours, 1))
+    same = build_detector(set_p(ours, 1))
     assert not het_layers(same)
     load_checkpoint(same, checkpoint, strict=True)
     expected = network_outputs(dense, size)

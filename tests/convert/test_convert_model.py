@@ -30,7 +30,7 @@ def test_everything_by_default():
     model = make_model()
     report = convert_model(model, p=2)
     assert parts(model) == dict.fromkeys(EVERYTHING, 2)
-    assert [record.name for record in report.switched] == EVERYTHING
+    assert [record.name for record in report.converted] == EVERYTHING
     assert [record.name for record in report.left] == ['backbone.0']
 
 
@@ -78,16 +78,16 @@ def test_the_table_adds_up():
     before = 448 + 2320 * 3 + 1160
     after = before - 2 * (2320 - 784)
     saved = f'{100 * (1 - after / before):.1f} %'
-    assert table.endswith(f'2 of 5 convolutions switched, {saved} of their parameters saved.')
+    assert table.endswith(f'2 of 5 convolutions converted, {saved} of their parameters saved.')
 
 
 @pytest.mark.parametrize(
     'kwargs,message',
     [
-        (dict(p=3), 'nothing was switched with p=3 among 5 .*multiple of p=3'),
-        (dict(p=1), 'nothing was switched with p=1'),
-        (dict(p=None), 'nothing was switched with p=None'),
-        (dict(include='backbone.0'), 'nothing was switched'),
+        (dict(p=3), 'nothing was converted with p=3 among 5 .*multiple of p=3'),
+        (dict(p=1), 'nothing was converted with p=1'),
+        (dict(p=None), 'nothing was converted with p=None'),
+        (dict(include='backbone.0'), 'nothing was converted'),
         (dict(p=0), 'integer >= 1, got p=0'),
         (dict(layers={'head': 2.5}), 'integer >= 1, got p=2.5'),
         (dict(arrangement='striped'), "got 'striped'"),
@@ -118,7 +118,7 @@ def test_a_stock_backbone_keeps_its_weights():
         before = model(image)
         report = convert_model(model, p=4)
         after = model(image)
-    assert len(report.switched) == 16
+    assert len(report.converted) == 16
     for a, b in zip(before, after):
         torch.testing.assert_close(a, b)
 
@@ -131,12 +131,12 @@ def test_report_prints_what_was_switched_and_what_was_left():
     report = convert_model(model, p=4, exclude='4', layers={'3': 2})
     lines = str(report).splitlines()
     assert [' '.join(line.split()) for line in lines[2:6]] == [
-        'switched 2 1, 2 HetConv, p=4',
-        'switched 1 3 HetConv, p=2',
+        'converted 2 1, 2 HetConv, p=4',
+        'converted 1 3 HetConv, p=2',
         f'left 1 0 {report.left[0].reason}',
         'left 1 4 it is excluded',
     ]
-    assert lines[-1].startswith('3 of 5 convolutions switched')
+    assert lines[-1].startswith('3 of 5 convolutions converted')
     many = nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(50)))
     text = str(convert_model(many, p=4))
     assert '0 ... 49' in text

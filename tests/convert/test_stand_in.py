@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_hetconv.layers import point_stand_in
+from mmdet_hetconv.layers import pointwise_approximation
 
 
 def drawings(count, seed):
@@ -84,7 +84,7 @@ def test_it_beats_the_centre_tap_and_the_sum_of_taps(layers):
         summed = weight.sum((2, 3), keepdim=True)
         totals['centre'] += error(x, weight, centre)
         totals['sum'] += error(x, weight, summed)
-        totals['stand-in'] += error(x, weight, point_stand_in(weight))
+        totals['stand-in'] += error(x, weight, pointwise_approximation(weight))
     assert totals['stand-in'] < 0.97 * totals['sum']
     assert totals['stand-in'] < 0.8 * totals['centre']
 

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet_hetconv.deploy.onnx import RawOutputs, check_single_stage, export_onnx, open_session
 from mmdet_hetconv.deploy.whole_run import detect
-from mmdet_hetconv.engine.deploying import plan_of, switch_deployed
+from mmdet_hetconv.engine.deploying import deploy_model, plan_of
 from tests.engine import tiny
 from tests.tools.conftest import fresh_process  # noqa: F401
 from tests.tools.entry import error_of, evaluate, load_main
@@ -129,7 +129,7 @@ def test_a_detection_of_the_tuned_size_times_nothing(folder):
     cfg.model.bbox_head.num_classes = 2
     content = torch.load(folder / 'deployed.pth', weights_only=True)
     model = MODELS.build(cfg.model).eval()
-    model = switch_deployed(model, content, 'deployed.pth')
+    model = deploy_model(model, content, 'deployed.pth')
     plan = plan_of(model)
     tuned = len(plan.choices)
     (sample,) = detect(model, torch.randn(1, 3, 64, 64))

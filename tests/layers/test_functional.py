@@ -4,7 +4,7 @@ import torch
 from mmdet_hetconv.layers import (
     expand_foreign,
     merge_to_dense,
-    point_stand_in,
+    pointwise_approximation,
     project_dense,
     residue_order,
     take_foreign,
@@ -87,10 +87,10 @@ def test_merge_undoes_projection_of_a_heterogeneous_weight(p):
 
 def test_point_stand_in_by_hand():
     weight = torch.arange(9.0).view(1, 1, 3, 3)
-    assert point_stand_in(weight, 0).item() == 4
-    assert point_stand_in(weight, 1).item() == 36
+    assert pointwise_approximation(weight, 0).item() == 4
+    assert pointwise_approximation(weight, 1).item() == 36
     expected = 4 + 0.5 * (1 + 3 + 5 + 7) + 0.25 * (0 + 2 + 6 + 8)
-    assert point_stand_in(weight, 0.5).item() == pytest.approx(expected)
+    assert pointwise_approximation(weight, 0.5).item() == pytest.approx(expected)
 
 
 def test_point_stand_in_is_the_least_squares_answer():
@@ -103,4 +103,4 @@ def test_point_stand_in_is_the_least_squares_answer():
     weight = torch.randn(3, 3, dtype=torch.double)
     # min_v E[(w.x - v x_4)^2] = w C e_4 / C_44, from the normal equation.
     best = (weight.flatten() @ covariance[:, 4]) / covariance[4, 4]
-    assert point_stand_in(weight[None, None], r).item() == pytest.approx(best.item())
+    assert pointwise_approximation(weight[None, None], r).item() == pytest.approx(best.item())

@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks.stock_configs import shake_norms
 from mmdet_hetconv.layers import HetConv2d
-from mmdet_hetconv.layers.switch import find_convs
+from mmdet_hetconv.layers.replace import find_convs
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
 HET = dict(type='HetConv', p=4)

@@ -6,7 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmdet_hetconv.analysis import build_detector
 from mmdet_hetconv.layers import HetConv2d
-from mmdet_hetconv.models import set_part, switch_config
+from mmdet_hetconv.models import set_p, use_conv_cfg
 from mmdet_hetconv.models.config import takes_conv_cfg
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
@@ -37,7 +37,7 @@ def test_set_part_reaches_every_place():
         rival=dict(conv_cfg=dict(type='GroupPointwiseConv', conv_groups=4)),
         rival_backbone=dict(type='HetVGG', conv_cfg=dict(type='DepthPointwiseConv')),
     )
-    changed = set_part(model_cfg, 2)
+    changed = set_p(model_cfg, 2)
     assert changed.backbone.p == 2
     assert changed.neck.conv_cfg.p == 2
     assert changed.rpn_head.conv_cfg == dict(type='HetConv', p=2)
@@ -50,27 +50,27 @@ def test_set_part_reaches_every_place():
 
 def test_set_part_without_hetconv():
     with pytest.raises(ValueError, match='p=2: there is no HetConv'):
-        set_part(dict(type='FasterRCNN', backbone=dict(type='ResNet')), 2)
+        set_p(dict(type='FasterRCNN', backbone=dict(type='ResNet')), 2)
 
 
 def test_switch_config_leaves_one_dimensional_convolutions():
     model_cfg = stock('point_rend/point-rend_r50-caffe_fpn_ms-1x_coco')
-    switched = switch_config(model_cfg, HET)
+    switched = use_conv_cfg(model_cfg, HET)
     assert switched.backbone.conv_cfg == HET
     assert 'conv_cfg' not in switched.roi_head.point_head
 
 
 def test_switch_config_switches_a_whole_stock_detector():
     model_cfg = stock('faster_rcnn/faster-rcnn_r50_fpn_1x_coco')
-    switched = switch_config(model_cfg, HET)
+    switched = use_conv_cfg(model_cfg, HET)
     assert switched.rpn_head.type == 'HetRPNHead'
     assert model_cfg.rpn_head.type == 'RPNHead'  # untouched
     assert parts(switched) == dict(backbone={4}, neck={4}, rpn_head={4})
-    assert parts(set_part(switched, 8)) == dict(backbone={8}, neck={8}, rpn_head={8})
+    assert parts(set_p(switched, 8)) == dict(backbone={8}, neck={8}, rpn_head={8})
 
 
 def test_switch_config_stands_in_for_ssd():
-    switched = switch_config(stock('ssd/ssd300_coco'), HET)
+    switched = use_conv_cfg(stock('ssd/ssd300_coco'), HET)
     assert switched.backbone.type == 'HetSSDVGG'
     assert switched.bbox_head.type == 'HetSSDHead'
     assert parts(switched) == dict(backbone={4}, neck={4}, bbox_head={2, 4})
@@ -78,21 +78,21 @@ def test_switch_config_stands_in_for_ssd():
 
 def test_switch_config_keeps_a_conv_cfg_that_is_there():
     model_cfg = stock('gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco')
-    switched = switch_config(model_cfg, HET)
+    switched = use_conv_cfg(model_cfg, HET)
     assert switched.backbone.conv_cfg.type == 'ConvWS'
     assert switched.rpn_head.conv_cfg == HET
 
 
 def test_switch_config_leaves_deformable_convolutions():
     model_cfg = stock('dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco')
-    switched = switch_config(model_cfg, HET)
+    switched = use_conv_cfg(model_cfg, HET)
     assert switched.backbone == model_cfg.backbone
     assert switched.neck.conv_cfg == HET
 
 
 def test_switch_config_without_a_place():
     with pytest.raises(ValueError, match='no component of the Thing takes'):
-        switch_config(dict(type='Thing'), HET)
+        use_conv_cfg(dict(type='Thing'), HET)
 
 
 def test_takes_conv_cfg():

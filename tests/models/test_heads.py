@@ -93,7 +93,7 @@ def test_ssd_cuts_p_to_its_filters():
 
 
 def test_ssd_leaves_depthwise_pairs():
-    with pytest.raises(ValueError, match='nothing was switched'):
+    with pytest.raises(ValueError, match='nothing was converted'):
         ssd_head(use_depthwise=True, act_cfg=dict(type='ReLU'))
     head = ssd_head(use_depthwise=True, act_cfg=dict(type='ReLU'), conv_cfg=None)
     assert not het_layers(head)
@@ -143,7 +143,7 @@ def test_registered():
 
 @pytest.mark.parametrize('build', [rpn_head, ssd_head])
 def test_bad_input(build):
-    with pytest.raises(ValueError, match="nothing was switched.*'p': 7"):
+    with pytest.raises(ValueError, match="nothing was converted.*'p': 7"):
         build(conv_cfg=dict(type='HetConv', p=7))
     with pytest.raises(ValueError, match='integer >= 1, got p=0'):
         build(conv_cfg=dict(type='HetConv', p=0))

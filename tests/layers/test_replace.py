@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from mmdet_hetconv.layers import GroupPointwiseConv2d, HetConv2d
-from mmdet_hetconv.layers.switch import find_convs, switch_convs
+from mmdet_hetconv.layers.replace import find_convs, replace_convs
 
 HET = dict(type='HetConv', p=2)
 
@@ -28,7 +28,7 @@ def reasons(records):
 def test_switches_what_fits_and_says_why_not():
     model = make_model()
     names = list(find_convs(model))
-    records = switch_convs(model, HET)
+    records = replace_convs(model, HET)
     assert names == [record.name for record in records]
     assert reasons(records) == {
         '0': 'in_channels=3 is not a multiple of p=2',
@@ -55,7 +55,7 @@ def test_geometry_and_weights_come_from_the_dense_layer():
         own_blocks_only[:4, 4:] = 0
         own_blocks_only[4:, :4] = 0
         het = copy.deepcopy(dense)
-        switch_convs(het, HET)
+        replace_convs(het, HET)
         assert isinstance(het[0], HetConv2d)
         image = torch.rand(1, 8, 9, 9)
         torch.testing.assert_close(het(image), dense(image))
@@ -65,7 +65,7 @@ def test_shared_modules_stay_shared():
     conv = nn.Conv2d(8, 8, 3, padding=1)
     inner = nn.Sequential(conv, nn.ReLU())
     model = nn.ModuleDict(dict(a=conv, b=inner, c=nn.ModuleList([inner])))
-    records = switch_convs(model, HET)
+    records = replace_convs(model, HET)
     assert [record.name for record in records] == ['a']
     assert isinstance(model['a'], HetConv2d)
     assert model['a'] is model['b'][0] is model['c'][0][0]
@@ -74,7 +74,7 @@ def test_shared_modules_stay_shared():
 def test_a_shared_parameter_stays_as_it_is():
     model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3))
     model[1].weight = model[0].weight
-    records = switch_convs(model, HET)
+    records = replace_convs(model, HET)
     assert {record.reason for record in records} == {'it shares a parameter with another module'}
     assert model[0].weight is model[1].weight
 
@@ -84,7 +84,7 @@ def test_dtype_requires_grad_and_training_flag():
     model[1].eval()
     model[1].weight.requires_grad_(False)
     model[3].weight.requires_grad_(False)
-    switch_convs(model, HET)
+    replace_convs(model, HET)
     assert {p.dtype for p in model.parameters()} == {torch.float64}
     assert model.training and not model[1].training
     assert not model[1].grouped.training and model[3].grouped.training
@@ -94,19 +94,19 @@ def test_dtype_requires_grad_and_training_flag():
 
 def test_device():
     model = make_model().to('meta')
-    switch_convs(model, HET)
+    replace_convs(model, HET)
     assert isinstance(model[1], HetConv2d)
     assert all(p.is_meta for p in model.parameters())
 
 
 def test_memory_format():
     model = make_model().to(memory_format=torch.channels_last)
-    switch_convs(model, HET)
+    replace_convs(model, HET)
     weight = model[1].grouped.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
     plain = make_model()
-    switch_convs(plain, HET)
+    replace_convs(plain, HET)
     assert plain[1].grouped.weight.is_contiguous()
 
 
@@ -118,7 +118,7 @@ def test_hooks_run_and_their_handles_remove_them():
         model[1].register_forward_pre_hook(lambda *_: calls.append('before')),
         model[1].register_full_backward_hook(lambda *_: calls.append('back')),
     ]
-    switch_convs(model, HET)
+    replace_convs(model, HET)
     image = torch.rand(1, 3, 8, 8)
     model(image).sum().backward()
     assert calls == ['before', 'forward', 'back']
@@ -143,7 +143,7 @@ def test_subclasses_and_computed_weights_are_left():
         )
     )
     before = dict(model.named_modules())
-    found = reasons(switch_convs(model, HET))
+    found = reasons(replace_convs(model, HET))
     assert dict(model.named_modules()) == before
     assert found == dict(
         subclass='it is a Standardised',
@@ -161,7 +161,7 @@ def test_a_choice_per_layer():
         assert find_convs(model)[name] is conv
         return dict(type='HetConv', p=4) if name == '1' else 'not wanted'
 
-    found = reasons(switch_convs(model, choose))
+    found = reasons(replace_convs(model, choose))
     assert model[1].p == 4
     assert found['3'] == 'not wanted'
 
@@ -169,7 +169,7 @@ def test_a_choice_per_layer():
 def test_rivals_take_no_weights_and_say_where_they_are_plain():
     model = make_model()
     cfg = dict(type='GroupPointwiseConv', conv_groups=4)
-    found = reasons(switch_convs(model, cfg))
+    found = reasons(replace_convs(model, cfg))
     assert isinstance(model[1], GroupPointwiseConv2d)
     assert isinstance(model[3], GroupPointwiseConv2d)
     assert found['0'].endswith('stands for a plain convolution here')
@@ -177,12 +177,12 @@ def test_rivals_take_no_weights_and_say_where_they_are_plain():
 
 def test_a_second_switch_changes_nothing():
     model = make_model()
-    switch_convs(model, HET)
+    replace_convs(model, HET)
     before = dict(model.named_modules())
-    switch_convs(model, dict(type='HetConv', p=4))
+    replace_convs(model, dict(type='HetConv', p=4))
     assert dict(model.named_modules()) == before
 
 
 def test_a_lone_convolution():
     with pytest.raises(ValueError, match='got a Conv2d itself'):
-        switch_convs(nn.Conv2d(8, 8, 3), HET)
+        replace_convs(nn.Conv2d(8, 8, 3), HET)

@@ -27,7 +27,7 @@ class ConvRecord:
     Attributes:
         name: its name in the model; of a shared one, the first.
         layer: the convolution that is there now.
-        reason: why it was left as it was; None if it was switched.
+        reason: why it was left as it was; None if it was replaced.
         dense_parameters: of the convolution that was there.
     """
 
@@ -128,7 +128,7 @@ def _why_dense(conv: nn.Conv2d, conv_cfg: dict[str, Any]) -> str:
     return reason or f'{conv_cfg} stands for a plain convolution here'
 
 
-def switch_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choice) -> list[ConvRecord]:
+def replace_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choice) -> list[ConvRecord]:
     """Replace, in place, convolutions by what a conv_cfg builds for them.
 
     The weights of a HetConv layer are projected from the dense ones; the
@@ -156,7 +156,7 @@ def switch_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choice) -> list[Co
     """
     if isinstance(model, CONVOLUTIONS):
         raise ValueError(
-            'switch_convs replaces convolutions inside a module, got a '
+            'replace_convs replaces convolutions inside a module, got a '
             f'{type(model).__name__} itself'
         )
     holders: dict[int, int] = {}
