@@ -107,6 +107,7 @@ class Experiment:
                 resume='auto',
                 amp=self.args.amp,
                 auto_scale_lr=False,
+                skip_checks=False,
                 cfg_options=None,
                 launcher='none',
             )

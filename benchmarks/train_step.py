@@ -20,8 +20,8 @@ from record import RESULTS, append_row
 from torch import nn
 
 from mmdet_hetconv.analysis.config import build_detector, input_shape
-from mmdet_hetconv.analysis.latency import make_dense
 from mmdet_hetconv.analysis.peak_memory import peak_memory
+from mmdet_hetconv.convert import make_dense
 from mmdet_hetconv.deploy.onnx import RawOutputs
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config

@@ -5,11 +5,18 @@ from importlib.util import find_spec
 from . import kernels  # noqa: F401
 from .convert import convert_model
 from .engine import hooks  # noqa: F401
-from .layers import GroupPointwiseConv2d, HetConv2d
+from .layers import DepthPointwiseConv2d, GroupPointwiseConv2d, HetConv2d
 from .version import __version__
 from .zoo import config_path
 
-__all__ = ['GroupPointwiseConv2d', 'HetConv2d', '__version__', 'config_path', 'convert_model']
+__all__ = [
+    'DepthPointwiseConv2d',
+    'GroupPointwiseConv2d',
+    'HetConv2d',
+    '__version__',
+    'config_path',
+    'convert_model',
+]
 
 # The layers are of use with torch and mmengine alone.
 if find_spec('mmcv'):

@@ -4,25 +4,19 @@
 import argparse
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.arguments import add_cfg_options
+from mmdet_hetconv.engine.arguments import add_conversion
 from mmdet_hetconv.engine.deploying import deploy
 from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='deploy.py', description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', required=True, metavar='FILE', help='checkpoint to write')
-    parser.add_argument(
+    add_conversion(
+        parser,
         '--tune',
-        type=int,
-        nargs=2,
-        metavar=('HEIGHT', 'WIDTH'),
-        help='choose the kernels for images of this size on this machine, '
+        'choose the kernels for images of this size on this machine, '
         'store the choices and print them',
     )
-    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

@@ -18,12 +18,12 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..convert import make_dense
 from ..deploy import switch_to_deploy
 from ..deploy.onnx import RawOutputs
 from ..deploy.switch import planned_convs
 from ..deploy.whole_run import detect
 from ..kernels import Plan
-from ..layers import HetConv2d
 from ..utils.image_channels import image_channels
 from ..utils.machine import machine
 from ..utils.table import write_rows
@@ -70,35 +70,6 @@ class Timing:
 
 
 HEAD = tuple(field.name for field in fields(Timing))
-
-
-def make_dense(model: nn.Module) -> nn.Module:
-    """A copy whose HetConv2d are dense nn.Conv2d of the same function."""
-    model = copy.deepcopy(model)
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, HetConv2d):
-                setattr(parent, name, _dense_layer(layer))
-    return model
-
-
-@torch.no_grad()
-def _dense_layer(layer: HetConv2d) -> nn.Conv2d:
-    bias = layer.dense_bias()
-    dense = nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        bias=bias is not None,
-        padding_mode=layer.padding_mode,
-    )
-    dense.weight.copy_(layer.dense_weight())
-    if bias is not None:
-        dense.bias.copy_(bias)
-    return dense.to(layer.grouped.weight)
 
 
 def benchmark_config(

@@ -8,7 +8,7 @@ import numpy as np
 from mmdet.structures import DetDataSample
 from PIL import Image
 
-from ..analysis.latency import make_dense
+from ..convert import make_dense
 from ..utils.errors import UserError
 from .inferencer import HetInferencer
 from .reading import IN_COLOUR, Reading

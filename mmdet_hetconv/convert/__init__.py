@@ -4,6 +4,7 @@ from .calibration import calibrate, move_norms
 from .convert_model import ConversionReport, convert_model
 from .folding import rearrange
 from .least_squares import Fit
+from .make_dense import make_dense
 from .pairing import find_pairs, load_projected
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     'convert_model',
     'find_pairs',
     'load_projected',
+    'make_dense',
     'move_norms',
     'rearrange',
 ]

@@ -74,3 +74,12 @@ def add_run(parser: argparse.ArgumentParser, verb: str) -> None:
 def note_rank(args: argparse.Namespace) -> None:
     """Tell mmengine the rank that torchrun put on the command line."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+
+def add_conversion(parser: argparse.ArgumentParser, size: str, text: str) -> None:
+    """Add config, checkpoint, output and an image's size; `size` is its flag."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint, deployed or not')
+    parser.add_argument('--out', required=True, metavar='FILE', help='file to write')
+    parser.add_argument(size, type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help=text)
+    add_cfg_options(parser)

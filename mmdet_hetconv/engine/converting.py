@@ -85,7 +85,7 @@ def convert(args: argparse.Namespace) -> None:
     if evaluates:
         metrics['dense'] = evaluate(dense_cfg, dense)
     try:
-        _load_projected(dense, het, part)
+        _project(dense, het, part)
         if evaluates:
             metrics['projected'] = evaluate(het_cfg, het)
         fits, kept = _calibrate(dense, het, part, batches, args.permute)
@@ -223,7 +223,7 @@ def _training_images(cfg: Config) -> list[str]:
     return paths
 
 
-def _load_projected(dense: nn.Module, het: nn.Module, part: str) -> None:
+def _project(dense: nn.Module, het: nn.Module, part: str) -> None:
     dense, het = dense.get_submodule(part), het.get_submodule(part)
     find_pairs(dense, het)
     load_projected(dense, het)

@@ -16,6 +16,7 @@ from ..datasets.classes import some
 from ..datasets.config_parts import class_names, is_local, leaf_datasets, loaders
 from ..layers import HetConv2d
 from ..layers.shape import check_p
+from ..models.config import walk
 from ..utils.announce import announce, is_first_process
 from ..utils.errors import UserError
 from .checkpoint import read_checkpoint
@@ -36,7 +37,7 @@ def check_config(cfg: Config, roles: tuple[str, ...], skip_data: bool = False) -
     Raises:
         UserError: names the key or file and the value.
     """
-    for path, part in _walk(cfg.model, 'model'):
+    for path, part in walk(cfg.model):
         kind = (part.get('conv_cfg') or {}).get('type')
         if isinstance(kind, str) and MODELS.get(kind) is None:
             # mmcv would say "Cannot find None in registry".
@@ -55,25 +56,14 @@ def check_config(cfg: Config, roles: tuple[str, ...], skip_data: bool = False) -
     check_writable(cfg.work_dir, 'work dir')
 
 
-def _walk(part, path: str) -> Iterator[tuple[str, dict]]:
-    """All dicts of a config, with their keys."""
-    if isinstance(part, dict):
-        yield path, part
-        for key, value in part.items():
-            yield from _walk(value, f'{path}.{key}')
-    elif isinstance(part, list | tuple):
-        for number, value in enumerate(part):
-            yield from _walk(value, f'{path}[{number}]')
-
-
 def _het_conv_cfgs(model: dict) -> Iterator[tuple[str, dict]]:
-    for path, part in _walk(model, 'model'):
+    for path, part in walk(model):
         if part.get('type') == 'HetConv':
             yield path, part
 
 
 def _check_pretrained(model: dict, path: str) -> None:
-    for key, part in _walk(model, path):
+    for key, part in walk(model, path):
         name = part.get('checkpoint')
         if part.get('type') != 'Pretrained' or not name:
             continue

@@ -11,12 +11,13 @@ from .functional import (
     take_own,
     taps_per_filter,
 )
-from .group_pointwise import GroupPointwiseConv2d, group_pointwise_taps
+from .group_pointwise import DepthPointwiseConv2d, GroupPointwiseConv2d, group_pointwise_taps
 from .hetconv import HetConv2d
 from .learning_rate import HetConvOptimWrapperConstructor
 from .shape import why_not_heterogeneous
 
 __all__ = [
+    'DepthPointwiseConv2d',
     'GroupPointwiseConv2d',
     'HetConv2d',
     'HetConvOptimWrapperConstructor',

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
-from .group_pointwise import GroupPointwiseConv2d
+from .group_pointwise import DepthPointwiseConv2d, GroupPointwiseConv2d
 from .hetconv import HetConv2d
 from .shape import check_p, why_not_heterogeneous
 
@@ -64,12 +64,13 @@ def build_group_pointwise_conv(*args: Any, conv_groups: int = 4, **kwargs: Any) 
 
 
 @MODELS.register_module('DepthPointwiseConv')
-def build_depth_pointwise_conv(in_channels: int, *args: Any, **kwargs: Any) -> nn.Module:
+def build_depth_pointwise_conv(*args: Any, **kwargs: Any) -> nn.Module:
     """What ``conv_cfg=dict(type='DepthPointwiseConv')`` builds.
 
-    A convolution on an image (at most 4 channels), as in MobileNet, is built
-    as plain nn.Conv2d.
+    1 x 1 and grouped convolutions are built as plain nn.Conv2d, and so is a
+    convolution on an image (at most 4 channels), as in MobileNet.
     """
-    return build_group_pointwise_conv(
-        in_channels, *args, conv_groups=in_channels if in_channels > 4 else 1, **kwargs
-    )
+    conv = _on_meta(*args, **kwargs)
+    if conv.kernel_size == (1, 1) or conv.groups != 1 or conv.in_channels <= 4:
+        return nn.Conv2d(*args, **kwargs)
+    return DepthPointwiseConv2d(*args, **kwargs)

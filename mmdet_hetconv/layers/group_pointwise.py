@@ -9,6 +9,7 @@ MobileNet. Source: Singh et al., CVPR 2019, sections 3.3 and 3.4 ("GWC + PWC",
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +116,17 @@ class GroupPointwiseConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pointwise(self.groupwise(x))
+
+
+class DepthPointwiseConv2d(GroupPointwiseConv2d):
+    """Depth-wise K x K convolution followed by a 1 x 1 convolution.
+
+    The arguments are nn.Conv2d's in its order and meaning, but for groups,
+    which has to be 1.
+    """
+
+    def __init__(self, in_channels: int, *args: Any, **kwargs: Any):
+        super().__init__(in_channels, *args, conv_groups=in_channels, **kwargs)
 
 
 def group_pointwise_taps(

@@ -17,7 +17,7 @@ from .hetconv import HetConv2d
 from .shape import why_not_heterogeneous
 
 # What to build for the convolution of a name, or why it is to be left.
-Choice = Callable[[str, nn.Conv2d], dict[str, Any] | str]
+Choose = Callable[[str, nn.Conv2d], dict[str, Any] | str]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _why_dense(conv: nn.Conv2d, conv_cfg: dict[str, Any]) -> str:
     return reason or f'{conv_cfg} stands for a plain convolution here'
 
 
-def replace_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choice) -> list[ConvRecord]:
+def replace_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choose) -> list[ConvRecord]:
     """Replace, in place, convolutions by what a conv_cfg builds for them.
 
     The weights of a HetConv layer are projected from the dense ones; the

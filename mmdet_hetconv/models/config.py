@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mmdet.registry import MODELS
 
@@ -16,17 +16,23 @@ HET_COMPONENTS = dict(
     HetVGG=('conv_cfg', 'p'),
 )
 # What stands in for stock components that take no conv_cfg, or ignore it.
-STAND_INS = dict(RPNHead='HetRPNHead', SSDHead='HetSSDHead')
-STAND_INS.update(SSDVGG='HetSSDVGG')
+STAND_INS = dict(RPNHead='HetRPNHead', SSDHead='HetSSDHead', SSDVGG='HetSSDVGG')
 
 
-def _walk(cfg, visit: Callable[[dict], bool]) -> int:
-    """Call `visit` for every dict inside; returns how often it was true."""
-    if isinstance(cfg, (list, tuple)):
-        return sum(_walk(value, visit) for value in cfg)
-    if not isinstance(cfg, dict):
-        return 0
-    return sum(_walk(v, visit) for v in list(cfg.values())) + visit(cfg)
+def walk(cfg, path: str = 'model') -> Iterator[tuple[str, dict]]:
+    """All dicts of a config, outer ones first, with their keys."""
+    if isinstance(cfg, dict):
+        yield path, cfg
+        for key, value in cfg.items():
+            yield from walk(value, f'{path}.{key}')
+    elif isinstance(cfg, list | tuple):
+        for number, value in enumerate(cfg):
+            yield from walk(value, f'{path}[{number}]')
+
+
+def _count(model_cfg: dict, change: Callable[[dict], bool]) -> int:
+    """Call `change` for every dict that is there; how often it was true."""
+    return sum(change(cfg) for _, cfg in list(walk(model_cfg)))
 
 
 def set_p(model_cfg: dict, p: int) -> dict:
@@ -36,7 +42,7 @@ def set_p(model_cfg: dict, p: int) -> dict:
         ValueError: the model's config names no HetConv.
     """
     model_cfg = copy.deepcopy(model_cfg)
-    if not _walk(model_cfg, lambda cfg: _set_p(cfg, p)):
+    if not _count(model_cfg, lambda cfg: _set_p(cfg, p)):
         raise ValueError(f'p={p}: there is no HetConv in the config')
     return model_cfg
 
@@ -98,6 +104,6 @@ def use_conv_cfg(model_cfg: dict, conv_cfg: dict) -> dict:
         cfg.update(type=kind, conv_cfg=dict(conv_cfg))
         return True
 
-    if not _walk(model_cfg, visit):
+    if not _count(model_cfg, visit):
         raise ValueError(f'no component of the {model_cfg.get("type")} takes a conv_cfg')
     return model_cfg

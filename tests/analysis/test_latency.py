@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from mmdet_hetconv.analysis import count_complexity, latency
 from mmdet_hetconv.analysis.config import build_detector
+from mmdet_hetconv.convert import make_dense
 from mmdet_hetconv.layers import HetConv2d
 from tests.engine import tiny
 
@@ -14,7 +15,7 @@ from tests.engine import tiny
 def test_dense_copy_computes_the_same(tmp_path):
     cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
     het = build_detector(cfg.model).eval()
-    dense = latency.make_dense(het)
+    dense = make_dense(het)
     assert any(isinstance(m, HetConv2d) for m in het.modules())
     assert not any(isinstance(m, HetConv2d) for m in dense.modules())
     images = torch.randn(1, 3, 64, 64)
