@@ -29,6 +29,7 @@ TIMEOUT_S = 300
 PART = ('.fused_cpu_', '.part')
 # Of hetconv_fused.
 ARGUMENTS = (
+    ctypes.c_int,
     *[ctypes.c_void_p] * 7,
     *[ctypes.c_int64] * 2,
     ctypes.c_int,

@@ -47,6 +47,7 @@ class TwoBranch(Candidate):
 
     def __init__(self, weights: ConvWeights, x: Tensor):
         super().__init__(weights, x)
+        self.bias = weights.typed_bias
         self.grouped, self.point = (
             branch.contiguous(memory_format=LAYOUTS[self.layout]) for branch in weights.branches()
         )
@@ -54,7 +55,7 @@ class TwoBranch(Candidate):
     def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         w = self.weights
         x = w.permute_input(x)
-        y = F.conv2d(x, self.grouped, w.bias, w.stride, w.padding, w.dilation, w.p)
+        y = F.conv2d(x, self.grouped, self.bias, w.stride, w.padding, w.dilation, w.p)
         y += self.pointwise(x)
         return finish(w.permute_output(y), residual, relu)
 

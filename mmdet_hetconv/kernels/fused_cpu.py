@@ -32,6 +32,7 @@ def _cache_bytes() -> int:
 
 CACHE_BYTES = _cache_bytes()
 
+DTYPES = (torch.float32, torch.bfloat16)
 # Blocks narrower than this many filters are merged: a vector has 8.
 NARROWEST = 8
 
@@ -49,7 +50,8 @@ def pack_panels(grouped: Tensor, centre: Tensor, p: int, widest: int) -> tuple[T
 
     A panel is a run of filters of one block; for each channel its filters
     lie side by side, padded with zeros to the panel's width: first all
-    channels at the centre, then the block's channels tap by tap.
+    channels at the centre, then the block's channels tap by tap. Two channels
+    of bfloat16 make a word of 32 bits, as one of float32 does.
 
     Args:
         widest (int): filters of the widest panel.
@@ -57,9 +59,10 @@ def pack_panels(grouped: Tensor, centre: Tensor, p: int, widest: int) -> tuple[T
     Shape:
         grouped: (N, M/p, Kh, Kw), its centre is not used;
         centre: (N, M, 1, 1); returns the packed weights (any,) and the
-        panels (panels, 5): first filter, filters, width, first channel of
-        the block, offset into the packed weights.
+        panels (panels, 5): first filter, filters, width, first word of the
+        block's channels, offset into the packed weights in words.
     """
+    per_word = 4 // grouped.element_size()
     filters, m, kh, kw = grouped.shape
     taps = [t for t in range(kh * kw) if t != kh // 2 * kw + kw // 2]
     own = grouped.flatten(2)[:, :, taps].transpose(1, 2).flatten(1)
@@ -73,17 +76,17 @@ def pack_panels(grouped: Tensor, centre: Tensor, p: int, widest: int) -> tuple[T
             width = next((w for w in (widest, widest // 2) if w <= left), NARROWEST)
             used = min(width, left)
             panel = F.pad(rows[first : first + used], (0, 0, 0, width - used))
-            packed.append(panel.t().reshape(-1))
-            panels.append([first, used, width, b * m, offset])
-            offset += packed[-1].numel()
+            words = panel.unflatten(1, (-1, per_word)).transpose(0, 1)
+            packed.append(words.reshape(-1))
+            panels.append([first, used, width, b * m // per_word, offset])
+            offset += packed[-1].numel() // per_word
             first += used
     return torch.cat(packed), torch.tensor(panels, dtype=torch.int64)
 
 
-def _check_rows(**tensors: Tensor | None) -> None:
+def _check_rows(**tensors: tuple[Tensor | None, torch.dtype]) -> None:
     """Refuse weights that do not lie as pack_panels() leaves them."""
-    for name, tensor in tensors.items():
-        dtype = torch.int64 if name == 'panels' else torch.float32
+    for name, (tensor, dtype) in tensors.items():
         if tensor is None or (tensor.dtype == dtype and tensor.is_contiguous()):
             continue
         raise ValueError(
@@ -120,8 +123,9 @@ def fused_cpu(
     """relu(hetconv(x) + bias + residual) on packed weights.
 
     Shape:
-        x (B, M, H, W) and residual (B, N, Ho, Wo), float32, channels last;
-        packed and panels: see :func:`pack_panels`.
+        x (B, M, H, W) and residual (B, N, Ho, Wo), both float32 or both
+        bfloat16, channels last; bias (N,), float32; packed and panels: see
+        :func:`pack_panels`.
 
     Raises:
         ValueError: a tensor is of another shape or dtype; the kernel would
@@ -133,9 +137,9 @@ def fused_cpu(
         raise RuntimeError(f'mmdet_hetconv::fused_cpu: {reason}')
     x = x.contiguous(memory_format=torch.channels_last)
     y = empty_output(x, filters, kernel_size, stride, padding, dilation)
-    _check_rows(packed=packed, panels=panels, bias=bias)
-    if x.dtype != torch.float32:
-        raise ValueError(f'mmdet_hetconv::fused_cpu: x is {x.dtype}, not torch.float32')
+    _check_rows(packed=(packed, x.dtype), panels=(panels, torch.int64), bias=(bias, torch.float32))
+    if x.dtype not in DTYPES:
+        raise ValueError(f'mmdet_hetconv::fused_cpu: x is {x.dtype}, not one of {DTYPES}')
     if residual is not None:
         if residual.shape != y.shape or residual.dtype != x.dtype:
             raise ValueError(
@@ -151,11 +155,14 @@ def fused_cpu(
     if not y.numel():
         return y
     batch, channels, height, width = x.shape
+    per_word = 4 // x.element_size()
+    words = channels // per_word
     shape = (
-        *(batch, height, width, channels, *y.shape[2:], filters),
-        *(*kernel_size, *stride, *padding, *dilation, channels // p),
+        *(batch, height, width, words, *y.shape[2:], filters),
+        *(*kernel_size, *stride, *padding, *dilation, words // p),
     )
     failed = library.hetconv_fused(
+        per_word == 2,
         x.data_ptr(),
         packed.data_ptr(),
         None if bias is None else bias.data_ptr(),
@@ -164,7 +171,7 @@ def fused_cpu(
         (ctypes.c_int64 * len(shape))(*shape),
         panels.data_ptr(),
         len(panels),
-        packed.numel(),
+        packed.numel() // per_word,
         relu,
         CACHE_BYTES,
         torch.get_num_threads(),
@@ -206,8 +213,11 @@ class FusedCPU(Candidate):
     def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
         if x.device.type != 'cpu':
             return f'it runs on the CPU, not on {x.device.type}'
-        if x.dtype != torch.float32:
-            return f'float32 only, not {x.dtype}'
+        if x.dtype not in DTYPES:
+            return f'{x.dtype} is none of {DTYPES}'
+        block = weights.in_channels // merge_blocks(weights.out_channels, weights.p)
+        if block * x.element_size() % 4:
+            return f'{block} channels of a block do not fill words of 32 bits'
         return load_library()[1]
 
     def __init__(self, weights: ConvWeights, x: Tensor):
@@ -215,6 +225,7 @@ class FusedCPU(Candidate):
         library, reason = load_library()
         if library is None:
             raise RuntimeError(reason)
+        self.bias = None if weights.bias is None else weights.bias.float().contiguous()
         self.p = merge_blocks(weights.out_channels, weights.p)
         grouped, centre = weights.merged(self.p)
         self.packed, self.panels = pack_panels(
@@ -227,7 +238,7 @@ class FusedCPU(Candidate):
             w.permute_input(x),
             self.packed,
             self.panels,
-            w.bias,
+            self.bias,
             w.permute_residual(residual),
             w.out_channels,
             w.kernel_size,

@@ -55,8 +55,11 @@ def _why_unusable() -> str | None:
 def _why_not(x: Tensor) -> str | None:
     if x.device.type != 'cpu':
         return f'oneDNN runs on the CPU, not on {x.device.type}'
-    if x.dtype != torch.float32:
-        return f'float32 only, not {x.dtype}'
+    if x.dtype == torch.bfloat16:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return 'oneDNN has no bfloat16 on this processor'
+    elif x.dtype != torch.float32:
+        return f'float32 and bfloat16 only, not {x.dtype}'
     if not x.numel():
         return 'the input is empty'
     return _why_unusable()
@@ -136,7 +139,7 @@ class OneDNNTwoBranch(Candidate):
     def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         w = self.weights
         x = w.permute_input(x)
-        y = _convolve(x, self.grouped, w.bias, w.padding, w, w.p)
+        y = _convolve(x, self.grouped, w.typed_bias, w.padding, w, w.p)
         if residual is not None:
             y += w.permute_residual(residual)
         y = _convolve_onto(y, x, self.point, (0, 0), w)

@@ -87,7 +87,7 @@ class PlannedConv2d(nn.Module):
         return ConvWeights(
             grouped=cast(self.grouped),
             foreign=cast(self.foreign),
-            bias=cast(self.bias),
+            bias=self.bias,
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,

@@ -35,7 +35,8 @@ class ConvWeights:
     Attributes:
         grouped: the kernels of the own blocks, centre tap included.
         foreign: the 1 x 1 kernels of the foreign blocks; None if p is 1.
-        bias: (N,) or None.
+        bias: (N,) or None; of its own dtype, as more than one adds it in
+            float32.
         input_order, output_order: HetConv2d's buffers of these names.
 
     Shape:
@@ -65,6 +66,11 @@ class ConvWeights:
         return tuple(self.grouped.shape[-2:])
 
     @property
+    def typed_bias(self) -> Tensor | None:
+        """The bias in the dtype of the weights, as torch's operators want it."""
+        return None if self.bias is None else self.bias.to(self.grouped.dtype)
+
+    @property
     def centre_offset(self) -> tuple[int, int]:
         """How far the first output's centre lies inside the input."""
         return tuple(
@@ -79,7 +85,7 @@ class ConvWeights:
 
     def ordered_dense(self) -> tuple[Tensor, Tensor | None]:
         """Dense weight and bias of the channels as they come and go."""
-        weight, bias = self.dense(), self.bias
+        weight, bias = self.dense(), self.typed_bias
         if self.input_order is not None:
             weight = weight[self.output_order][:, self.input_order.argsort()]
             bias = None if bias is None else bias[self.output_order]

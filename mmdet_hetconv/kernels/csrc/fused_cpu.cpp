@@ -1,20 +1,28 @@
-// Fused heterogeneous convolution for CPUs, float32, channels last.
+// Fused heterogeneous convolution for CPUs, channels last, of several number
+// types.
 //
 // One pass: every output value is accumulated in registers over all M channels
 // at the centre tap and over the own block's m channels at the other taps;
 // bias, residual and ReLU follow before the one store. An implicit GEMM: a
 // tile of up to PX output pixels of one row times a panel of NV * VW filters.
 //
-// B / M / N: images, input channels, filters; m: channels of a block. A "panel"
-// is a run of filters inside one block that share their weights' layout, a
-// "tile" a run of output pixels inside one row, a "strip" all tiles below each
-// other.
+// Input and weights are read in words of 32 bits: one float, or two bfloat16
+// of neighbouring channels, whose products one instruction adds up. So the
+// loops are the same for every type, and M and m count words.
+//
+// B / M / N: images, input words, filters; m: words of a block. A "panel" is a
+// run of filters inside one block that share their weights' layout, a "tile" a
+// run of output pixels inside one row, a "strip" all tiles below each other.
 //
 // Shape: x (B, H, W, M), y and residual (B, Ho, Wo, N), all dense.
 
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+
+#if defined(__AVX512BF16__) && defined(__AVX512VL__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define WIDE 16       // floats of the widest vector
@@ -31,7 +39,98 @@ namespace {
 
 template <int VW>
 struct Vector {
-  typedef float type __attribute__((vector_size(VW * 4)));
+  typedef float sums __attribute__((vector_size(VW * 4)));
+  typedef uint32_t words __attribute__((vector_size(VW * 4)));
+  typedef uint16_t halves __attribute__((vector_size(VW * 2)));
+};
+
+template <class To, class From>
+To bits(From from) {
+  static_assert(sizeof(To) == sizeof(From), "the same bits");
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// A number type says how a word of the input is multiplied with one of each
+// filter, and how sums are stored as it and read again.
+struct Float32 {
+  typedef float value;
+  template <int VW>
+  static typename Vector<VW>::sums add(typename Vector<VW>::sums sum,
+                                       uint32_t word,
+                                       typename Vector<VW>::words k) {
+    return sum + bits<float>(word) * bits<typename Vector<VW>::sums>(k);
+  }
+  template <int VW>
+  static typename Vector<VW>::sums load(const value* from) {
+    typename Vector<VW>::sums sums;
+    std::memcpy(&sums, from, sizeof(sums));
+    return sums;
+  }
+  template <int VW>
+  static void store(typename Vector<VW>::sums sums, value* to) {
+    std::memcpy(to, &sums, sizeof(sums));
+  }
+};
+
+// sum + the two products of a word of bfloat16.
+template <int VW>
+struct Dot {
+  typedef typename Vector<VW>::sums V;
+  static V add(V sum, uint32_t word, typename Vector<VW>::words k) {
+    sum += bits<float>(word << 16) * bits<V>(k << 16);
+    return sum + bits<float>(word & 0xffff0000u) * bits<V>(k & 0xffff0000u);
+  }
+};
+#if defined(__AVX512BF16__) && defined(__AVX512VL__)
+template <>
+struct Dot<16> {
+  typedef Vector<16>::sums V;
+  static V add(V sum, uint32_t word, Vector<16>::words k) {
+    return bits<V>(_mm512_dpbf16_ps(bits<__m512>(sum),
+                                    bits<__m512bh>(_mm512_set1_epi32(word)),
+                                    bits<__m512bh>(k)));
+  }
+};
+template <>
+struct Dot<8> {
+  typedef Vector<8>::sums V;
+  static V add(V sum, uint32_t word, Vector<8>::words k) {
+    return bits<V>(_mm256_dpbf16_ps(bits<__m256>(sum),
+                                    bits<__m256bh>(_mm256_set1_epi32(word)),
+                                    bits<__m256bh>(k)));
+  }
+};
+#endif
+
+struct BFloat16 {
+  typedef uint16_t value;
+  template <int VW>
+  static typename Vector<VW>::sums add(typename Vector<VW>::sums sum,
+                                       uint32_t word,
+                                       typename Vector<VW>::words k) {
+    return Dot<VW>::add(sum, word, k);
+  }
+  template <int VW>
+  static typename Vector<VW>::sums load(const value* from) {
+    typename Vector<VW>::halves halves;
+    std::memcpy(&halves, from, sizeof(halves));
+    return bits<typename Vector<VW>::sums>(
+        __builtin_convertvector(halves, typename Vector<VW>::words) << 16);
+  }
+  // To the nearest, ties to even; NaN stays NaN.
+  template <int VW>
+  static void store(typename Vector<VW>::sums sums, value* to) {
+    typedef typename Vector<VW>::words U;
+    const U word = bits<U>(sums);
+    const U rounded = (word + 0x7fffu + (word >> 16 & 1u)) >> 16;
+    const U quiet = word >> 16 | 0x40u;
+    const U chosen = (word & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
+    const auto halves =
+        __builtin_convertvector(chosen, typename Vector<VW>::halves);
+    std::memcpy(to, &halves, sizeof(halves));
+  }
 };
 
 struct Shape {
@@ -50,11 +149,13 @@ struct Panel {
 };
 
 // One panel on one tile. x: the packed tile, (kh, columns, pitch).
-template <int VW, int NV, int PX>
-void multiply(const Shape& s, const Panel& panel, const float* x,
-              int64_t columns, int64_t pitch, const float* weights,
-              const float* bias, const float* residual, int relu, float* y) {
-  typedef typename Vector<VW>::type V;
+template <class T, int VW, int NV, int PX>
+void multiply(const Shape& s, const Panel& panel, const uint32_t* x,
+              int64_t columns, int64_t pitch, const uint32_t* weights,
+              const float* bias, const typename T::value* residual, int relu,
+              typename T::value* y) {
+  typedef typename Vector<VW>::sums V;
+  typedef typename Vector<VW>::words W;
   V sum[PX][NV];
   for (int i = 0; i < PX; ++i)
     for (int v = 0; v < NV; ++v)
@@ -72,29 +173,30 @@ void multiply(const Shape& s, const Panel& panel, const float* x,
   // base + 2 * step: one pointer each would not fit into the registers.
   constexpr int BASES = (PX + 2) / 3;
   const int64_t step = s.sw * pitch;
-  const float* w = weights + panel.weights;
+  const uint32_t* w = weights + panel.weights;
   const int64_t centre = s.kh / 2 * s.kw + s.kw / 2;
   // Tap -1 is the centre with all channels; the loop over the taps is one
   // loop so that the sums stay in registers from the first to the last.
   for (int64_t tap = -1; tap < s.kh * s.kw; ++tap) {
     if (tap == centre) continue;
     const int64_t at = tap < 0 ? centre : tap;
-    const float* a = x + (at / s.kw * columns + at % s.kw * s.dw) * pitch +
-                     (tap < 0 ? 0 : panel.channel);
-    const float* base[BASES];
+    const uint32_t* a = x + (at / s.kw * columns + at % s.kw * s.dw) * pitch +
+                        (tap < 0 ? 0 : panel.channel);
+    const uint32_t* base[BASES];
     for (int j = 0; j < BASES; ++j) {
       base[j] = a + 3 * j * step;
       OPAQUE(base[j]);
     }
 #pragma GCC unroll 2
     for (int64_t c = tap < 0 ? s.M : s.m; c > 0; --c, w += NV * VW) {
-      V k[NV];
-      for (int v = 0; v < NV; ++v) std::memcpy(&k[v], w + v * VW, sizeof(V));
+      W k[NV];
+      for (int v = 0; v < NV; ++v) std::memcpy(&k[v], w + v * VW, sizeof(W));
 #pragma GCC unroll 32
       for (int i = 0; i < PX; ++i) {
-        const float value = base[i / 3][i % 3 * step];
+        const uint32_t word = base[i / 3][i % 3 * step];
 #pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) sum[i][v] += value * k[v];
+        for (int v = 0; v < NV; ++v)
+          sum[i][v] = T::template add<VW>(sum[i][v], word, k[v]);
       }
 #pragma GCC unroll 16
       for (int j = 0; j < BASES; ++j) ++base[j];
@@ -103,77 +205,74 @@ void multiply(const Shape& s, const Panel& panel, const float* x,
 
   for (int i = 0; i < PX; ++i) {
     const int64_t at = i * s.N + panel.first;
-    V out[NV];
-    if (panel.filters == NV * VW) {
-      for (int v = 0; v < NV; ++v) {
-        out[v] = sum[i][v];
-        if (residual) {
-          V r;
-          std::memcpy(&r, residual + at + v * VW, sizeof(V));
-          out[v] += r;
-        }
-        if (relu) out[v] = out[v] < 0 ? V{} : out[v];  // NaN stays
-      }
-      std::memcpy(y + at, out, sizeof(out));
-    } else {
-      float tail[NV * VW];
-      std::memcpy(tail, sum[i], sizeof(tail));
-      for (int64_t n = 0; n < panel.filters; ++n) {
-        float value = tail[n] + (residual ? residual[at + n] : 0.f);
-        y[at + n] = relu && value < 0 ? 0.f : value;
-      }
+    // A panel that is not full is finished in memory of its own.
+    typename T::value tail[NV * VW], more[NV * VW];
+    const bool full = panel.filters == NV * VW;
+    typename T::value* to = full ? y + at : tail;
+    const typename T::value* extra = residual ? residual + at : nullptr;
+    if (residual && !full) {
+      std::memset(more, 0, sizeof(more));
+      std::memcpy(more, extra, panel.filters * sizeof(*more));
+      extra = more;
     }
+    for (int v = 0; v < NV; ++v) {
+      V out = sum[i][v];
+      if (residual) out += T::template load<VW>(extra + v * VW);
+      if (relu) out = out < 0 ? V{} : out;  // NaN stays
+      T::template store<VW>(out, to + v * VW);
+    }
+    if (!full) std::memcpy(y + at, tail, panel.filters * sizeof(*tail));
   }
 }
 
-typedef void (*Kernel)(const Shape&, const Panel&, const float*, int64_t,
-                       int64_t, const float*, const float*, const float*, int,
-                       float*);
-
-// Kernels for 1 ... PX pixels, number i - 1 for i.
-template <int VW, int NV, int PX>
-struct Kernels {
-  static void fill(Kernel* table) {
-    table[PX - 1] = multiply<VW, NV, PX>;
-    Kernels<VW, NV, PX - 1>::fill(table);
-  }
-};
-template <int VW, int NV>
-struct Kernels<VW, NV, 0> {
-  static void fill(Kernel*) {}
-};
-
+template <class T>
 struct Tables {
+  typedef void (*Kernel)(const Shape&, const Panel&, const uint32_t*, int64_t,
+                         int64_t, const uint32_t*, const float*,
+                         const typename T::value*, int, typename T::value*);
   Kernel two[REGISTERS], one[REGISTERS], narrow[REGISTERS];
+
+  // Kernels for 1 ... PX pixels, number i - 1 for i.
+  template <int VW, int NV, int PX>
+  struct Fill {
+    static void in(Kernel* table) {
+      table[PX - 1] = multiply<T, VW, NV, PX>;
+      Fill<VW, NV, PX - 1>::in(table);
+    }
+  };
+  template <int VW, int NV>
+  struct Fill<VW, NV, 0> {
+    static void in(Kernel*) {}
+  };
+
   Tables() {
-    Kernels<WIDE, 2, REGISTERS / 2>::fill(two);
-    Kernels<WIDE, 1, REGISTERS>::fill(one);
-    Kernels<8, 1, REGISTERS>::fill(narrow);
+    Fill<WIDE, 2, REGISTERS / 2>::in(two);
+    Fill<WIDE, 1, REGISTERS>::in(one);
+    Fill<8, 1, REGISTERS>::in(narrow);
   }
   Kernel pick(int64_t width, int64_t pixels) const {
     const Kernel* table = width == 2 * WIDE ? two : width == WIDE ? one : narrow;
     return table[pixels - 1];
   }
 };
-const Tables tables;
 
 // Memory of this thread, kept between calls.
-float* scratch(int64_t floats) {
-  static thread_local float* memory = nullptr;
+uint32_t* scratch(int64_t words) {
+  static thread_local uint32_t* memory = nullptr;
   static thread_local int64_t size = 0;
-  if (floats > size) {
+  if (words > size) {
     std::free(memory);
-    size = (floats + 15) / 16 * 16;
-    memory = static_cast<float*>(std::aligned_alloc(64, size * 4));
+    size = (words + 15) / 16 * 16;
+    memory = static_cast<uint32_t*>(std::aligned_alloc(64, size * 4));
   }
   return memory;
 }
 
 // Some rows of the input, from column `left` on, with zeros for the padding:
 // (count, columns, pitch); row i is input row first + i * step.
-void pack(const Shape& s, const float* image, int64_t first, int64_t step,
+void pack(const Shape& s, const uint32_t* image, int64_t first, int64_t step,
           int64_t count, int64_t left, int64_t columns, int64_t pitch,
-          float* to) {
+          uint32_t* to) {
   const int64_t before = left < 0 ? (-left < columns ? -left : columns) : 0;
   int64_t end = s.W - left < columns ? s.W - left : columns;
   if (end < before) end = before;
@@ -183,7 +282,7 @@ void pack(const Shape& s, const float* image, int64_t first, int64_t step,
       std::memset(to, 0, columns * pitch * 4);
       continue;
     }
-    const float* from = image + (row * s.W + left) * s.M;
+    const uint32_t* from = image + (row * s.W + left) * s.M;
     std::memset(to, 0, before * pitch * 4);
     if (pitch == s.M)
       std::memcpy(to + before * pitch, from + before * s.M,
@@ -197,32 +296,26 @@ void pack(const Shape& s, const float* image, int64_t first, int64_t step,
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-}  // namespace
-
-extern "C" {
-
-// Widest panel of this build, in filters.
-int64_t hetconv_panel_width() { return 2 * WIDE; }
-
-// 0; 1 if memory ran out; 2 if the panels are not of these weights.
-int hetconv_fused(const float* x, const float* weights, const float* bias,
-                  const float* residual, float* y, const int64_t* shape,
-                  const int64_t* panel_table, int64_t panels,
-                  int64_t weight_count, int relu, int64_t cache_bytes,
-                  int threads) {
+template <class T>
+int convolve(const uint32_t* x, const uint32_t* weights, const float* bias,
+             const typename T::value* residual, typename T::value* y,
+             const int64_t* shape, const int64_t* panel_table, int64_t panels,
+             int64_t weight_count, int relu, int64_t cache_bytes,
+             int threads) {
+  static const Tables<T> tables;
   Shape s;
   std::memcpy(&s, shape, sizeof(s));
   const Panel* panel = reinterpret_cast<const Panel*>(panel_table);
 
   int64_t widest = 0, filters = 0;
-  const int64_t floats = s.M + (s.kh * s.kw - 1) * s.m;  // of one filter
+  const int64_t words = s.M + (s.kh * s.kw - 1) * s.m;  // of one filter
   for (int64_t i = 0; i < panels; ++i) {
     if (panel[i].width > widest) widest = panel[i].width;
     filters += panel[i].filters;
     if (panel[i].channel < 0 || panel[i].first < 0 || panel[i].weights < 0 ||
         panel[i].channel + s.m > s.M ||
         panel[i].first + panel[i].filters > s.N ||
-        panel[i].weights + panel[i].width * floats > weight_count)
+        panel[i].weights + panel[i].width * words > weight_count)
       return 2;
   }
   if (filters != s.N) return 2;
@@ -234,13 +327,13 @@ int hetconv_fused(const float* x, const float* weights, const float* bias,
       (divide_up(s.Wo, strips) - 1) * s.sw + (s.kw - 1) * s.dw + 1;
   // Pixels 2 KiB apart would share the same few sets of the level-1 cache.
   const int64_t pitch = s.M < 256 ? s.M : s.M + 16;
-  const int64_t row_floats = columns * pitch;
+  const int64_t row_words = columns * pitch;
 
   // A group is some tiles below each other in a strip. Its input is packed
   // once, and it shares every panel's weights while they are in cache. With
   // dilation each tile has rows of its own, else neighbours share them.
   const bool shared = s.dh == 1 && s.sh <= s.kh;
-  const int64_t fitting = cache_bytes / (row_floats * 4);
+  const int64_t fitting = cache_bytes / (row_words * 4);
   int64_t high = shared ? (fitting - s.kh) / s.sh + 1 : fitting / s.kh;
   if (high > s.Ho) high = s.Ho;
   if (high < 1) high = 1;
@@ -261,7 +354,7 @@ int hetconv_fused(const float* x, const float* weights, const float* bias,
 #pragma omp parallel num_threads(threads) \
     if (threads > 1) reduction(| : failed)
   {
-    float* packed = scratch(rows * row_floats);
+    uint32_t* packed = scratch(rows * row_words);
     int64_t held = -1;  // the group that is packed
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < groups * parts; ++task) {
@@ -277,7 +370,7 @@ int hetconv_fused(const float* x, const float* weights, const float* bias,
       const int64_t tiles = (chunk + 1) * s.Ho / chunks - top;
       const int64_t ox = strip * s.Wo / strips;
       const int64_t pixels = (strip + 1) * s.Wo / strips - ox;
-      const float* image = x + b * s.H * s.W * s.M;
+      const uint32_t* image = x + b * s.H * s.W * s.M;
       const int64_t left = ox * s.sw - s.pw;
       if (held != group) {
         if (shared)
@@ -286,16 +379,16 @@ int hetconv_fused(const float* x, const float* weights, const float* bias,
         else
           for (int64_t i = 0; i < tiles; ++i)
             pack(s, image, (top + i) * s.sh - s.ph, s.dh, s.kh, left, columns,
-                 pitch, packed + i * s.kh * row_floats);
+                 pitch, packed + i * s.kh * row_words);
         held = group;
       }
-      const int64_t apart = (shared ? s.sh : s.kh) * row_floats;
+      const int64_t apart = (shared ? s.sh : s.kh) * row_words;
       for (int64_t q = panels * part / parts; q < panels * (part + 1) / parts;
            ++q) {
         float start[2 * WIDE] = {0};
         if (bias)
           std::memcpy(start, bias + panel[q].first, panel[q].filters * 4);
-        const Kernel kernel = tables.pick(panel[q].width, pixels);
+        const auto kernel = tables.pick(panel[q].width, pixels);
         for (int64_t i = 0; i < tiles; ++i) {
           const int64_t at = ((b * s.Ho + top + i) * s.Wo + ox) * s.N;
           kernel(s, panel[q], packed + i * apart, columns, pitch, weights,
@@ -305,5 +398,31 @@ int hetconv_fused(const float* x, const float* weights, const float* bias,
     }
   }
   return failed;
+}
+
+}  // namespace
+
+extern "C" {
+
+// Widest panel of this build, in filters.
+int64_t hetconv_panel_width() { return 2 * WIDE; }
+
+// 0; 1 if memory ran out; 2 if the panels are not of these weights. x, weights
+// and weight_count are in words.
+int hetconv_fused(int bfloat16, const void* x, const void* weights,
+                  const float* bias, const void* residual, void* y,
+                  const int64_t* shape, const int64_t* panel_table,
+                  int64_t panels, int64_t weight_count, int relu,
+                  int64_t cache_bytes, int threads) {
+  const uint32_t* words = static_cast<const uint32_t*>(x);
+  const uint32_t* k = static_cast<const uint32_t*>(weights);
+  if (bfloat16)
+    return convolve<BFloat16>(
+        words, k, bias, static_cast<const uint16_t*>(residual),
+        static_cast<uint16_t*>(y), shape, panel_table, panels, weight_count,
+        relu, cache_bytes, threads);
+  return convolve<Float32>(words, k, bias, static_cast<const float*>(residual),
+                           static_cast<float*>(y), shape, panel_table, panels,
+                           weight_count, relu, cache_bytes, threads);
 }
 }
