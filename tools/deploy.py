@@ -4,6 +4,7 @@
 import argparse
 from collections.abc import Sequence
 
+from mmdet_hetconv.deploy.precision import DTYPES
 from mmdet_hetconv.engine.arguments import add_conversion
 from mmdet_hetconv.engine.deploying import deploy
 from mmdet_hetconv.utils.errors import one_sentence
@@ -16,6 +17,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--tune',
         'choose the kernels for images of this size on this machine, '
         'store the choices and print them',
+    )
+    parser.add_argument(
+        '--precision',
+        choices=tuple(DTYPES),
+        default='fp32',
+        help='number type in which convolutions compute (default: fp32)',
     )
     return parser.parse_args(argv)
 

@@ -10,9 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 
+def takes_rows(module: nn.Module) -> bool:
+    """Whether :func:`take_rows` saw the module."""
+    return _rows_in in module._forward_pre_hooks.values()
+
+
 def take_rows(module: nn.Module) -> None:
     """Hand a module its tensors with the channels first in memory."""
-    if _rows_in not in module._forward_pre_hooks.values():
+    if not takes_rows(module):
         module.register_forward_pre_hook(_rows_in, with_kwargs=True)
 
 

@@ -1,5 +1,6 @@
 """Turn a trained model into its inference form."""
 
+import torch
 from mmcv.cnn import ConvModule
 from torch import nn
 
@@ -10,9 +11,12 @@ from .class_code import ignores_strides
 from .conv_module import keep_whole
 from .fold_bn import count_uses, fold_bn, has_hooks, reached_modules
 from .memory_format import give_rows, take_rows
+from .precision import check_precision, set_precision
 
 
-def switch_to_deploy(model: nn.Module, plan: Plan | None = None) -> nn.Module:
+def switch_to_deploy(
+    model: nn.Module, plan: Plan | None = None, *, precision: str = 'fp32'
+) -> nn.Module:
     """Fold and fuse for inference, and let a plan choose the kernels.
 
     Batch norms are folded into the convolutions before them. Every HetConv2d
@@ -30,15 +34,24 @@ def switch_to_deploy(model: nn.Module, plan: Plan | None = None) -> nn.Module:
         model (nn.Module): changed in place, and put into inference mode.
         plan (Plan, optional): made by default; it is an attribute of every
             PlannedConv2d.
+        precision (str): 'fp32' or 'bf16', in which convolutions compute.
+            What goes into the model and comes out stays float32.
 
     Returns:
         nn.Module: the model; another module only if the model itself is a
         single convolution or block.
+
+    Raises:
+        ValueError: a precision that is unknown, or not to be had here.
     """
+    weight = next(model.parameters(), None)
+    check_precision(precision, torch.device('cpu') if weight is None else weight.device)
     model.eval()
     fold_bn(model)
     plan = plan if plan is not None else Plan()
-    return _Switch(model, plan).visit(model)
+    model = _Switch(model, plan).visit(model)
+    set_precision(model, precision)
+    return model
 
 
 def planned_convs(model: nn.Module) -> list[PlannedConv2d]:

@@ -13,6 +13,7 @@ from torch import nn
 from ..analysis.config import input_shape
 from ..deploy import switch_to_deploy
 from ..deploy.onnx import check_single_stage, export_onnx, graph_error, run_by_onnxruntime
+from ..deploy.precision import set_precision
 from ..deploy.switch import planned_convs
 from ..deploy.whole_run import detect
 from ..kernels import Plan
@@ -26,6 +27,7 @@ from .safe_globals import load_weights_only
 
 # Where a deployed checkpoint keeps its plan; marks it as one.
 PLAN = 'hetconv_plan'
+PRECISION = 'hetconv_precision'
 # A graph is checked on an image that is larger by OTHER pixels.
 OTHER = 64
 MOST_ERROR = 1e-3  # relative, of float32 summed in another order
@@ -40,7 +42,8 @@ def deploy(args: argparse.Namespace) -> None:
     """
     out = check_writable_file(args.out, '--out')
     cfg, model, content = _build(args)
-    model = deploy_model(model, content, args.checkpoint)
+    precision = content.get(PRECISION, args.precision)
+    model = deploy_model(model, content, args.checkpoint, precision)
     plan = plan_of(model)
     if args.tune:
         # Heads too, and what they do with the boxes.
@@ -49,7 +52,9 @@ def deploy(args: argparse.Namespace) -> None:
     meta = dict(content.get('meta') or {})
     meta['mmdet_hetconv_version'] = __version__
     state = {k: v.cpu().clone() for k, v in model.state_dict().items()}
-    save_whole({'state_dict': state, 'meta': meta, PLAN: plan.state_dict()}, out)
+    save_whole(
+        {'state_dict': state, 'meta': meta, PLAN: plan.state_dict(), PRECISION: precision}, out
+    )
     announce(f'{out} written: {len(planned_convs(model))} convolutions')
 
 
@@ -94,20 +99,27 @@ def _check_graph(model: nn.Module, size: tuple[int, int], path: Path, out: Path)
     return f'equal to torch to {error:.1g} on an image of {height} x {width}'
 
 
-def deploy_model(model: nn.Module, content: dict, path: str) -> nn.Module:
+def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'fp32') -> nn.Module:
     """The inference form of a model with a checkpoint's weights.
 
     Args:
-        content (dict): of a checkpoint, deployed or not.
+        content (dict): of a checkpoint, deployed or not. One that is has a
+            precision of its own.
+        precision (str): of one that is not.
 
     Raises:
-        UserError: the weights are not the model's.
+        UserError: the weights are not the model's; a precision that the
+            machine does not have.
     """
+    plan = Plan()
     if PLAN not in content:
         checkpoint.load_weights(model, content, path)
-        return switch_to_deploy(model)
-    plan = Plan()
+        try:
+            return switch_to_deploy(model, plan, precision=precision)
+        except ValueError as error:
+            raise UserError(str(error)) from error
     model = switch_to_deploy(model, plan)
+    set_precision(model, content.get(PRECISION, 'fp32'))
     checkpoint.load_weights(model, content, path)
     try:
         plan.load_state_dict(content[PLAN])

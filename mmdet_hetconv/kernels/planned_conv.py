@@ -70,6 +70,8 @@ class PlannedConv2d(nn.Module):
         self.dilation = weights.dilation
         self.p = weights.p
         self.relu = relu
+        # What inputs are turned into; None takes them as they are.
+        self.compute_dtype: torch.dtype | None = None
         self.plan = plan if plan is not None else Plan()
         # By kind of candidate, dtype and device.
         self._prepared: dict[tuple, Candidate] = {}
@@ -100,6 +102,8 @@ class PlannedConv2d(nn.Module):
         if x.dim() == 3:
             residual = None if residual is None else residual[None]
             return self(x[None], residual)[0]
+        if self.compute_dtype is not None:
+            x = x.to(self.compute_dtype)
         # Entering a context costs as much as a small layer.
         plain = nullcontext()
         if torch.is_autocast_enabled(x.device.type):

@@ -1,0 +1,106 @@
+"""The number type in which a deployed model computes.
+
+Convolutions turn their inputs into it, and what lies between them (pooling,
+additions, up-sampling) takes what it gets. Weights and what comes out of heads
+stay float32, so that boxes are decoded in it.
+"""
+
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..kernels import PlannedConv2d
+from ..utils.machine import cpu_name
+from .memory_format import takes_rows
+
+DTYPES = dict(fp32=None, bf16=torch.bfloat16)
+# Parts of a detector whose outputs are feature maps, not predictions.
+_FEATURES = ('backbone', 'neck', 'data_preprocessor')
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that a device does not have.
+
+    Raises:
+        ValueError: it is unknown, or slower than fp32 there.
+    """
+    if precision not in DTYPES:
+        raise ValueError(f'precision={precision!r} is not one of {tuple(DTYPES)}')
+    if precision == 'bf16' and not _computes_bf16(device):
+        raise ValueError(
+            f'precision={precision!r}: {cpu_name()} multiplies no bfloat16, it has fp32'
+        )
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type != 'cpu':
+        return True
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def set_precision(model: nn.Module, precision: str) -> None:
+    """Let the planned convolutions of a deployed model compute in a precision.
+
+    It runs anywhere; where the processor lacks it, slower, which is logged.
+    """
+    dtype = DTYPES[precision]
+    convs = [m for m in model.modules() if isinstance(m, PlannedConv2d)]
+    if dtype is None or not convs:
+        return
+    if not _computes_bf16(convs[0].weights().grouped.device):
+        print_log(f'HetConv: {cpu_name()} multiplies no bfloat16: it is slow here', 'current')
+    for conv in convs:
+        conv.compute_dtype = dtype
+    for module in _float32_readers(model):
+        module.register_forward_pre_hook(_full_inputs, with_kwargs=True)
+    for module in _predicting(model):
+        module.register_forward_hook(_full_outputs)
+
+
+def _predicting(model: nn.Module) -> list[nn.Module]:
+    """The model itself, and a detector's heads, which it calls one by one."""
+    found = [model]
+    for name, child in model.named_children():
+        if hasattr(model, 'backbone') and name not in _FEATURES:
+            found += [child, *child.children()]
+    return found
+
+
+def _float32_readers(model: nn.Module) -> list[nn.Module]:
+    """Modules whose own kernels know float32 alone, and what calls them.
+
+    The latter, a RoI extractor, may make their output's memory after its own
+    input.
+    """
+    modules = dict(model.named_modules())
+    found = {}
+    for name, module in modules.items():
+        if not takes_rows(module):
+            continue
+        found[name] = module
+        parent = name.rpartition('.')[0]
+        while parent and isinstance(modules[parent], nn.ModuleList):
+            parent = parent.rpartition('.')[0]
+        found[parent] = modules[parent]
+    return list(found.values())
+
+
+def _full_inputs(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    return to_float32(args), to_float32(kwargs)
+
+
+def _full_outputs(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    return to_float32(output)
+
+
+def to_float32(value: Any) -> Any:
+    """The same with every tensor of fewer bits, inside tuples and the like."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype == torch.bfloat16 else value
+    if type(value) in (tuple, list):
+        return type(value)(to_float32(item) for item in value)
+    if type(value) is dict:
+        return {key: to_float32(item) for key, item in value.items()}
+    return value
