@@ -19,11 +19,10 @@ __all__ = [
 ]
 
 # The layers are of use with torch and mmengine alone.
-if find_spec('mmcv'):
-    from .deploy import switch_to_deploy
-
-    __all__ += ['switch_to_deploy']
 if find_spec('mmdet'):
     from . import models  # noqa: F401
     from .datasets import metrics, voc_images  # noqa: F401
+    from .deploy import switch_to_deploy
     from .engine import drawing  # noqa: F401
+
+    __all__ += ['switch_to_deploy']

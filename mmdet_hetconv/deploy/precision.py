@@ -8,6 +8,8 @@ stay float32, so that boxes are decoded in it.
 from typing import Any
 
 import torch
+from mmcv.cnn import Scale
+from mmdet.models.necks.ssd_neck import L2Norm
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -16,6 +18,8 @@ from ..utils.machine import cpu_name
 from .memory_format import takes_rows
 
 DTYPES = dict(fp32=None, bf16=torch.bfloat16)
+# With weights in float32, and for inputs of fewer bits all the same.
+_MIXED = (nn.GroupNorm, nn.LayerNorm, L2Norm, Scale)
 # Parts of a detector whose outputs are feature maps, not predictions.
 _FEATURES = ('backbone', 'neck', 'data_preprocessor')
 
@@ -51,9 +55,12 @@ def set_precision(model: nn.Module, precision: str) -> None:
         return
     if not _computes_bf16(convs[0].weights().grouped.device):
         print_log(f'HetConv: {cpu_name()} multiplies no bfloat16: it is slow here', 'current')
+    readers = _float32_readers(model)
+    # What they compute for their own kernels stays float32, too.
+    inside = {id(m) for reader in readers if takes_rows(reader) for m in reader.modules()}
     for conv in convs:
-        conv.compute_dtype = dtype
-    for module in _float32_readers(model):
+        conv.compute_dtype = None if id(conv) in inside else dtype
+    for module in readers:
         module.register_forward_pre_hook(_full_inputs, with_kwargs=True)
     for module in _predicting(model):
         module.register_forward_hook(_full_outputs)
@@ -69,14 +76,16 @@ def _predicting(model: nn.Module) -> list[nn.Module]:
 
 
 def _float32_readers(model: nn.Module) -> list[nn.Module]:
-    """Modules whose own kernels know float32 alone, and what calls them.
+    """Modules that want float32: those with weights, or kernels, of their own.
 
-    The latter, a RoI extractor, may make their output's memory after its own
-    input.
+    And what calls such kernels: a RoI extractor makes their output's memory
+    after its own input.
     """
     modules = dict(model.named_modules())
     found = {}
     for name, module in modules.items():
+        if _holds_weights(module):
+            found[name] = module
         if not takes_rows(module):
             continue
         found[name] = module
@@ -85,6 +94,13 @@ def _float32_readers(model: nn.Module) -> list[nn.Module]:
             parent = parent.rpartition('.')[0]
         found[parent] = modules[parent]
     return list(found.values())
+
+
+def _holds_weights(module: nn.Module) -> bool:
+    """Whether a module would meet its own float32 weights with fewer bits."""
+    if isinstance(module, (PlannedConv2d, *_MIXED)):
+        return False
+    return any(parameter is not None for parameter in module._parameters.values())
 
 
 def _full_inputs(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:

@@ -138,6 +138,23 @@ def test_a_detection_of_the_tuned_size_times_nothing(folder):
     assert len(plan.choices) == tuned
 
 
+def test_the_precision_is_part_of_the_checkpoint(folder):
+    load_main('deploy')(
+        [
+            *(str(folder / 'config.py'), str(folder / 'trained.pth')),
+            *('--out', str(folder / 'bf16.pth'), '--precision', 'bf16'),
+            *('--cfg-options', 'model.bbox_head.num_classes=2'),
+        ]
+    )
+    content = torch.load(folder / 'bf16.pth', weights_only=True)
+    assert {v.dtype for v in content['state_dict'].values()} == {torch.float32}
+    want = predictions(folder, 'trained.pth', 'plain_again')
+    got = predictions(folder, 'bf16.pth', 'bf16', '--deploy')
+    for mine, theirs in zip(got, want):
+        assert not torch.equal(mine['scores'], theirs['scores'])
+        torch.testing.assert_close(mine['scores'], theirs['scores'], rtol=0.05, atol=0.01)
+
+
 def test_deployed_checkpoint_needs_the_flag(folder):
     argv = test_argv(folder, 'deployed.pth', 'wrong')
     assert '--deploy' in error_of(evaluate, *argv)

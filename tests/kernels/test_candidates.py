@@ -1,5 +1,6 @@
 """Every candidate computes the dense convolution of the same function."""
 
+import copy
 import platform
 import shutil
 
@@ -64,6 +65,41 @@ def test_leaves_inputs_alone_and_takes_any_strides(candidate):
     torch.testing.assert_close(
         y.double(), expected(layer, strided, residual, relu=True), rtol=1e-4, atol=2e-5
     )
+
+
+def in_bfloat16(case):
+    """A layer whose weights bfloat16 holds, an input, and a bound of errors.
+
+    Sums are float32 in every candidate. One that rounds its output once is off
+    by half a step of bfloat16, 2 ** -9, and float32's 2 ** -24 per summand of
+    the largest sum of absolute values; one that adds two rounded results, by
+    as many roundings of what is never larger than that sum.
+    """
+    layer, x = build(case)
+    layer, x = layer.bfloat16(), x.bfloat16()
+    large = copy.deepcopy(layer).double()
+    for parameter in large.parameters():
+        parameter.abs_()
+    bound = expected(large, x.double().abs())
+    return layer, x, bound
+
+
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('candidate', CPU, ids=lambda c: c.name)
+def test_bfloat16_is_rounded_at_the_end(candidate, case):
+    layer, x, bound = in_bfloat16(case)
+    compute = ready(candidate, layer, x)
+    residual = torch.randn(bound.shape).bfloat16()
+    for added, relu in ((None, False), (residual, True)):
+        y = compute(x, added, relu)
+        assert y.dtype == torch.bfloat16
+        wanted = expected(layer, x, added, relu)
+        error = (y.double() - wanted).abs()
+        total = bound if added is None else bound + added.double().abs()
+        if candidate is FusedCPU:
+            assert (error <= 2**-8 * wanted.abs() + 1e-4 * total).all()
+        else:
+            assert (error <= 4 * 2**-8 * total).all()
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
@@ -164,6 +200,17 @@ def narrow_library(request, tmp_path_factory):
 @pytest.mark.skipif(shutil.which('c++') is None, reason='no C++ compiler')
 @pytest.mark.skipif(platform.machine() != 'x86_64', reason='for x86')
 @pytest.mark.parametrize('case', CASES)
+def test_narrow_variants_in_bfloat16(narrow_library, case, monkeypatch):
+    monkeypatch.setattr(fused_cpu, 'load_library', lambda: (narrow_library, None))
+    layer, x, bound = in_bfloat16(case)
+    y = FusedCPU(take_weights(layer), x)(x, None, False)
+    wanted = expected(layer, x)
+    assert ((y.double() - wanted).abs() <= 2**-8 * wanted.abs() + 1e-4 * bound).all()
+
+
+@pytest.mark.skipif(shutil.which('c++') is None, reason='no C++ compiler')
+@pytest.mark.skipif(platform.machine() != 'x86_64', reason='for x86')
+@pytest.mark.parametrize('case', CASES)
 def test_narrow_variants_equal_dense(narrow_library, case, monkeypatch):
     monkeypatch.setattr(fused_cpu, 'load_library', lambda: (narrow_library, None))
     layer, x = build(case)
@@ -184,6 +231,7 @@ def test_narrow_variants_equal_dense(narrow_library, case, monkeypatch):
         ('panels', torch.zeros(4, 5)),
         ('bias', torch.zeros(63)),
         ('bias', torch.zeros(128)[::2]),
+        ('bias', torch.zeros(64, dtype=torch.bfloat16)),
         ('residual', torch.zeros(2, 64, 1, 1)),
         ('residual', torch.zeros(2, 64, 9, 11, dtype=torch.float16)),
     ],
@@ -199,3 +247,20 @@ def test_fused_cpu_refuses_what_it_would_read_beyond(name, value):
         torch.ops.mmdet_hetconv.fused_cpu(
             *tensors.values(), 64, [3, 3], [1, 1], [1, 1], [1, 1], 4, False
         )
+
+
+def test_bfloat16_with_an_odd_number_of_channels_is_left_to_others():
+    layer = HetConv2d(9, 9, 3, padding=1, p=3).bfloat16()
+    x = torch.randn(1, 9, 5, 5).bfloat16()
+    assert 'words of 32 bits' in FusedCPU.why_not(take_weights(layer), x)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), 3.4e38])
+def test_bfloat16_keeps_nan_and_inf(value):
+    layer, x, _ = in_bfloat16('plain')
+    x[0, 3, 4, 5] = value
+    y = ready(FusedCPU, layer, x)(x, None, False)
+    layer, x = layer.float(), x.float()
+    wanted = ready(FusedCPU, layer, x)(x, None, False).bfloat16()
+    assert torch.equal(torch.isnan(y), torch.isnan(wanted))
+    assert torch.equal(torch.isinf(y), torch.isinf(wanted))
