@@ -12,6 +12,7 @@ from mmdet.utils import register_all_modules
 
 from mmdet_hetconv.analysis.latency import HEAD, benchmark_config, plot, write_csv
 from mmdet_hetconv.deploy import keep_freed_memory
+from mmdet_hetconv.deploy.precision import DTYPES
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
 from mmdet_hetconv.engine.files import check_writable_file
@@ -30,6 +31,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--whole',
         action='store_true',
         help='with decoding, NMS and RoI head; default: backbone, neck and dense head',
+    )
+    parser.add_argument(
+        '--precision',
+        nargs='+',
+        choices=tuple(DTYPES),
+        default=['fp32'],
+        help='of the deployed forms (default: fp32)',
     )
     parser.add_argument(
         '--cpu-time',
@@ -71,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 args.rounds,
                 args.device,
                 args.whole,
+                precisions=args.precision,
                 clock=clock,
             )
         ]

@@ -40,7 +40,8 @@ class Timing:
     """One detector in one form.
 
     Attributes:
-        form: 'dense', 'het', 'dense deployed' or 'het deployed'.
+        form: 'dense', 'het', 'dense deployed', 'het deployed', the latter two
+            also with a precision behind them, 'het deployed bf16'.
         image: height and width, '800x1344'.
         whole: with decoding, NMS and RoI head.
         ms, p10, p90: milliseconds of a batch, the median first.
@@ -49,8 +50,9 @@ class Timing:
         weights_mb: parameters, buffers and prepared weights, MiB.
         peak_mb: memory beside them at the peak of a batch, MiB; 0 if the
             system does not tell.
-        gain: time of the dense detector of the same kind over this one's.
+        gain: time of the dense detector of the same form over this one's.
         efficiency: gain over the MACs' gain.
+        gain_best: time of the fastest dense detector over this one's.
     """
 
     config: str
@@ -67,6 +69,7 @@ class Timing:
     peak_mb: float
     gain: float = 1.0
     efficiency: float = 1.0
+    gain_best: float = 1.0
 
 
 HEAD = tuple(field.name for field in fields(Timing))
@@ -80,9 +83,10 @@ def benchmark_config(
     device: str = 'cpu',
     whole: bool = False,
     budget_s: float = 600.0,
+    precisions: Sequence[str] = ('fp32',),
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
-    """Time the detector of a config in its four forms.
+    """Time the detector of a config in its forms, all in turns.
 
     Args:
         cfg (Config): of a detector with HetConv layers.
@@ -94,11 +98,13 @@ def benchmark_config(
         whole (bool): decoding, NMS and RoI head too, else backbone, neck
             and dense head.
         budget_s (float): seconds each plan may take to time kernels.
+        precisions (Sequence[str]): of the deployed forms.
         clock (Callable): seconds. time.thread_time, with one thread, is
             disturbed less by other programs than the clock on the wall.
 
     Raises:
-        ValueError: the detector has no dense head, or shape is not known.
+        ValueError: the detector has no dense head, or shape is not known; a
+            precision that the device does not have.
     """
     shape = shape or input_shape(cfg)
     torch.manual_seed(0)
@@ -109,21 +115,26 @@ def benchmark_config(
     parts = [part for part in costs.components() if part != 'RoI head']
     gmacs = dict(dense=costs.total('dense_macs', parts) / 1e9, het=costs.total('macs', parts) / 1e9)
     models = {'dense': dense, 'het': het}
-    for kind in ('dense', 'het'):
-        models[f'{kind} deployed'] = switch_to_deploy(
-            copy.deepcopy(models[kind]), Plan(budget_s=budget_s, clock=clock)
-        )
+    for precision in precisions:
+        suffix = '' if precision == 'fp32' else f' {precision}'
+        for kind in ('dense', 'het'):
+            models[f'{kind} deployed{suffix}'] = switch_to_deploy(
+                copy.deepcopy(models[kind]),
+                Plan(budget_s=budget_s, clock=clock),
+                precision=precision,
+            )
     images = torch.randn(batch, image_channels(het), *shape, device=device)
     runs = {}
     for form, model in models.items():
         fast = images
-        if form.endswith('deployed'):
+        if 'deployed' in form:
             fast = images.contiguous(memory_format=torch.channels_last)
         runs[form] = _runner(model, fast, whole)
     times, peaks = _measure(runs, rounds, device, clock)
     for form, model in models.items():
         for line in _choices(model):
             print_log(f'{form}: {line}', 'current')
+    fastest = min(median(times[form]) for form in times if form.startswith('dense'))
     timings = []
     for form, values in times.items():
         kind = form.split()[0]
@@ -147,6 +158,7 @@ def benchmark_config(
                 round(peaks[form], 1),
                 round(gain, 3),
                 round(gain * gmacs[kind] / gmacs['dense'], 3),
+                round(fastest / ms, 3),
             )
         )
     return timings
@@ -209,7 +221,7 @@ def plot(timings: Sequence[Timing], path: Path) -> None:
             continue
         macs = timing.efficiency / timing.gain
         least = min(least, macs, 1 / timing.gain)
-        deployed = timing.form.endswith('deployed')
+        deployed = 'deployed' in timing.form
         axes.plot(
             macs,
             1 / timing.gain,

@@ -26,9 +26,13 @@ def test_dense_copy_computes_the_same(tmp_path):
 
 def test_four_forms_and_their_files(tmp_path):
     cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
-    timings = latency.benchmark_config(cfg, 2, (64, 96), 2)
-    assert [t.form for t in timings] == [*('dense', 'het', 'dense deployed', 'het deployed')]
-    dense, het, _, deployed = timings
+    timings = latency.benchmark_config(cfg, 2, (64, 96), 2, precisions=['fp32', 'bf16'])
+    forms = ['dense', 'het', 'dense deployed', 'het deployed']
+    assert [t.form for t in timings] == [*forms, 'dense deployed bf16', 'het deployed bf16']
+    dense, het, _, deployed, _, _ = timings
+    fastest = min(t.ms for t in timings if t.form.startswith('dense'))
+    for timing in timings:
+        assert abs(timing.gain_best - fastest / timing.ms) < 0.02 * timing.gain_best
     assert dense.gain == 1.0
     assert abs(het.gain - dense.ms / het.ms) < 0.02 * het.gain
     costs = count_complexity(build_detector(cfg.model), (64, 96))
