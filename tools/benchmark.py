@@ -12,11 +12,12 @@ from mmdet.utils import register_all_modules
 
 from mmdet_hetconv.analysis.latency import HEAD, benchmark_config, plot, write_csv
 from mmdet_hetconv.deploy import keep_freed_memory
-from mmdet_hetconv.deploy.precision import DTYPES
+from mmdet_hetconv.deploy.precision import DTYPES, check_precision
+from mmdet_hetconv.deploy.runtimes import RUNTIMES, check_runtime
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
 from mmdet_hetconv.engine.files import check_writable_file
-from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.utils.errors import UserError, one_sentence
 from mmdet_hetconv.utils.table import format_table
 
 
@@ -40,6 +41,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='of the deployed forms (default: fp32)',
     )
     parser.add_argument(
+        '--runtime',
+        nargs='+',
+        choices=tuple(RUNTIMES),
+        default=[],
+        help='other runtimes to be timed as well, without --whole',
+    )
+    parser.add_argument(
         '--cpu-time',
         action='store_true',
         help='processor time of one thread: for a machine that is not idle',
@@ -50,9 +58,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.rounds < 2:
         parser.error(f'--rounds {args.rounds}: a spread needs two at least')
+    if args.runtime and args.whole:
+        parser.error('--runtime: other runtimes run backbone, neck and dense head only')
     if min(args.batch + (args.shape or [])) < 1:
         parser.error('--batch and --shape take numbers above 0')
     return args
+
+
+def _check_machine(args: argparse.Namespace) -> None:
+    """Raise UserError for what the machine does not have."""
+    try:
+        for precision in args.precision:
+            check_precision(precision, torch.device(args.device))
+        for name in args.runtime:
+            check_runtime(name)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_sentence('benchmark.py'):
         for file in files:
             check_writable_file(file, '--out')
+        _check_machine(args)
         timings = [
             timing
             for config in args.configs
@@ -80,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 args.device,
                 args.whole,
                 precisions=args.precision,
+                runtimes=args.runtime,
                 clock=clock,
             )
         ]

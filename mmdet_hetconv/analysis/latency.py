@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median, quantiles
+from tempfile import TemporaryDirectory
 
 import torch
 from mmengine.logging import print_log
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 
 from ..convert import make_dense
 from ..deploy import switch_to_deploy
-from ..deploy.onnx import RawOutputs
+from ..deploy.onnx import RawOutputs, export_onnx
+from ..deploy.runtimes import RUNTIMES, check_runtime, load_graph
 from ..deploy.switch import planned_convs
 from ..deploy.whole_run import detect
 from ..kernels import Plan
@@ -40,14 +42,16 @@ class Timing:
     """One detector in one form.
 
     Attributes:
-        form: 'dense', 'het', 'dense deployed', 'het deployed', the latter two
-            also with a precision behind them, 'het deployed bf16'.
+        form: 'dense', 'het', 'dense deployed', 'het deployed', or another
+            runtime, 'dense openvino', but for fp32 with the precision behind
+            it, 'het deployed bf16'.
         image: height and width, '800x1344'.
         whole: with decoding, NMS and RoI head.
         ms, p10, p90: milliseconds of a batch, the median first.
         images_per_s: by the median.
         gmacs: of one image, backbone, neck and dense head.
-        weights_mb: parameters, buffers and prepared weights, MiB.
+        weights_mb: parameters, buffers and prepared weights, MiB; 0 for
+            another runtime.
         peak_mb: memory beside them at the peak of a batch, MiB; 0 if the
             system does not tell.
         gain: time of the dense detector of the same form over this one's.
@@ -84,6 +88,7 @@ def benchmark_config(
     whole: bool = False,
     budget_s: float = 600.0,
     precisions: Sequence[str] = ('fp32',),
+    runtimes: Sequence[str] = (),
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
     """Time the detector of a config in its forms, all in turns.
@@ -99,13 +104,20 @@ def benchmark_config(
             and dense head.
         budget_s (float): seconds each plan may take to time kernels.
         precisions (Sequence[str]): of the deployed forms.
+        runtimes (Sequence[str]): others to be timed as well, of those in
+            deploy/runtimes.py.
         clock (Callable): seconds. time.thread_time, with one thread, is
             disturbed less by other programs than the clock on the wall.
 
     Raises:
         ValueError: the detector has no dense head, or shape is not known; a
-            precision that the device does not have.
+            precision that the device does not have; a runtime that is not
+            installed, or cannot decode boxes.
     """
+    for name in runtimes:
+        check_runtime(name)
+        if whole:
+            raise ValueError(f'{name} runs backbone, neck and dense head only')
     shape = shape or input_shape(cfg)
     torch.manual_seed(0)
     het = build_detector(cfg.model).to(device)
@@ -130,7 +142,15 @@ def benchmark_config(
         if 'deployed' in form:
             fast = images.contiguous(memory_format=torch.channels_last)
         runs[form] = _runner(model, fast, whole)
-    times, peaks = _measure(runs, rounds, device, clock)
+    with TemporaryDirectory() as folder:
+        for kind, model in (('dense', dense), ('het', het)) if runtimes else ():
+            graph = Path(folder) / f'{kind}.onnx'
+            export_onnx(switch_to_deploy(copy.deepcopy(model)), shape, graph)
+            for name in runtimes:
+                for precision in set(precisions) & set(RUNTIMES[name]):
+                    suffix = '' if precision == 'fp32' else f' {precision}'
+                    runs[f'{kind} {name}{suffix}'] = load_graph(name, graph, images, precision)
+        times, peaks = _measure(runs, rounds, device, clock)
     for form, model in models.items():
         for line in _choices(model):
             print_log(f'{form}: {line}', 'current')
@@ -154,7 +174,7 @@ def benchmark_config(
                 round(deciles[-1], 2),
                 round(1e3 * batch / ms, 3),
                 round(gmacs[kind], 2),
-                round(_weights_mb(models[form]), 1),
+                round(_weights_mb(models[form]), 1) if form in models else 0.0,
                 round(peaks[form], 1),
                 round(gain, 3),
                 round(gain * gmacs[kind] / gmacs['dense'], 3),
@@ -221,7 +241,7 @@ def plot(timings: Sequence[Timing], path: Path) -> None:
             continue
         macs = timing.efficiency / timing.gain
         least = min(least, macs, 1 / timing.gain)
-        deployed = 'deployed' in timing.form
+        deployed = timing.form != 'het'
         axes.plot(
             macs,
             1 / timing.gain,

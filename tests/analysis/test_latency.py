@@ -2,12 +2,16 @@
 
 import csv
 
+import pytest
 import torch
 from mmengine.config import Config
 
 from mmdet_hetconv.analysis import count_complexity, latency
 from mmdet_hetconv.analysis.config import build_detector
 from mmdet_hetconv.convert import make_dense
+from mmdet_hetconv.deploy import switch_to_deploy
+from mmdet_hetconv.deploy.onnx import RawOutputs, export_onnx
+from mmdet_hetconv.deploy.runtimes import load_graph
 from mmdet_hetconv.layers import HetConv2d
 from tests.engine import tiny
 
@@ -51,3 +55,32 @@ def test_four_forms_and_their_files(tmp_path):
     assert all(row['machine'].startswith('CPU') for row in rows)
     latency.plot(timings, tmp_path / 'out' / 'a.png')
     assert (tmp_path / 'out' / 'a.png').read_bytes()[:4] == b'\x89PNG'
+
+
+@pytest.mark.parametrize('runtime, forms', [('onnxruntime', ['']), ('openvino', ['', ' bf16'])])
+def test_other_runtimes(tmp_path, runtime, forms):
+    pytest.importorskip(runtime)
+    pytest.importorskip('onnxscript')
+    cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
+    timings = latency.benchmark_config(
+        cfg, 1, (64, 96), 2, precisions=['fp32', 'bf16'], runtimes=[runtime]
+    )
+    found = {t.form for t in timings if runtime in t.form}
+    assert found == {f'{kind} {runtime}{form}' for kind in ('dense', 'het') for form in forms}
+    with pytest.raises(ValueError, match='dense head only'):
+        latency.benchmark_config(cfg, 1, (64, 96), 2, whole=True, runtimes=[runtime])
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_a_graph_in_openvino_computes_the_same(tmp_path, precision):
+    pytest.importorskip('openvino')
+    pytest.importorskip('onnxscript')
+    cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
+    model = switch_to_deploy(build_detector(cfg.model))
+    export_onnx(model, (64, 96), tmp_path / 'a.onnx')
+    images = torch.randn(1, 3, 64, 96)
+    found = load_graph('openvino', tmp_path / 'a.onnx', images, precision)()
+    bound = 1e-4 if precision == 'fp32' else 0.05
+    for mine, theirs in zip(found, RawOutputs(model)(images), strict=True):
+        error = abs(mine - theirs.detach().numpy()).max()
+        assert error < bound * float(theirs.abs().max())

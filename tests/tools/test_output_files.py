@@ -47,3 +47,13 @@ def test_get_flops_looks_first(tmp_path, monkeypatch, option, capsys):
     with pytest.raises(ValueError, match=f'{option} .* is a folder'):
         load_main('get_flops')()
     assert not capsys.readouterr().out
+
+
+def test_benchmark_says_what_the_machine_lacks(tmp_path, monkeypatch):
+    config = tiny.write_config(tmp_path / 'tiny.py')
+    benchmark = load_main('benchmark')
+    monkeypatch.setattr('mmdet_hetconv.deploy.precision._computes_bf16', lambda device: False)
+    words = [config, '--out', tmp_path / 'out']
+    assert 'multiplies no bfloat16' in error_of(benchmark, *words, '--precision', 'bf16')
+    monkeypatch.setattr('mmdet_hetconv.deploy.runtimes.find_spec', lambda name: None)
+    assert 'pip install openvino' in error_of(benchmark, *words, '--runtime', 'openvino')
