@@ -19,9 +19,7 @@ def check_runtime(name: str) -> None:
     """Raise ValueError if a runtime is not installed."""
     for package in (name, 'onnx', 'onnxscript'):
         if find_spec(package) is None:
-            raise ValueError(
-                f'{name}: the package {package} is not installed, pip install {package}'
-            )
+            raise ValueError(f'{name}: {package} is not installed: pip install {package}')
 
 
 def load_graph(
