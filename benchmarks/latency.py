@@ -58,6 +58,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument('--rounds', type=int, default=21)
     parser.add_argument('--compile', action='store_true')
+    parser.add_argument(
+        '--untimed',
+        type=int,
+        default=4,
+        metavar='RUNS',
+        help='before each timed one; with 0 dense and HetConv alternate run by run',
+    )
     parser.add_argument('--train', action='store_true')
     parser.add_argument('--cpu-time', action='store_true')
     parser.add_argument(
@@ -89,7 +96,7 @@ def dense_runs(x: Tensor, layer: nn.Conv2d, compiled: bool) -> dict:
         runs[f'eager {name}'] = eager
         if compiled:
             runs[f'compiled {name}'] = torch.compile(eager, options={'freezing': True})
-        if x.device.type == 'cpu' and x.dtype == torch.float32:
+        if x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16):
             packed = torch.ops.mkldnn._reorder_convolution_weight(
                 *(weight, (1, 1), (1, 1), (1, 1), 1, list(x.shape))
             )
@@ -130,12 +137,12 @@ def train_step(layer: nn.Module, x: Tensor, layout: torch.memory_format) -> Call
 
 
 def measure(runs: dict[str, Callable], rounds: int, args) -> dict:
-    """Milliseconds of every run, in turns, each in its own warm caches."""
+    """Milliseconds of every run, in turns, by default in warm caches."""
     for run in runs.values():
         run()
         run()
     clock = clock_of(args)
-    return times_in_turns(runs, rounds, args.device, clock, untimed=4)
+    return times_in_turns(runs, rounds, args.device, clock, args.untimed)
 
 
 def contenders(times: dict[str, list[float]]) -> list[str]:
