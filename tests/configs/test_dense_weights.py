@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
-from benchmarks.stock_configs import het_layers, random_batch, shake_norms, without_checkpoints
+from benchmarks.stock_checks import het_layers, random_batch, shake_norms, without_checkpoints
 from mmdet_hetconv.analysis import build_detector
 from mmdet_hetconv.models import set_p
 

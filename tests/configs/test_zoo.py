@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from benchmarks.stock_configs import (
+from benchmarks.stock_checks import (
     het_layers,
     losses,
     predict,

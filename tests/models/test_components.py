@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from benchmarks.stock_configs import shake_norms
+from benchmarks.stock_checks import shake_norms
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.layers.replace import find_convs
 
