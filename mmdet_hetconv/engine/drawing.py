@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS
 
 from ..datasets.config_parts import join_root, leaf_datasets, type_name
+from ..utils.errors import UserError
 
 
 @HOOKS.register_module()
@@ -45,6 +46,15 @@ class FolderVisualizationHook(DetVisualizationHook):
         if folder.is_relative_to(self.image_root):
             return folder.relative_to(self.image_root)
         return folder.relative_to(folder.anchor)
+
+
+def check_draws(cfg: Config) -> None:
+    """Raise UserError for a config without the hook that --show switches on."""
+    if 'visualization' not in (cfg.get('default_hooks') or {}):
+        raise UserError(
+            '--show and --show-dir need default_hooks.visualization in the config, '
+            "dict(type='DetVisualizationHook')"
+        )
 
 
 def draw_into_folders(cfg: Config) -> None:

@@ -19,7 +19,7 @@ from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from . import checkpoint, configs, deploying, preflight, processes
-from .drawing import draw_into_folders
+from .drawing import check_draws, draw_into_folders
 from .files import NO_SPACE, check_writable_file
 from .safe_globals import load_weights_only
 from .sections import check_kinds, check_needs, explained_late_build
@@ -66,6 +66,7 @@ def test(args: argparse.Namespace) -> None:
     if args.out:
         check_writable_file(args.out, '--out')
     if args.show or args.show_dir:
+        check_draws(cfg)
         trigger_visualization_hook(cfg, args)
         draw_into_folders(cfg)
     if args.tta:

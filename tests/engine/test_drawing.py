@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
 import torch
 from mmengine.config import Config
 
 from mmdet_hetconv.analysis import build_detector
+from mmdet_hetconv.engine.drawing import check_draws
+from mmdet_hetconv.utils.errors import UserError
 from tests.engine import tiny
 from tests.tools.conftest import fresh_process  # noqa: F401
 from tests.tools.entry import evaluate
@@ -39,3 +42,9 @@ def test_images_of_one_name_in_several_folders(tmp_path):
     (drawn,) = work.glob('*/drawn')
     files = [p.relative_to(drawn).as_posix() for p in drawn.rglob('*.jpg')]
     assert sorted(files) == sorted(names)
+
+
+def test_a_config_without_the_hook():
+    with pytest.raises(UserError, match='need default_hooks.visualization'):
+        check_draws(Config(dict(default_hooks=dict())))
+    check_draws(Config(dict(default_hooks=dict(visualization=dict(type='DetVisualizationHook')))))
