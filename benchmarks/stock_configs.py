@@ -31,7 +31,6 @@ from stock_checks import (
     check,
     check_deployed,
     draw_zeros,
-    het_layers,
     predict,
     random_batch,
     shake_norms,
@@ -90,30 +89,29 @@ def try_family(folder: Path, size: tuple[int, int]) -> dict:
         result['result'] = 'works'
         for step in (check_dense, check_het):
             try:
-                step(result, dense, state, used, model_cfg, batch)
+                step(result, state, used, model_cfg, batch)
             except Exception as error:  # the sweep reports it and goes on
                 result['result'] = f'fails: {first_line(error)}'
         break
     return result
 
 
-def check_dense(result, dense, state, used, model_cfg, batch) -> None:
+def check_dense(result, state, used, model_cfg, batch) -> None:
     """The inference form of the dense model."""
-    result['planned'], error = check_deployed(dense, batch)
+    result['planned'], error = check_deployed(model_cfg, state, batch)
     result['error'] = f'{error:.1e}'
 
 
-def check_het(result, dense, state, used, model_cfg, batch) -> None:
+def check_het(result, state, used, model_cfg, batch) -> None:
     """The heterogeneous model and its inference form."""
     try:
         switched = use_conv_cfg(model_cfg, HET)
     except ValueError as error:
         result['result'] = f'dense only: {error}'
         return
-    het = check(state, used, switched, batch)
-    result['layers'] = len(het_layers(het))
-    result['planned'], error = check_deployed(het, batch)
-    result['error'] = f'{max(error, float(result["error"])):.1e}'
+    result['layers'], state = check(state, used, switched, batch)
+    result['planned'], error = check_deployed(switched, state, batch)
+    result['error'] = f'{max(error, float(result.get("error", 0))):.1e}'
 
 
 def write(results: list[dict]) -> None:

@@ -52,6 +52,19 @@ def ignores_strides(module: nn.Module) -> bool:
     return _runs_kernels(kind)
 
 
+def calls_view(module: nn.Module) -> bool:
+    """Whether the module's code calls Tensor.view(), of whatever tensor.
+
+    It fails on a tensor whose channels lie last in memory, where it takes
+    channels and images together, or channels and rows.
+    """
+    return any(
+        'view' in code.co_names
+        for method in _methods(type(module))
+        for code in _codes(method.__code__)
+    )
+
+
 @functools.cache
 def _reached(kind: type) -> frozenset[str]:
     reached = set()

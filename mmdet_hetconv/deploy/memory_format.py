@@ -22,7 +22,7 @@ def take_rows(module: nn.Module) -> None:
 
 
 def give_rows(module: nn.Module) -> None:
-    """Let a module put out its tensor with the channels first in memory."""
+    """Let a module put out its tensors with the channels first in memory."""
     if _rows_out not in module._forward_hooks.values():
         module.register_forward_hook(_rows_out)
 
@@ -31,8 +31,8 @@ def _rows_in(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
     return _rows(args), _rows(kwargs)
 
 
-def _rows_out(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    return output.contiguous()
+def _rows_out(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    return _rows(output)
 
 
 def _rows(value: Any) -> Any:

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from ..kernels import PlannedConv2d
 from ..utils.machine import cpu_name
+from .heads import find_heads
 from .memory_format import takes_rows
 
 DTYPES = dict(fp32=None, bf16=torch.bfloat16)
 # With weights in float32, and for inputs of fewer bits all the same.
 _MIXED = (nn.GroupNorm, nn.LayerNorm, L2Norm, Scale)
-# Parts of a detector whose outputs are feature maps, not predictions.
-_FEATURES = ('backbone', 'neck', 'data_preprocessor')
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -62,17 +61,8 @@ def set_precision(model: nn.Module, precision: str) -> None:
         conv.compute_dtype = None if id(conv) in inside else dtype
     for module in readers:
         module.register_forward_pre_hook(_full_inputs, with_kwargs=True)
-    for module in _predicting(model):
+    for module in (model, *find_heads(model)):
         module.register_forward_hook(_full_outputs)
-
-
-def _predicting(model: nn.Module) -> list[nn.Module]:
-    """The model itself, and a detector's heads, which it calls one by one."""
-    found = [model]
-    for name, child in model.named_children():
-        if hasattr(model, 'backbone') and name not in _FEATURES:
-            found += [child, *child.children()]
-    return found
 
 
 def _float32_readers(model: nn.Module) -> list[nn.Module]:

@@ -7,9 +7,10 @@ from torch import nn
 from ..kernels import Plan, PlannedConv2d
 from ..layers import HetConv2d
 from .blocks import DeployedBlock, block_convs
-from .class_code import ignores_strides
+from .class_code import calls_view, ignores_strides
 from .conv_module import keep_whole
 from .fold_bn import count_uses, fold_bn, has_hooks, reached_modules
+from .heads import find_heads
 from .memory_format import give_rows, take_rows
 from .precision import check_precision, set_precision
 
@@ -50,6 +51,9 @@ def switch_to_deploy(
     fold_bn(model)
     plan = plan if plan is not None else Plan()
     model = _Switch(model, plan).visit(model)
+    for head in find_heads(model):
+        if calls_view(head):
+            give_rows(head)
     set_precision(model, precision)
     return model
 

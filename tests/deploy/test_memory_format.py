@@ -4,10 +4,14 @@ import pytest
 import torch
 from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack, SAConv2d, deform_conv2d
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from torch import nn
 
+from mmdet_hetconv.analysis import build_detector
 from mmdet_hetconv.deploy import class_code, switch_to_deploy
 from mmdet_hetconv.deploy.switch import planned_convs
+from mmdet_hetconv.deploy.whole_run import detect
+from mmdet_hetconv.kernels import Plan
 
 from .test_fold_bn import trained
 from .test_switch import switched
@@ -115,3 +119,14 @@ def test_heads_of_plain_operators_do_not_copy():
     from mmdet.models.dense_heads import RTMDetSepBNHead
 
     assert not class_code._runs_kernels(RTMDetSepBNHead)
+
+
+def test_code_that_takes_views_of_a_heads_outputs():
+    """Grid R-CNN's takes images and channels of its head's output together."""
+    text = "_base_ = 'mmdet::grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py'"
+    cfg = Config.fromstring(text, '.py').model
+    cfg.backbone.init_cfg = None
+    cfg.test_cfg.rcnn.score_thr = 0.0
+    model = switch_to_deploy(build_detector(cfg).eval(), Plan(only=['dense_nhwc'], frozen=True))
+    (sample,) = detect(model, torch.randn(1, 3, 64, 96))
+    assert len(sample.pred_instances) > 0
