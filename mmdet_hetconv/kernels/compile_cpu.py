@@ -131,7 +131,9 @@ def _compile_and_load(command: list[str]) -> ctypes.CDLL:
         [*command, '--version'], check=True, capture_output=True, text=True, timeout=TIMEOUT_S
     ).stdout
     depends = (version, command, FLAGS, _processor())
-    digest = hashlib.sha256(SOURCE.read_bytes() + repr(depends).encode())
+    digest = hashlib.sha256(repr(depends).encode())
+    for source in (SOURCE, *sorted(SOURCE.parent.glob('*.h'))):  # what it includes, too
+        digest.update(source.read_bytes())
     name = f'fused_cpu_{digest.hexdigest()[:16]}.so'
     try:
         target = private_folder('kernels') / name
