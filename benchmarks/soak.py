@@ -26,8 +26,7 @@ from mmengine.structures import InstanceData
 from record import RESULTS, append_row
 
 from mmdet_hetconv.deploy import switch_to_deploy
-from mmdet_hetconv.deploy.switch import planned_convs
-from mmdet_hetconv.kernels import Plan
+from mmdet_hetconv.kernels import Plan, planned_convs
 from mmdet_hetconv.utils.table import format_table
 
 HET = dict(type='HetConv', p=4)

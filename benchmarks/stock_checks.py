@@ -16,8 +16,7 @@ from torch import nn
 
 from mmdet_hetconv.analysis import build_detector
 from mmdet_hetconv.deploy import switch_to_deploy
-from mmdet_hetconv.deploy.switch import planned_convs
-from mmdet_hetconv.kernels import Plan
+from mmdet_hetconv.kernels import Plan, planned_convs
 from mmdet_hetconv.layers import HetConv2d
 
 # Of raw outputs, float32 summed in another order, over the largest value.

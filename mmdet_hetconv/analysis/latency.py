@@ -23,9 +23,8 @@ from ..convert import make_dense
 from ..deploy import switch_to_deploy
 from ..deploy.onnx import RawOutputs, export_onnx
 from ..deploy.runtimes import RUNTIMES, check_runtime, load_graph
-from ..deploy.switch import planned_convs
 from ..deploy.whole_run import detect
-from ..kernels import Plan
+from ..kernels import Plan, planned_convs
 from ..utils.image_channels import image_channels
 from ..utils.machine import machine
 from ..utils.table import write_rows

@@ -12,7 +12,15 @@ from .agreement import check_evaluator, only_writes
 from .annotations import Annotations
 from .classes import check_coco_classes, check_voc_classes
 from .coco import read_coco
-from .config_parts import class_counts, class_names, join_root, leaf_datasets, loaders, type_name
+from .config_parts import (
+    class_counts,
+    class_names,
+    image_folder,
+    join_root,
+    leaf_datasets,
+    loaders,
+    type_name,
+)
 from .image_sizes import check_sizes, turns_images
 from .images import check_images
 from .left_out import check_anything_to_learn, tell_left_out
@@ -51,7 +59,7 @@ def check_data(cfg: Config, roles: tuple[str, ...]) -> None:
         for path, found in known.items():
             for image, content in zip(found.images, found.contents):
                 images.setdefault(
-                    _image_path(leaves[path], image),
+                    str(Path(image_folder(leaves[path]), image)),
                     _Shown(
                         found.path, content.size, turns_images(leaves[path].get('pipeline') or ())
                     ),
@@ -100,12 +108,6 @@ def _tell_not_learnt(leaves: dict[str, dict], known: dict[str, Annotations]) -> 
                 'of their image',
                 logging.WARNING,
             )
-
-
-def _image_path(dataset: dict, image: str) -> str:
-    prefix = dataset.get('data_prefix') or {}
-    folder = prefix.get('img', prefix.get('sub_data_root', ''))
-    return str(Path(join_root(dataset, folder)) / image)
 
 
 def _check_dataset(dataset: dict, path: str, cfg: Config, labelled: bool) -> Annotations | None:

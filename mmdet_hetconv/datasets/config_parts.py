@@ -79,6 +79,12 @@ def join_root(dataset: dict, name: str) -> str:
     return str(Path(dataset.get('data_root') or '') / (name or ''))
 
 
+def image_folder(dataset: dict) -> str:
+    """The folder that the images' names are relative to."""
+    prefix = dataset.get('data_prefix') or {}
+    return join_root(dataset, prefix.get('img', prefix.get('sub_data_root', '')))
+
+
 def is_local(name: str) -> bool:
     """Whether a name is a file's, not 'torchvision://...' or a URL."""
     return '://' not in name

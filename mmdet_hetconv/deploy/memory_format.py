@@ -5,6 +5,7 @@ see by the strides. Kernels that take any memory for channels first, as those
 of mmcv.ops do on the CPU, would compute on other numbers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,19 +29,19 @@ def give_rows(module: nn.Module) -> None:
 
 
 def _rows_in(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    return _rows(args), _rows(kwargs)
+    return map_tensors(Tensor.contiguous, args), map_tensors(Tensor.contiguous, kwargs)
 
 
 def _rows_out(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    return _rows(output)
+    return map_tensors(Tensor.contiguous, output)
 
 
-def _rows(value: Any) -> Any:
-    """The same with every tensor inside tuples, lists and dicts in rows."""
+def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same with every tensor inside tuples, lists and dicts changed."""
     if isinstance(value, Tensor):
-        return value.contiguous()
+        return change(value)
     if type(value) in (tuple, list):
-        return type(value)(_rows(item) for item in value)
+        return type(value)(map_tensors(change, item) for item in value)
     if type(value) is dict:
-        return {key: _rows(item) for key, item in value.items()}
+        return {key: map_tensors(change, item) for key, item in value.items()}
     return value

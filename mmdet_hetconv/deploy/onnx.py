@@ -15,9 +15,8 @@ from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
-from ..kernels import Plan
+from ..kernels import Plan, planned_convs
 from ..utils.image_channels import image_channels
-from .switch import planned_convs
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

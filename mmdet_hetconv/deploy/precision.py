@@ -13,10 +13,10 @@ from mmdet.models.necks.ssd_neck import L2Norm
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..kernels import PlannedConv2d
+from ..kernels import PlannedConv2d, planned_convs
 from ..utils.machine import cpu_name
 from .heads import find_heads
-from .memory_format import takes_rows
+from .memory_format import map_tensors, takes_rows
 
 DTYPES = dict(fp32=None, bf16=torch.bfloat16)
 # With weights in float32, and for inputs of fewer bits all the same.
@@ -49,7 +49,7 @@ def set_precision(model: nn.Module, precision: str) -> None:
     It runs anywhere; where the processor lacks it, slower, which is logged.
     """
     dtype = DTYPES[precision]
-    convs = [m for m in model.modules() if isinstance(m, PlannedConv2d)]
+    convs = planned_convs(model)
     if dtype is None or not convs:
         return
     if not _computes_bf16(convs[0].weights().grouped.device):
@@ -94,19 +94,12 @@ def _holds_weights(module: nn.Module) -> bool:
 
 
 def _full_inputs(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    return to_float32(args), to_float32(kwargs)
+    return map_tensors(_to_float32, args), map_tensors(_to_float32, kwargs)
 
 
 def _full_outputs(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    return to_float32(output)
+    return map_tensors(_to_float32, output)
 
 
-def to_float32(value: Any) -> Any:
-    """The same with every tensor of fewer bits, inside tuples and the like."""
-    if isinstance(value, Tensor):
-        return value.float() if value.dtype == torch.bfloat16 else value
-    if type(value) in (tuple, list):
-        return type(value)(to_float32(item) for item in value)
-    if type(value) is dict:
-        return {key: to_float32(item) for key, item in value.items()}
-    return value
+def _to_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor

@@ -4,7 +4,7 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import nn
 
-from ..kernels import Plan, PlannedConv2d
+from ..kernels import Plan, PlannedConv2d, planned_convs
 from ..layers import HetConv2d
 from .blocks import DeployedBlock, block_convs
 from .class_code import calls_view, ignores_strides
@@ -56,11 +56,6 @@ def switch_to_deploy(
             give_rows(head)
     set_precision(model, precision)
     return model
-
-
-def planned_convs(model: nn.Module) -> list[PlannedConv2d]:
-    """The model's planned convolutions."""
-    return [m for m in model.modules() if isinstance(m, PlannedConv2d)]
 
 
 class _Switch:

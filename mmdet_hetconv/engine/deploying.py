@@ -14,9 +14,8 @@ from ..analysis.config import input_shape
 from ..deploy import switch_to_deploy
 from ..deploy.onnx import check_single_stage, export_onnx, graph_error, run_by_onnxruntime
 from ..deploy.precision import set_precision
-from ..deploy.switch import planned_convs
 from ..deploy.whole_run import detect
-from ..kernels import Plan
+from ..kernels import Plan, planned_convs
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.image_channels import image_channels

@@ -9,7 +9,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import HOOKS
 
-from ..datasets.config_parts import join_root, leaf_datasets, type_name
+from ..datasets.config_parts import image_folder, leaf_datasets, type_name
 from ..utils.errors import UserError
 
 
@@ -65,11 +65,5 @@ def draw_into_folders(cfg: Config) -> None:
     hook.type = FolderVisualizationHook.__name__
     leaves = leaf_datasets(cfg.test_dataloader.dataset, '')
     hook.image_root = os.path.commonpath(
-        [os.path.abspath(_image_folder(leaf)) for _, leaf in leaves]
+        [os.path.abspath(image_folder(leaf)) for _, leaf in leaves]
     )
-
-
-def _image_folder(dataset: dict) -> str:
-    prefix = dataset.get('data_prefix') or {}
-    folder = prefix.get('img', prefix.get('sub_data_root', ''))
-    return join_root(dataset, folder)

@@ -1,7 +1,15 @@
 """Ways to compute a convolution for inference, and the choice between them."""
 
 from .plan import CANDIDATES, Choice, Plan
-from .planned_conv import PlannedConv2d
+from .planned_conv import PlannedConv2d, planned_convs
 from .weights import ConvWeights, take_weights
 
-__all__ = ['CANDIDATES', 'Choice', 'ConvWeights', 'Plan', 'PlannedConv2d', 'take_weights']
+__all__ = [
+    'CANDIDATES',
+    'Choice',
+    'ConvWeights',
+    'Plan',
+    'PlannedConv2d',
+    'planned_convs',
+    'take_weights',
+]

@@ -182,3 +182,8 @@ class PlannedConv2d(nn.Module):
             f'padding={self.padding}, dilation={self.dilation}, p={self.p}, '
             f'bias={self.bias is not None}, relu={self.relu}'
         )
+
+
+def planned_convs(model: nn.Module) -> list[PlannedConv2d]:
+    """The model's planned convolutions."""
+    return [m for m in model.modules() if isinstance(m, PlannedConv2d)]

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 from mmdet_hetconv.deploy import fold_bn, switch_to_deploy
-from mmdet_hetconv.deploy.switch import planned_convs
+from mmdet_hetconv.kernels import planned_convs
 from mmdet_hetconv.layers import GroupPointwiseConv2d, HetConv2d
 
 from .test_fold_bn import HET, sequence, trained
