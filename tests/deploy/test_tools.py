@@ -138,7 +138,7 @@ def test_a_detection_of_the_tuned_size_times_nothing(folder):
     assert len(plan.choices) == tuned
 
 
-def test_the_precision_is_part_of_the_checkpoint(folder):
+def test_the_precision_is_part_of_the_checkpoint(folder, bfloat16_anywhere):
     load_main('deploy')(
         [
             *(str(folder / 'config.py'), str(folder / 'trained.pth')),

@@ -18,6 +18,8 @@ if shutil.which('c++') is None:
     KNOWN.append('no C++ compiler')
 if not torch.backends.mkldnn.is_available():
     KNOWN.append('oneDNN')
+elif not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    KNOWN.append('oneDNN has no bfloat16')
 KNOWN = tuple(KNOWN)
 CPU = [c for c in CANDIDATES if c.name != 'fused_triton']
 
