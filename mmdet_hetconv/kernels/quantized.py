@@ -37,7 +37,7 @@ class QuantizedTensor(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _POOLS and _pools_bytes(args, kwargs):
+        if keeps_bytes(func, args, kwargs):
             return _max_pool(*args, **kwargs)
         if func is Tensor.dtype.__get__:
             return torch.float32
@@ -67,8 +67,19 @@ def _as_floats(value: Any) -> Any:
     return value
 
 
-def _pools_bytes(args: Any, kwargs: dict[str, Any]) -> bool:
-    return not kwargs.get('return_indices') and args[0].dim() == 4 and load_library()[0] is not None
+def keeps_bytes(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a call makes bytes of bytes: max-pooling of images."""
+    return (
+        func in _POOLS
+        and not kwargs.get('return_indices')
+        and args[0].dim() == 4
+        and load_library()[0] is not None
+    )
+
+
+def needs_no_values(func: Any) -> bool:
+    """Whether a function of torch asks for a tensor's shape or type only."""
+    return func in _SHAPES or func is Tensor.dtype.__get__
 
 
 def _pair(value: Any) -> tuple[int, int]:
