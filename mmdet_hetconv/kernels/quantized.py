@@ -39,7 +39,7 @@ class QuantizedTensor(Tensor):
         kwargs = kwargs or {}
         if keeps_bytes(func, args, kwargs):
             return _max_pool(*args, **kwargs)
-        if func is Tensor.dtype.__get__:
+        if func == _DTYPE:
             return torch.float32
         if func in _SHAPES:
             with torch._C.DisableTorchFunctionSubclass():
@@ -49,12 +49,15 @@ class QuantizedTensor(Tensor):
 
 _POOLS = (F.max_pool2d, torch.max_pool2d)
 # What is true of the bytes is true of what they stand for.
-_SHAPES = (
-    *(Tensor.dim, Tensor.size, Tensor.stride, Tensor.numel, Tensor.is_contiguous),
-    *(Tensor.__len__, Tensor.__hash__, Tensor.ndimension),
-    *(p.__get__ for p in (Tensor.shape, Tensor.ndim, Tensor.device, Tensor.requires_grad)),
-    *(p.__get__ for p in (Tensor.is_cuda, Tensor.layout, Tensor.is_sparse)),
+_SHAPES = frozenset(
+    (
+        *(Tensor.dim, Tensor.size, Tensor.stride, Tensor.numel, Tensor.is_contiguous),
+        *(Tensor.__len__, Tensor.__hash__, Tensor.ndimension),
+        *(p.__get__ for p in (Tensor.shape, Tensor.ndim, Tensor.device, Tensor.requires_grad)),
+        *(p.__get__ for p in (Tensor.is_cuda, Tensor.layout, Tensor.is_sparse)),
+    )
 )
+_DTYPE = Tensor.dtype.__get__
 
 
 def _as_floats(value: Any) -> Any:
@@ -79,7 +82,7 @@ def keeps_bytes(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
 
 def needs_no_values(func: Any) -> bool:
     """Whether a function of torch asks for a tensor's shape or type only."""
-    return func in _SHAPES or func is Tensor.dtype.__get__
+    return func == _DTYPE or func in _SHAPES
 
 
 def _pair(value: Any) -> tuple[int, int]:

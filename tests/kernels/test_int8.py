@@ -229,7 +229,7 @@ def planned(int8, **kwargs):
     return conv, x
 
 
-def test_a_planned_layer_takes_and_gives_either():
+def test_a_planned_layer_takes_and_gives_either(monkeypatch):
     conv, x = planned(Int8(LEVELS['signed'], OUTPUT))
     y = conv(x)
     assert isinstance(y, QuantizedTensor)
@@ -237,10 +237,14 @@ def test_a_planned_layer_takes_and_gives_either():
     assert choice.candidate == ('fused_int8' if shutil.which('c++') else 'eager_int8')
     assert set(choice.ms) <= {'fused_int8', 'eager_int8'}
     bytes_in = bytes_of(x.shape, Levels(0.1, 3))
+    monkeypatch.delattr(QuantizedTensor, 'floats')  # nothing turns them into floats
+    y = conv(bytes_in, bytes_of((2, 64, 9, 11), OUTPUT))
+    assert isinstance(y, QuantizedTensor)
     check(conv(bytes_in), exact(conv.weights(), bytes_in), OUTPUT)
     assert conv(x[0]).shape == y.shape[1:]
     # One that computes in floats takes bytes, too.
     conv.int8 = None
+    monkeypatch.undo()
     assert torch.equal(conv(bytes_in), conv(bytes_in.floats()))
 
 

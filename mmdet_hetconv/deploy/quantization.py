@@ -90,7 +90,9 @@ def quantize(
     for pattern in keep:
         found = {name for name in convs if fnmatch(name, pattern)}
         if not found:
-            raise ValueError(f'keep: {pattern!r} is none of the convolutions, such as {[*convs][:3]}')
+            raise ValueError(
+                f'keep: {pattern!r} is none of the convolutions, such as {[*convs][:3]}'
+            )
         kept |= found
     given, made = _observe(convs, model, batches, run, show_progress)
     report = Int8Report(int8=dict.fromkeys(convs))
@@ -111,6 +113,8 @@ def set_int8(model: nn.Module, int8: dict[str, Int8 | None]) -> None:
     Raises:
         ValueError: there is no such convolution.
     """
+    # Nobody need write no_grad() for the sake of an L2Norm's weight.
+    model.requires_grad_(False)
     for name, how in int8.items():
         try:
             conv = model.get_submodule(name)
@@ -173,10 +177,11 @@ def _observe(
         for batch in track_iter_progress(batches) if show_progress else batches:
             run(model, batch)
     # Where everything is 0 no range is known: the layer keeps its precision.
-    return tuple(
-        {name: samples.levels() for name, samples in kind.items() if samples.low < samples.high}
-        for kind in (inputs, outputs)
-    )
+    return _levels(inputs), _levels(outputs)
+
+
+def _levels(samples: dict[str, _Samples]) -> dict[str, Levels]:
+    return {name: s.levels() for name, s in samples.items() if s.low < s.high}
 
 
 def _sensitivity(
@@ -191,19 +196,19 @@ def _sensitivity(
     """By layer, the error that it alone adds to what other parts read."""
     ends = set(convs) - byte_outputs(convs, lambda: run(model, batches[0]), set(convs))
 
+    def outputs_of(batch: Any) -> dict[str, Tensor]:
+        seen: dict[str, list[Tensor]] = {}
+
+        def look(name: str, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if name in ends:
+                seen.setdefault(name, []).append(output.float().flatten())
+
+        with _watching(convs, look):
+            run(model, batch)
+        return {name: torch.cat(ys) for name, ys in seen.items()}
+
     def outputs() -> list[dict[str, Tensor]]:
-        found = []
-        for batch in batches:
-            seen: dict[str, list[Tensor]] = {}
-
-            def look(name: str, args: tuple[Tensor, ...], output: Tensor) -> None:
-                if name in ends:
-                    seen.setdefault(name, []).append(output.float())
-
-            with _watching(convs, look):
-                run(model, batch)
-            found.append({name: torch.cat([y.flatten() for y in ys]) for name, ys in seen.items()})
-        return found
+        return [outputs_of(batch) for batch in batches]
 
     wanted = outputs()
     errors = {}
