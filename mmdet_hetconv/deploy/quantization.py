@@ -12,12 +12,15 @@ from fnmatch import fnmatch
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.utils import track_iter_progress
 from torch import Tensor, nn
 
 from ..kernels import PlannedConv2d
+from ..kernels.compile_cpu import load_library
 from ..kernels.int8 import quantize as to_levels
 from ..kernels.weights import Int8, Levels
+from ..utils.machine import cpu_name
 from ..utils.table import format_table
 from .byte_outputs import byte_outputs
 
@@ -97,7 +100,7 @@ def quantize(
     given, made = _observe(convs, model, batches, run, show_progress)
     report = Int8Report(int8=dict.fromkeys(convs))
     candidates = [name for name in given if name not in kept]
-    few = batches[:: max(1, len(batches) // SENSITIVITY_BATCHES)][:SENSITIVITY_BATCHES]
+    few = [batches[i] for i in range(min(SENSITIVITY_BATCHES, len(batches)))]
     report.error = _sensitivity(convs, candidates, given, model, few, run, show_progress)
     chosen = {name for name, error in report.error.items() if error <= MOST_ERROR}
     as_bytes = byte_outputs(convs, lambda: run(model, batches[0]), chosen)
@@ -113,6 +116,9 @@ def set_int8(model: nn.Module, int8: dict[str, Int8 | None]) -> None:
     Raises:
         ValueError: there is no such convolution.
     """
+    library, _ = load_library()
+    if library is not None and library.hetconv_bytes_per_word() < 4:
+        print_log(f'HetConv: {cpu_name()} multiplies no bytes (VNNI): int8 gains less', 'current')
     # Nobody need write no_grad() for the sake of an L2Norm's weight.
     model.requires_grad_(False)
     for name, how in int8.items():
