@@ -71,7 +71,7 @@ def _check_machine(args: argparse.Namespace) -> None:
         for precision in args.precision:
             check_precision(precision, torch.device(args.device))
         for name in args.runtime:
-            check_runtime(name)
+            check_runtime(name, args.precision)
     except ValueError as error:
         raise UserError(str(error)) from error
 

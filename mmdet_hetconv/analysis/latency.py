@@ -102,7 +102,8 @@ def benchmark_config(
         whole (bool): decoding, NMS and RoI head too, else backbone, neck
             and dense head.
         budget_s (float): seconds each plan may take to time kernels.
-        precisions (Sequence[str]): of the deployed forms.
+        precisions (Sequence[str]): of the deployed forms; the levels of int8
+            are those of one random image, which the time does not depend on.
         runtimes (Sequence[str]): others to be timed as well, of those in
             deploy/runtimes.py.
         clock (Callable): seconds. time.thread_time, with one thread, is
@@ -114,7 +115,7 @@ def benchmark_config(
             installed, or cannot decode boxes.
     """
     for name in runtimes:
-        check_runtime(name)
+        check_runtime(name, precisions)
         if whole:
             raise ValueError(f'{name} runs backbone, neck and dense head only')
     shape = shape or input_shape(cfg)
@@ -125,6 +126,7 @@ def benchmark_config(
     costs = count_complexity(build_detector(cfg.model), shape)
     parts = [part for part in costs.components() if part != 'RoI head']
     gmacs = dict(dense=costs.total('dense_macs', parts) / 1e9, het=costs.total('macs', parts) / 1e9)
+    images = torch.randn(batch, image_channels(het), *shape, device=device)
     models = {'dense': dense, 'het': het}
     for precision in precisions:
         suffix = '' if precision == 'fp32' else f' {precision}'
@@ -133,8 +135,8 @@ def benchmark_config(
                 copy.deepcopy(models[kind]),
                 Plan(budget_s=budget_s, clock=clock),
                 precision=precision,
+                calibration=[images[:1]] if precision == 'int8' else (),
             )
-    images = torch.randn(batch, image_channels(het), *shape, device=device)
     runs = {}
     for form, model in models.items():
         fast = images

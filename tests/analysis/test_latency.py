@@ -30,10 +30,11 @@ def test_dense_copy_computes_the_same(tmp_path):
 
 def test_four_forms_and_their_files(tmp_path, bfloat16_anywhere):
     cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
-    timings = latency.benchmark_config(cfg, 2, (64, 96), 2, precisions=['fp32', 'bf16'])
+    timings = latency.benchmark_config(cfg, 2, (64, 96), 2, precisions=['fp32', 'bf16', 'int8'])
     forms = ['dense', 'het', 'dense deployed', 'het deployed']
-    assert [t.form for t in timings] == [*forms, 'dense deployed bf16', 'het deployed bf16']
-    dense, het, _, deployed, _, _ = timings
+    others = [f'{kind} deployed {p}' for p in ('bf16', 'int8') for kind in ('dense', 'het')]
+    assert [t.form for t in timings] == [*forms, *others]
+    dense, het, _, deployed, *_ = timings
     fastest = min(t.ms for t in timings if t.form.startswith('dense'))
     for timing in timings:
         assert abs(timing.gain_best - fastest / timing.ms) < 0.02 * timing.gain_best
@@ -57,13 +58,22 @@ def test_four_forms_and_their_files(tmp_path, bfloat16_anywhere):
     assert (tmp_path / 'out' / 'a.png').read_bytes()[:4] == b'\x89PNG'
 
 
-@pytest.mark.parametrize('runtime, forms', [('onnxruntime', ['']), ('openvino', ['', ' bf16'])])
-def test_other_runtimes(tmp_path, runtime, forms):
+@pytest.mark.parametrize(
+    'runtime, forms', [('onnxruntime', ['', ' int8']), ('openvino', ['', ' bf16', ' int8'])]
+)
+def test_other_runtimes(tmp_path, runtime, forms, bfloat16_anywhere):
     pytest.importorskip(runtime)
     pytest.importorskip('onnxscript')
+    if ' int8' in forms and runtime == 'openvino':
+        pytest.importorskip('nncf')
     cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
     timings = latency.benchmark_config(
-        cfg, 1, (64, 96), 2, precisions=['fp32', *(['bf16'] * len(forms[1:]))], runtimes=[runtime]
+        cfg,
+        1,
+        (64, 96),
+        2,
+        precisions=[form.strip() or 'fp32' for form in forms],
+        runtimes=[runtime],
     )
     found = {t.form for t in timings if runtime in t.form}
     assert found == {f'{kind} {runtime}{form}' for kind in ('dense', 'het') for form in forms}
@@ -71,16 +81,25 @@ def test_other_runtimes(tmp_path, runtime, forms):
         latency.benchmark_config(cfg, 1, (64, 96), 2, whole=True, runtimes=[runtime])
 
 
-@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
-def test_a_graph_in_openvino_computes_the_same(tmp_path, precision):
-    pytest.importorskip('openvino')
+@pytest.mark.parametrize(
+    'runtime, precision, bound',
+    [
+        ('openvino', 'fp32', 1e-4),
+        ('openvino', 'bf16', 0.05),
+        ('openvino', 'int8', 0.2),
+        ('onnxruntime', 'int8', 0.2),
+    ],
+)
+def test_a_graph_in_another_runtime_computes_the_same(tmp_path, runtime, precision, bound):
+    pytest.importorskip(runtime)
+    if (runtime, precision) == ('openvino', 'int8'):
+        pytest.importorskip('nncf')
     pytest.importorskip('onnxscript')
     cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
     model = switch_to_deploy(build_detector(cfg.model))
     export_onnx(model, (64, 96), tmp_path / 'a.onnx')
     images = torch.randn(1, 3, 64, 96)
-    found = load_graph('openvino', tmp_path / 'a.onnx', images, precision)()
-    bound = 1e-4 if precision == 'fp32' else 0.05
+    found = load_graph(runtime, tmp_path / 'a.onnx', images, precision)()
     for mine, theirs in zip(found, RawOutputs(model)(images), strict=True):
         error = abs(mine - theirs.detach().numpy()).max()
         assert error < bound * float(theirs.abs().max())
