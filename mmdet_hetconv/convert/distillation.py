@@ -1,8 +1,10 @@
 """Dense to heterogeneous weights: all layers together, without labels.
 
 After :func:`calibrate` has fitted layer by layer, the converted network is
-trained towards the dense one's features on the same images, cropped and
-flipped at random.
+trained towards the dense one's features on the same images, shifted, mirrored
+and mixed at random. The loss is the sum of relative squared errors over the
+outputs of all blocks, as in Frantar and Alistarh, "SPDY: Accurate Pruning with
+Speedup Guarantees", ICML 2022, over all layers.
 """
 
 import math
@@ -17,20 +19,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
 from .calibration import call
+from .draws import Draws
 from .pairing import find_pairs
 from .taps import find_taps, relative_errors, tapped
 from .trace import Forward
 
-# One batch in so many judges, where nothing else is given to judge with.
+STEPS = 1000
+# Of Adam; reached after a tenth of the time, then half a cosine to 0.
+RATE = 1e-3
+WARM_UP = 0.1
+# Gradients are cut to this length.
+LONGEST = 1.0
+# One batch in so many judges, where there are none to judge with.
 HOLD_OUT = 10
-BATCH_SIZE = 64
-RATE = 0.02
-# Looks at the held-out images, in all.
-CHECKS = 20
-# Looks without a gain after which it stops.
+# Batches that are drawn from them, at most.
+JUDGED = 8
+# Looks at them in all, and those without a gain after which it ends.
+LOOKS = 20
 PATIENCE = 5
 
-Augment = Callable[[Any, torch.Generator], Any]
 Log = Callable[[str], None]
 
 
@@ -39,56 +46,147 @@ class DistilReport:
     """What :func:`distil` did.
 
     Attributes:
-        before, after: relative error on the held-out images, summed over the
-            compared features.
+        before, after: error on held-out images: the sum over the compared
+            features of |het - dense|^2 / |dense|^2.
         steps: how many were made.
-        stopped: why it ended: 'steps', 'minutes', 'no gain' or 'interrupted'.
-        history: (step, held-out error) at every look.
+        stopped: why it ended: 'done', 'no gain', 'interrupted' or
+            'not finite'.
+        history: the step and the held-out error of every look.
     """
 
-    before: float = math.nan
-    after: float = math.nan
+    before: float
+    after: float
     steps: int = 0
     seconds: float = 0.0
-    stopped: str = 'steps'
+    stopped: str = 'done'
     history: list[tuple[int, float]] = field(default_factory=list)
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """Shifted by up to `padding` pixels and mirrored, each at random.
+class _Clock:
+    """How much of the steps or of the time is over, whichever is more."""
 
-    Shape:
-        images (B, C, H, W); returns the same.
-    """
-    size = images.shape[-2:]
-    padded = nn.functional.pad(images, (padding,) * 4)
-    result = torch.empty_like(images)
-    for number, image in enumerate(padded):
-        top, left = torch.randint(2 * padding + 1, (2,), generator=generator).tolist()
-        part = image[:, top : top + size[0], left : left + size[1]]
-        if torch.rand((), generator=generator) < 0.5:
-            part = part.flip(-1)
-        result[number] = part
-    return result
+    def __init__(self, steps: int | None, minutes: float | None):
+        self.steps = STEPS if steps is None and minutes is None else steps
+        self.minutes = minutes
+        self.started = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def done(self, step: int) -> float:
+        """0 at the start, 1 at the end."""
+        shares = [0.0]
+        if self.steps is not None:
+            shares.append(step / self.steps)
+        if self.minutes is not None:
+            shares.append(self.seconds() / 60 / self.minutes)
+        return min(1.0, max(shares))
+
+    def rate(self, step: int) -> float:
+        done = self.done(step)
+        if done < WARM_UP:
+            return RATE * (done / WARM_UP + 1e-2)
+        return RATE * (0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
-class _Pool:
-    """Draws training batches from the calibration batches."""
+class _Student:
+    """The converted network, and how far it is from the dense one."""
 
-    def __init__(self, batches: Sequence[Any], augment: Augment, generator: torch.Generator):
-        self.batches = batches
-        self.augment = augment
-        self.generator = generator
-        self.images = None
-        if isinstance(batches[0], Tensor) and len({b.shape[1:] for b in batches}) == 1:
-            self.images = torch.cat(list(batches))
+    def __init__(self, dense: nn.Module, het: nn.Module, forward: Forward):
+        self.dense = dense
+        self.het = het
+        self.forward = forward
+        self.taps = find_taps(het)
+        learning = [m for m in het.modules() if isinstance(m, (HetConv2d, _BatchNorm))]
+        self.parameters = [p for m in learning for p in m.parameters()]
+        self.learned = {p: p.requires_grad for p in het.parameters()}
 
-    def draw(self) -> Any:
-        if self.images is None:
-            number = int(torch.randint(len(self.batches), (), generator=self.generator))
-            return self.augment(self.batches[number], self.generator)
-        chosen = torch.randint(len(self.images), (BATCH_SIZE,), generator=self.generator)
-        return self.augment(self.images[chosen], self.generator)
+    def __enter__(self) -> '_Student':
+        for parameter in self.learned:
+            parameter.requires_grad_(False)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for parameter, flag in self.learned.items():
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+
+    def errors(self, batch: Any) -> dict[str, Tensor]:
+        """By compared feature."""
+        with torch.no_grad(), tapped(self.dense, self.taps) as theirs:
+            self.forward(self.dense, batch)
+        with tapped(self.het, self.taps) as mine:
+            self.forward(self.het, batch)
+        return relative_errors(mine, theirs)
+
+    def loss(self, batch: Any) -> Tensor:
+        return torch.stack(list(self.errors(batch).values())).sum()
+
+    @torch.no_grad()
+    def judge(self, batches: Sequence[Any]) -> float:
+        return sum(self.loss(batch).item() for batch in batches) / len(batches)
+
+    def keep(self) -> None:
+        """Remember the weights as they are now."""
+        self.best = {key: value.clone() for key, value in self.het.state_dict().items()}
+
+    def restore(self) -> None:
+        """Go back to the weights that were remembered last."""
+        self.het.load_state_dict(self.best)
+
+
+def _split(batches: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """What is trained on, and what judges: one image, or batch, in so many."""
+    if len(batches) == 1 and isinstance(batches[0], Tensor):
+        batches = batches[0].split(max(1, len(batches[0]) // HOLD_OUT))
+    held = range(1, len(batches), HOLD_OUT)
+    training = [batches[i] for i in range(len(batches)) if i not in held]
+    return training, [batches[i] for i in held] or training
+
+
+def _train(
+    student: _Student,
+    draws: Draws,
+    judged: Sequence[Any],
+    clock: _Clock,
+    report: DistilReport,
+    log: Log | None,
+) -> None:
+    """Train until the time is over or nothing is gained any more."""
+    optimizer = torch.optim.Adam(student.parameters, lr=RATE)
+    looks = 0
+    behind = 0
+    while behind < PATIENCE:
+        done = clock.done(report.steps)
+        if done >= (looks + 1) / LOOKS:
+            looks = int(done * LOOKS)
+            error = student.judge(judged)
+            report.history.append((report.steps, error))
+            if log is not None:
+                left = clock.seconds() * (1 - done) / done
+                log(f'step {report.steps}: held-out error {error:.4f}, {left:.0f} s left')
+            if error < report.after:
+                report.after = error
+                student.keep()
+                behind = 0
+            elif done > WARM_UP:
+                behind += 1
+        if done == 1:
+            return
+        for group in optimizer.param_groups:
+            group['lr'] = clock.rate(report.steps)
+        loss = student.loss(draws.draw(mixed=True))
+        if not torch.isfinite(loss):
+            report.stopped = 'not finite'
+            return
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters, LONGEST)
+        optimizer.step()
+        report.steps += 1
+    report.stopped = 'no gain'
 
 
 def distil(
@@ -100,114 +198,57 @@ def distil(
     steps: int | None = None,
     minutes: float | None = None,
     holdout: Sequence[Any] | None = None,
-    augment: Augment = crop_and_flip,
     log: Log | None = None,
     seed: int = 0,
 ) -> DistilReport:
     """Train `het` towards the features of `dense`, in place.
 
-    Both networks are left in eval mode; the dense one does not change.
+    HetConv layers and batch norms learn, at fixed batch-norm statistics. Of
+    all states that were looked at, the best stays. Ctrl-C ends it early. Both
+    networks are left in eval mode; the dense one does not change.
 
     Args:
         dense: the trained network.
         het: the same architecture, some nn.Conv2d being HetConv2d, with the
             weights that :func:`calibrate` gave it.
-        batches: of images without labels, as calibrate takes them.
+        batches: of images without labels, as calibrate takes them: tensors
+            (B, C, H, W), or dicts with lists ``inputs`` and ``data_samples``.
         forward: runs a network on a batch; defaults to ``model(batch)``.
-        steps, minutes: how long at most; 1,000 steps unless told otherwise.
+        steps, minutes: how long at most, whichever is over first; 1,000
+            steps if there is neither.
         holdout: batches to judge with; one in ten of `batches` by default.
-        augment: what is done to a batch before a step; crops and flips.
         log: receives a line at every look at the held-out images.
+        seed: of what is drawn.
 
     Returns:
         DistilReport: held-out errors before and after.
 
     Raises:
-        ValueError: no batches; networks that do not match.
-        FloatingPointError: the loss is not finite.
+        ValueError: no batches; networks that do not match; features that are
+            not finite, or none to compare.
     """
     find_pairs(dense, het)
     if len(batches) == 0:
         raise ValueError('distillation needs at least one batch of images')
-    if steps is None and minutes is None:
-        steps = 1000
-    if holdout is None:
-        judges = range(1, len(batches), HOLD_OUT)
-        holdout = [batches[i] for i in judges] or [batches[0]]
-        batches = [batches[i] for i in range(len(batches)) if i not in judges]
     dense.eval()
     het.eval()
-    generator = torch.Generator().manual_seed(seed)
-    pool = _Pool(batches, augment, generator)
-    names = find_taps(het)
-    parameters = [
-        parameter
-        for module in het.modules()
-        if isinstance(module, (HetConv2d, _BatchNorm))
-        for parameter in module.parameters()
-    ]
-    optimizer = torch.optim.SGD(parameters, lr=RATE, momentum=0.9, nesterov=True)
-
-    def error(batch: Any) -> Tensor:
-        with torch.no_grad(), tapped(dense, names) as theirs:
-            forward(dense, batch)
-        with tapped(het, names) as mine:
-            forward(het, batch)
-        return torch.stack(list(relative_errors(mine, theirs).values())).sum()
-
-    def judge() -> float:
-        with torch.no_grad():
-            return sum(error(batch).item() for batch in holdout) / len(holdout)
-
-    def state() -> dict[str, Tensor]:
-        return {key: value.clone() for key, value in het.state_dict().items()}
-
-    report = DistilReport()
-    started = time.monotonic()
-    report.before = report.after = judge()
-    best, behind, next_check = state(), 0, 1 / CHECKS
-    flags = {p: p.requires_grad for p in het.parameters()}
-    for parameter in het.parameters():
-        parameter.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
+    training, held = _split(batches) if holdout is None else (batches, holdout)
+    draws = Draws(training, torch.Generator().manual_seed(seed))
+    judge = Draws(held, torch.Generator().manual_seed(seed))
+    judged = [judge.draw(mixed=False) for _ in range(min(JUDGED, len(held)))]
+    student = _Student(dense, het, forward)
+    for name, error in student.errors(judged[0]).items():
+        if not torch.isfinite(error):
+            raise ValueError(f'{name}: its features on the calibration images are not finite')
+    before = student.judge(judged)
+    report = DistilReport(before, before)
+    clock = _Clock(steps, minutes)
+    student.keep()
     try:
-        while True:
-            passed = time.monotonic() - started
-            done = max(
-                report.steps / steps if steps else 0.0, passed / 60 / minutes if minutes else 0.0
-            )
-            if done >= next_check or done >= 1:
-                next_check += 1 / CHECKS
-                value = judge()
-                report.history.append((report.steps, value))
-                if log is not None:
-                    left = passed / done - passed
-                    log(f'step {report.steps}, held-out error {value:.4f}, {left:.0f} s left')
-                if value < report.after:
-                    report.after, best, behind = value, state(), 0
-                else:
-                    behind += 1
-                if behind == PATIENCE:
-                    report.stopped = 'no gain'
-                    break
-            if done >= 1:
-                break
-            warm = min(1.0, done / 0.1)
-            optimizer.param_groups[0]['lr'] = RATE * warm * (0.5 + 0.5 * math.cos(math.pi * done))
-            loss = error(pool.draw())
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f'the loss is {loss.item()} at step {report.steps}')
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            report.steps += 1
+        with student:
+            _train(student, draws, judged, clock, report, log)
     except KeyboardInterrupt:
         report.stopped = 'interrupted'
-    finally:
-        for parameter, flag in flags.items():
-            parameter.requires_grad_(flag)
-    het.load_state_dict(best)
-    report.seconds = time.monotonic() - started
+    student.restore()
+    report.seconds = clock.seconds()
     return report

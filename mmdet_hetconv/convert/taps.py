@@ -5,9 +5,8 @@ stages, the neck, the head, the network itself. A converted layer that stands
 in a mere list of layers is compared behind its batch norm, if it has one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,40 +17,38 @@ from ..layers import HetConv2d
 Features = dict[str, list[Tensor]]
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
-    """The floating-point tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-
-
 def find_taps(het: nn.Module) -> list[str]:
     """Names of the modules whose outputs are compared."""
     names = []
     for name, module in het.named_modules():
         if isinstance(module, HetConv2d):
-            parent = het.get_submodule(name.rpartition('.')[0])
+            prefix, _, own = name.rpartition('.')
+            parent = het.get_submodule(prefix)
             if isinstance(parent, (nn.Sequential, nn.ModuleList)):
-                names.append(_behind(name, parent))
+                own = _behind(parent, own)
+                names.append(f'{prefix}.{own}' if prefix else own)
         elif any(isinstance(child, HetConv2d) for child in module.modules()):
             names.append(name)
-    return [name for name in names if not name.startswith('_')]
+    return names
 
 
-def _behind(name: str, parent: nn.Module) -> str:
+def _behind(parent: nn.Module, own: str) -> str:
     """The batch norm that follows a layer in a list, or the layer."""
-    prefix, _, own = name.rpartition('.')
-    children = list(parent.named_children())
-    place = [key for key, _ in children].index(own) + 1
-    if place < len(children) and isinstance(children[place][1], _BatchNorm):
-        own = children[place][0]
-    return f'{prefix}.{own}' if prefix else own
+    names = [name for name, _ in parent.named_children()]
+    following = names[names.index(own) + 1 :][:1]
+    if following and isinstance(parent.get_submodule(following[0]), _BatchNorm):
+        return following[0]
+    return own
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """The floating-point tensors in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
 
 
 @contextmanager
@@ -63,7 +60,7 @@ def tapped(model: nn.Module, names: list[str]) -> Iterator[Features]:
     """
     features: Features = {}
 
-    def keep(name: str) -> Any:
+    def keep(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, args: object, output: object) -> None:
             features.setdefault(name, []).extend(_tensors(output))
 
@@ -79,14 +76,21 @@ def tapped(model: nn.Module, names: list[str]) -> Iterator[Features]:
 
 
 def relative_errors(het: Features, dense: Features) -> dict[str, Tensor]:
-    """|het - dense|^2 / |dense|^2 of each compared tensor, once each."""
+    """|het - dense|^2 / |dense|^2 of each compared tensor, once each.
+
+    Of another number of images than the first (the RoIs of a two-stage
+    detector) no tensor is compared: the two networks see other ones there.
+    """
     errors: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for name, tensors in reversed(het.items()):
+    images = None
+    for name, tensors in het.items():
         for number, (mine, theirs) in enumerate(zip(tensors, dense.get(name, ()))):
-            if id(mine) in seen or mine.shape != theirs.shape:
+            images = len(mine) if images is None else images
+            if id(mine) in seen or mine.shape != theirs.shape or len(mine) != images:
                 continue
             seen.add(id(mine))
             power = theirs.square().sum().clamp_min(torch.finfo(theirs.dtype).tiny)
-            errors[f'{name}:{number}'] = (mine - theirs).square().sum() / power
+            key = f'{name}:{number}' if len(tensors) > 1 else name
+            errors[key] = (mine - theirs).square().sum() / power
     return errors
