@@ -164,15 +164,15 @@ def _train(
             looks = int(done * LOOKS)
             error = student.judge(judged)
             report.history.append((report.steps, error))
-            if log is not None:
-                left = clock.seconds() * (1 - done) / done
-                log(f'step {report.steps}: held-out error {error:.4f}, {left:.0f} s left')
             if error < report.after:
                 report.after = error
                 student.keep()
                 behind = 0
             elif done > WARM_UP:
                 behind += 1
+            if log is not None:
+                left = clock.seconds() * (1 - done) / done
+                log(f'step {report.steps}: held-out error {error:.4f}, {left:.0f} s left')
         if done == 1:
             return
         for group in optimizer.param_groups:

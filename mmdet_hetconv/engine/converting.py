@@ -1,10 +1,11 @@
 """From a dense checkpoint to a heterogeneous one, by configs."""
 
 import argparse
+import dataclasses
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmcv.transforms import Compose
@@ -14,7 +15,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
-from ..convert import Fit, calibrate, find_pairs, load_projected, rearrange
+from ..convert import DistilReport, Fit, calibrate, distil, find_pairs, load_projected, rearrange
 from ..datasets.config_parts import join_root, leaf_datasets
 from ..datasets.folders import find_data
 from ..datasets.images import IMAGE_ENDINGS, check_images
@@ -89,17 +90,21 @@ def convert(args: argparse.Namespace) -> None:
         if evaluates:
             metrics['projected'] = evaluate(het_cfg, het)
         fits, kept = _calibrate(dense, het, part, batches, args.permute)
+        if evaluates and fits:
+            metrics['calibrated'] = evaluate(het_cfg, het)
+        distilled = _distil(dense, het, part, batches, args.distil)
     except ValueError as error:
         raise UserError(
             f'{args.dense_config} cannot be converted into {args.het_config}: {error}'
         ) from error
-    if evaluates and fits:
-        metrics['calibrated'] = evaluate(het_cfg, het)
+    if evaluates and distilled:
+        metrics['distilled'] = evaluate(het_cfg, het)
     report = dict(
         method=args.method,
         images=len(batches or ()),
         permuted={name: list(shares) for name, shares in kept.items()},
         relative_error={name: fit.after for name, fit in fits.items()},
+        distilled=distilled and dataclasses.asdict(distilled),
         metrics=metrics,
         seconds=round(time.monotonic() - started, 1),
     )
@@ -235,6 +240,37 @@ def _calibrate(
     """The fits of all layers, and what a permutation keeps."""
     if batches is None:
         return {}, {}
+    run = _forward(dense, part)
+    pair = dense.get_submodule(part), het.get_submodule(part)
+    kept = {}
+    if permute:
+        few = ImageBatches(batches.paths[:PERMUTATION_IMAGES], batches.pipeline)
+        kept = rearrange(*pair, few, run)
+    return calibrate(*pair, batches, run, show_progress=True), kept
+
+
+def _distil(
+    dense: nn.Module,
+    het: nn.Module,
+    part: str,
+    batches: ImageBatches | None,
+    length: dict[str, float] | None,
+) -> DistilReport | None:
+    """All layers together, where --distil says for how long."""
+    if batches is None or length is None:
+        return None
+    run = _forward(dense, part)
+    pair = dense.get_submodule(part), het.get_submodule(part)
+    report = distil(*pair, batches, run, log=announce, **length)
+    announce(
+        f'distilled in {report.steps} steps ({report.stopped}): error on held-out images '
+        f'{report.before:.4f} before, {report.after:.4f} after'
+    )
+    return report
+
+
+def _forward(dense: nn.Module, part: str) -> Callable[[nn.Module, dict], object]:
+    """Runs the converted part of a detector on images."""
 
     def run(model: nn.Module, batch: dict) -> object:
         batch = dense.data_preprocessor(batch)
@@ -243,12 +279,7 @@ def _calibrate(
         # Without what turns the outputs into boxes, where that is separate.
         return model(**batch, mode='tensor')
 
-    pair = dense.get_submodule(part), het.get_submodule(part)
-    kept = {}
-    if permute:
-        few = ImageBatches(batches.paths[:PERMUTATION_IMAGES], batches.pipeline)
-        kept = rearrange(*pair, few, run)
-    return calibrate(*pair, batches, run, show_progress=True), kept
+    return run
 
 
 def _has_annotations(cfg: Config) -> bool:
