@@ -6,7 +6,7 @@
 trains every convolution of --conv from scratch on a data set in COCO or VOC
 layout and appends a row per run to benchmarks/results/detection.csv. With
 --convert the dense detector of each seed is also converted at these P, in
-three ways, and every result is trained on for a tenth of the schedule, and so
+four ways, and every result is trained on for a tenth of the schedule, and so
 is the dense one. For a processor core:
 
     OMP_NUM_THREADS=1 python benchmarks/detection.py --data-root DIR \
@@ -46,9 +46,10 @@ TUNED_SHARE = 0.1  # of the schedule, for a converted detector
 TUNING_RATE = 0.3  # of the peak learning rate
 # How a converted detector starts: options of tools/convert_checkpoint.py.
 WAYS = dict(
-    projected=dict(method='free', permute=False),
-    calibrated=dict(method='lstsq', permute=False),
-    permuted=dict(method='lstsq', permute=True),
+    projected=dict(method='free', permute=False, distil=None),
+    calibrated=dict(method='lstsq', permute=False, distil=None),
+    permuted=dict(method='lstsq', permute=True, distil=None),
+    distilled=dict(method='lstsq', permute=False, distil=dict(steps=1000)),
 )
 CALIBRATED = [way for way, options in WAYS.items() if options['method'] == 'lstsq']
 
@@ -209,7 +210,7 @@ class Experiment:
 
     def converted(self, key: str, seed: int) -> None:
         """All ways of conversion, before and after fine-tuning."""
-        for way in WAYS:
+        for way in self.args.ways:
             path = self.convert(key, way, seed)
             row = self.identity(key, way, seed, 0)
             if not has_row(self.args.out, row):
@@ -266,6 +267,7 @@ def parse_args() -> argparse.Namespace:
         metavar='P',
         help='convert the dense detector too; needs dense and these P',
     )
+    parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
     parser.add_argument('--calib', type=int, default=64, help='images')
     parser.add_argument('--epochs', type=int, default=60)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])

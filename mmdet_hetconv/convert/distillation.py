@@ -1,8 +1,8 @@
 """Dense to heterogeneous weights: all layers together, without labels.
 
 After :func:`calibrate` has fitted layer by layer, the converted network is
-trained towards the dense one's features on the same images, shifted, mirrored
-and mixed at random. The loss is the sum of relative squared errors over the
+trained towards the dense one's features on the same images, shifted and
+mirrored at random. The loss is the sum of relative squared errors over the
 outputs of all blocks, as in Frantar and Alistarh, "SPDY: Accurate Pruning with
 Speedup Guarantees", ICML 2022, over all layers.
 """
@@ -26,7 +26,7 @@ from .trace import Forward
 
 STEPS = 1000
 # Of Adam; reached after a tenth of the time, then half a cosine to 0.
-RATE = 1e-3
+RATE = 3e-3
 WARM_UP = 0.1
 # Gradients are cut to this length.
 LONGEST = 1.0
@@ -177,7 +177,7 @@ def _train(
             return
         for group in optimizer.param_groups:
             group['lr'] = clock.rate(report.steps)
-        loss = student.loss(draws.draw(mixed=True))
+        loss = student.loss(draws.draw())
         if not torch.isfinite(loss):
             report.stopped = 'not finite'
             return
@@ -235,7 +235,7 @@ def distil(
     training, held = _split(batches) if holdout is None else (batches, holdout)
     draws = Draws(training, torch.Generator().manual_seed(seed))
     judge = Draws(held, torch.Generator().manual_seed(seed))
-    judged = [judge.draw(mixed=False) for _ in range(min(JUDGED, len(held)))]
+    judged = [judge.draw() for _ in range(min(JUDGED, len(held)))]
     student = _Student(dense, het, forward)
     for name, error in student.errors(judged[0]).items():
         if not torch.isfinite(error):

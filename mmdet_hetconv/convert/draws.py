@@ -1,9 +1,6 @@
 """Training batches without labels, drawn from calibration batches.
 
-Images are shifted, mirrored and half of them mixed with another one: to a
-dense teacher every input is a valid example, and few images have to go far.
-Mixing is that of Zhang et al., "mixup: Beyond Empirical Risk Minimization",
-ICLR 2018, without the labels.
+Images are cropped, shifted and mirrored at random, all of a batch to one size.
 """
 
 import copy
@@ -42,19 +39,12 @@ class Draws:
         height, width = self.size
         self.count = max(1, min(IMAGES, PIXELS // (height * width)))
 
-    def draw(self, mixed: bool) -> Any:
-        """One batch.
-
-        Args:
-            mixed: whether every second image is mixed with another one.
-        """
+    def draw(self) -> Any:
+        """One batch."""
         chosen = [self._choose() for _ in range(self.count)]
         images = [_images(batch)[number] for batch, number in chosen]
         common = [min(_size(image)[axis] for image in images) for axis in (0, 1)]
         images = [self._shifted(image, common) for image in images]
-        if mixed:
-            others = images[1:] + images[:1]
-            images[::2] = [self._mix(a, b) for a, b in zip(images[::2], others[::2])]
         return _like(chosen, images)
 
     def _random(self, high: int) -> int:
@@ -71,10 +61,6 @@ class Draws:
         top, left = (self._random(n - m + 1) for n, m in zip(image.shape[-2:], size))
         image = image[..., top : top + size[0], left : left + size[1]]
         return image.flip(-1) if self._random(2) else image
-
-    def _mix(self, image: Tensor, other: Tensor) -> Tensor:
-        share = 0.5 * torch.rand((), generator=self.generator).item()
-        return torch.lerp(image.float(), other.float(), share).to(image.dtype)
 
 
 def _size(image: Tensor) -> tuple[int, int]:

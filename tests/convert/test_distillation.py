@@ -121,7 +121,7 @@ def test_images_of_a_detector_are_cropped_alike():
         return dict(inputs=[image], data_samples=[sample])
 
     given = [batch(40, 60), batch(60, 40), batch(700, 48)]
-    drawn = Draws(given, torch.Generator().manual_seed(0)).draw(mixed=True)
+    drawn = Draws(given, torch.Generator().manual_seed(0)).draw()
     shapes = {tuple(image.shape) for image in drawn['inputs']}
     assert shapes == {(3, 40, 40)}
     assert {image.dtype for image in drawn['inputs']} == {torch.uint8}
