@@ -21,7 +21,7 @@ from ..layers import HetConv2d
 from .calibration import call
 from .draws import Draws
 from .pairing import find_pairs
-from .taps import find_taps, relative_errors, tapped
+from .taps import Call, find_taps, last_call, relative_errors, tapped
 from .trace import Forward
 
 STEPS = 1000
@@ -97,6 +97,7 @@ class _Student:
         self.het = het
         self.forward = forward
         self.taps = find_taps(het)
+        self.last: Call | None = None  # known after the first pass
         learning = [m for m in het.modules() if isinstance(m, (HetConv2d, _BatchNorm))]
         self.parameters = [p for m in learning for p in m.parameters()]
         self.learned = {p: p.requires_grad for p in het.parameters()}
@@ -113,16 +114,28 @@ class _Student:
             parameter.requires_grad_(flag)
             parameter.grad = None
 
-    def errors(self, batch: Any) -> dict[str, Tensor]:
-        """By compared feature."""
-        with torch.no_grad(), tapped(self.dense, self.taps) as theirs:
-            self.forward(self.dense, batch)
-        with tapped(self.het, self.taps) as mine:
-            self.forward(self.het, batch)
-        return relative_errors(mine, theirs)
-
     def loss(self, batch: Any) -> Tensor:
-        return torch.stack(list(self.errors(batch).values())).sum()
+        """The sum of the relative errors.
+
+        Raises:
+            ValueError: nothing can be compared; features are not finite at
+                the beginning.
+        """
+        with torch.no_grad(), tapped(self.dense, self.taps, self.last) as theirs:
+            self.forward(self.dense, batch)
+        with tapped(self.het, self.taps, self.last) as mine:
+            self.forward(self.het, batch)
+        errors = relative_errors(mine, theirs)
+        if self.last is None:
+            if not errors:
+                raise ValueError('the two networks have no features to compare')
+            for (name, _), error in errors.items():
+                if not torch.isfinite(error):
+                    raise ValueError(
+                        f'{name}: its features on the calibration images are not finite'
+                    )
+            self.last = last_call(mine, errors)
+        return torch.stack(list(errors.values())).sum()
 
     @torch.no_grad()
     def judge(self, batches: Sequence[Any]) -> float:
@@ -237,9 +250,6 @@ def distil(
     judge = Draws(held, torch.Generator().manual_seed(seed))
     judged = [judge.draw() for _ in range(min(JUDGED, len(held)))]
     student = _Student(dense, het, forward)
-    for name, error in student.errors(judged[0]).items():
-        if not torch.isfinite(error):
-            raise ValueError(f'{name}: its features on the calibration images are not finite')
     before = student.judge(judged)
     report = DistilReport(before, before)
     clock = _Clock(steps, minutes)

@@ -7,6 +7,7 @@ in a mere list of layers is compared behind its batch norm, if it has one.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
 
-Features = dict[str, list[Tensor]]
+# A module's name and the number of its call in a forward pass, from 1 on.
+Call = tuple[str, int]
+
+
+@dataclass
+class Features:
+    """What a forward pass gave.
+
+    Attributes:
+        tensors: outputs by the names of the modules. What is done to them in
+            place afterwards, as activations are, is seen too.
+        calls: the modules' names, in the order in which they finished.
+    """
+
+    tensors: dict[str, list[Tensor]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
 
 
 def find_taps(het: nn.Module) -> list[str]:
@@ -51,18 +67,26 @@ def _tensors(value: object) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-@contextmanager
-def tapped(model: nn.Module, names: list[str]) -> Iterator[Features]:
-    """A dict that a forward pass fills, by the names of the modules.
+class _Enough(BaseException):
+    """Ends a forward pass of which nothing more is compared."""
 
-    It holds the tensors themselves: what is done to them in place
-    afterwards, as activations are, is seen too.
+
+@contextmanager
+def tapped(model: nn.Module, names: list[str], last: Call | None = None) -> Iterator[Features]:
+    """What a forward pass inside the block fills.
+
+    Args:
+        names: of the modules whose outputs are kept.
+        last: the call of one of them after which the block ends.
     """
-    features: Features = {}
+    features = Features()
 
     def keep(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, args: object, output: object) -> None:
-            features.setdefault(name, []).extend(_tensors(output))
+            features.tensors.setdefault(name, []).extend(_tensors(output))
+            features.calls.append(name)
+            if last == (name, features.calls.count(name)):
+                raise _Enough
 
         return hook
 
@@ -70,27 +94,38 @@ def tapped(model: nn.Module, names: list[str]) -> Iterator[Features]:
     handles = [modules[name].register_forward_hook(keep(name)) for name in names]
     try:
         yield features
+    except _Enough:
+        pass
     finally:
         for handle in handles:
             handle.remove()
 
 
-def relative_errors(het: Features, dense: Features) -> dict[str, Tensor]:
+def relative_errors(het: Features, dense: Features) -> dict[tuple[str, int], Tensor]:
     """|het - dense|^2 / |dense|^2 of each compared tensor, once each.
 
     Of another number of images than the first (the RoIs of a two-stage
     detector) no tensor is compared: the two networks see other ones there.
+
+    Returns:
+        dict: by name of the module and number of the tensor among its outputs.
     """
-    errors: dict[str, Tensor] = {}
+    errors = {}
     seen: set[int] = set()
     images = None
-    for name, tensors in het.items():
-        for number, (mine, theirs) in enumerate(zip(tensors, dense.get(name, ()))):
+    for name, tensors in het.tensors.items():
+        for number, (mine, theirs) in enumerate(zip(tensors, dense.tensors.get(name, ()))):
             images = len(mine) if images is None else images
             if id(mine) in seen or mine.shape != theirs.shape or len(mine) != images:
                 continue
             seen.add(id(mine))
             power = theirs.square().sum().clamp_min(torch.finfo(theirs.dtype).tiny)
-            key = f'{name}:{number}' if len(tensors) > 1 else name
-            errors[key] = (mine - theirs).square().sum() / power
+            errors[name, number] = (mine - theirs).square().sum() / power
     return errors
+
+
+def last_call(features: Features, errors: dict[tuple[str, int], Tensor]) -> Call:
+    """The last call of a module whose outputs are compared."""
+    compared = {name for name, _ in errors}
+    name = next(name for name in reversed(features.calls) if name in compared)
+    return name, features.calls.count(name)

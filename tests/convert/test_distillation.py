@@ -7,7 +7,7 @@ from torch import nn
 
 from mmdet_hetconv.convert import calibrate, distil
 from mmdet_hetconv.convert.draws import Draws
-from mmdet_hetconv.convert.taps import find_taps, relative_errors
+from mmdet_hetconv.convert.taps import Features, find_taps, last_call, relative_errors
 
 from .test_calibration import Net, batches, loss, nets  # noqa: F401
 
@@ -110,8 +110,10 @@ def test_blocks_are_compared_and_layers_of_a_list_behind_their_norms():
 def test_a_tensor_counts_once_and_other_numbers_of_images_do_not():
     one, two = torch.ones(2, 3), torch.full((2, 3), 2.0)
     rois = torch.ones(5, 3)
-    errors = relative_errors(dict(a=[one], b=[one, rois]), dict(a=[two], b=[two, rois]))
-    assert {key: value.item() for key, value in errors.items()} == {'a': 0.25}
+    mine = Features(dict(a=[one], b=[one, rois]), ['a', 'a', 'b'])
+    errors = relative_errors(mine, Features(dict(a=[two], b=[two, rois])))
+    assert {key: value.item() for key, value in errors.items()} == {('a', 0): 0.25}
+    assert last_call(mine, errors) == ('a', 2)
 
 
 def test_images_of_a_detector_are_cropped_alike():
