@@ -49,8 +49,9 @@ WAYS = dict(
     projected=dict(method='free', permute=False, distil=None),
     calibrated=dict(method='lstsq', permute=False, distil=None),
     permuted=dict(method='lstsq', permute=True, distil=None),
-    distilled=dict(method='lstsq', permute=False, distil=dict(steps=1000)),
+    distilled=dict(method='lstsq', permute=False, distil=dict(steps=300)),
 )
+TAUGHT = ', taught'  # with TeacherHook
 CALIBRATED = [way for way, options in WAYS.items() if options['method'] == 'lstsq']
 
 
@@ -178,13 +179,23 @@ class Experiment:
             cfg = self.config(key, seed)
             self.record(row, cfg, self.train(self.name(key, seed), cfg))
 
-    def tune(self, key: str, start: str, seed: int, path: Path) -> None:
-        """The tenth of the schedule that follows on a checkpoint."""
+    def tune(self, key: str, start: str, seed: int, path: Path, taught: bool = False) -> None:
+        """The tenth of the schedule that follows on a checkpoint.
+
+        Args:
+            taught: with the dense detector of this seed as teacher.
+        """
         tuned = max(1, round(TUNED_SHARE * self.args.epochs))
-        row = self.identity(key, start, seed, tuned)
+        row = self.identity(key, start + TAUGHT * taught, seed, tuned)
         if not has_row(self.args.out, row):
             cfg = self.config(key, seed, epochs=tuned, rate=row['tuned_lr'], load_from=str(path))
-            name = self.name(key, start, seed)
+            if taught:
+                dense = self.config('dense', seed)
+                name = self.name('dense', seed)
+                hook = dict(type='TeacherHook', config=self.write(name, dense))
+                hook['checkpoint'] = str(self.train(name, dense))
+                cfg.custom_hooks = [hook]
+            name = self.name(key, start, *['taught'] * taught, seed)
             self.record(row, cfg, self.train(name, cfg))
 
     def convert(self, key: str, way: str, seed: int) -> Path:
@@ -216,6 +227,8 @@ class Experiment:
             if not has_row(self.args.out, row):
                 self.record(row, self.config(key, seed), path)
             self.tune(key, way, seed, path)
+            if way == 'distilled':
+                self.tune(key, way, seed, path, taught=True)
 
     def time(self) -> None:
         """Milliseconds of all convolutions, where a row of one is missing."""

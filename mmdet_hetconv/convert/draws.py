@@ -34,9 +34,7 @@ class Draws:
     def __init__(self, batches: Sequence[Any], generator: torch.Generator):
         self.batches = batches
         self.generator = generator
-        first = _images(batches[0])[0]
-        self.size = _size(first)
-        height, width = self.size
+        height, width = _size(_images(batches[0])[0])
         self.count = max(1, min(IMAGES, PIXELS // (height * width)))
 
     def draw(self) -> Any:
@@ -67,12 +65,12 @@ def _size(image: Tensor) -> tuple[int, int]:
     return min(SIDE, image.shape[-2]), min(SIDE, image.shape[-1])
 
 
-def _images(batch: Any) -> Sequence[Tensor]:
+def _images(batch: Any) -> Sequence[Tensor] | Tensor:
     """The images of a batch, (C, H, W) each."""
     images = batch.get('inputs') if isinstance(batch, dict) else batch
-    if not isinstance(images, (Tensor, list, tuple)) or len(images) == 0:
-        raise ValueError(f'distillation cannot take images from a {type(batch).__name__}')
-    return images
+    if isinstance(images, (Tensor, list, tuple)) and len(images):
+        return images
+    raise ValueError(f'distillation cannot take images from a {type(batch).__name__}')
 
 
 def _like(chosen: Sequence[tuple[Any, int]], images: list[Tensor]) -> Any:
