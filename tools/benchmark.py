@@ -12,7 +12,7 @@ from mmdet.utils import register_all_modules
 
 from mmdet_hetconv.analysis.latency import HEAD, benchmark_config, plot, write_csv
 from mmdet_hetconv.deploy import keep_freed_memory
-from mmdet_hetconv.deploy.precision import DTYPES, check_precision
+from mmdet_hetconv.deploy.precision import PRECISIONS, check_precision
 from mmdet_hetconv.deploy.runtimes import RUNTIMES, check_runtime
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
@@ -36,7 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--precision',
         nargs='+',
-        choices=tuple(DTYPES),
+        choices=PRECISIONS,
         default=['fp32'],
         help='of the deployed forms (default: fp32)',
     )

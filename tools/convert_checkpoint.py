@@ -5,16 +5,9 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.arguments import add_cfg_options
+from mmdet_hetconv.engine.arguments import add_calibration, add_cfg_options
 from mmdet_hetconv.engine.converting import convert
 from mmdet_hetconv.utils.errors import one_sentence
-
-
-def count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{number} is not a number of images')
-    return number
 
 
 def length(text: str) -> dict[str, float]:
@@ -48,19 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='lstsq: fit every layer to the dense one on images (default); '
         'free: project the weights, without images',
     )
-    parser.add_argument(
-        '--calib',
-        type=count,
-        default=256,
-        metavar='N',
-        help='images to fit to, without labels (default: 256)',
-    )
-    parser.add_argument(
-        '--data-root',
-        metavar='DIR',
-        help="take the images from DIR instead of the config's training set; "
-        'with annotations of the same classes, it is evaluated on too',
-    )
+    add_calibration(parser, 256, 'images to fit to, without labels')
     parser.add_argument(
         '--permute',
         action='store_true',
@@ -75,13 +56,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="then train all layers together towards the dense detector's features on the "
         'same images, without labels: 1000 steps, or STEPS, or minutes, as 15m (lstsq)',
     )
-    parser.add_argument(
-        '--no-eval',
-        dest='eval',
-        action='store_false',
-        help='do not evaluate before and after, though there are annotations',
-    )
-    parser.add_argument('--seed', type=int, default=0, help='of the choice of images')
     add_cfg_options(parser, 'overwrite keys of both configs')
     args = parser.parse_args(argv)
     if args.permute and args.method == 'free':

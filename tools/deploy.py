@@ -4,8 +4,8 @@
 import argparse
 from collections.abc import Sequence
 
-from mmdet_hetconv.deploy.precision import DTYPES
-from mmdet_hetconv.engine.arguments import add_conversion
+from mmdet_hetconv.deploy.precision import PRECISIONS
+from mmdet_hetconv.engine.arguments import add_calibration, add_conversion
 from mmdet_hetconv.engine.deploying import deploy
 from mmdet_hetconv.utils.errors import one_sentence
 
@@ -20,9 +20,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--precision',
-        choices=tuple(DTYPES),
+        choices=PRECISIONS,
         default='fp32',
-        help='number type in which convolutions compute (default: fp32)',
+        help='number type in which convolutions compute (default: fp32); int8 looks at images',
+    )
+    add_calibration(parser, 64, 'images whose feature maps set the levels of int8')
+    parser.add_argument(
+        '--keep',
+        nargs='+',
+        default=(),
+        metavar='NAME',
+        help='layers that do not compute in int8, with * and ? as in file names',
     )
     return parser.parse_args(argv)
 

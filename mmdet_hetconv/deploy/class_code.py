@@ -42,6 +42,12 @@ def runs_one_after_the_other(module: nn.Module, first: str, second: str) -> bool
     return (first, second) in _neighbours(kind)
 
 
+def runs_once(module: nn.Module, child: str) -> bool:
+    """Whether the module's code names a child in one place only."""
+    kind: type = type(module)
+    return sum(base == 'self' and names[0] == child for base, names in _attributes(kind)) == 1
+
+
 def ignores_strides(module: nn.Module) -> bool:
     """Whether the module may run kernels that read memory row by row.
 

@@ -18,7 +18,7 @@ from ..utils.machine import cpu_name
 from .heads import find_heads
 from .memory_format import map_tensors, takes_rows
 
-DTYPES = dict(fp32=None, bf16=torch.bfloat16)
+PRECISIONS = ('fp32', 'bf16', 'int8')
 # With weights in float32, and for inputs of fewer bits all the same.
 _MIXED = (nn.GroupNorm, nn.LayerNorm, L2Norm, Scale)
 
@@ -29,8 +29,10 @@ def check_precision(precision: str, device: torch.device) -> None:
     Raises:
         ValueError: it is unknown, or slower than fp32 there.
     """
-    if precision not in DTYPES:
-        raise ValueError(f'precision={precision!r} is not one of {tuple(DTYPES)}')
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision={precision!r} is not one of {PRECISIONS}')
+    if precision == 'int8' and device.type != 'cpu':
+        raise ValueError(f'precision={precision!r}: int8 runs on the CPU, not on {device.type}')
     if precision == 'bf16' and not _computes_bf16(device):
         raise ValueError(
             f'precision={precision!r}: {cpu_name()} multiplies no bfloat16, it has fp32'
@@ -47,11 +49,15 @@ def set_precision(model: nn.Module, precision: str) -> None:
     """Let the planned convolutions of a deployed model compute in a precision.
 
     It runs anywhere; where the processor lacks it, slower, which is logged.
+    int8 means what is left of a model whose other convolutions compute in
+    bytes: bfloat16 where the processor has it, for these are quicker then.
     """
-    dtype = DTYPES[precision]
     convs = planned_convs(model)
-    if dtype is None or not convs:
+    if precision == 'fp32' or not convs:
         return
+    if precision == 'int8' and not _computes_bf16(convs[0].weights().grouped.device):
+        return
+    dtype = torch.bfloat16
     if not _computes_bf16(convs[0].weights().grouped.device):
         print_log(f'HetConv: {cpu_name()} multiplies no bfloat16: it is slow here', 'current')
     readers = _float32_readers(model)

@@ -1,5 +1,8 @@
 """Turn a trained model into its inference form."""
 
+from collections.abc import Collection, Sequence
+from typing import Any
+
 import torch
 from mmcv.cnn import ConvModule
 from torch import nn
@@ -7,16 +10,23 @@ from torch import nn
 from ..kernels import Plan, PlannedConv2d, planned_convs
 from ..layers import HetConv2d
 from .blocks import DeployedBlock, block_convs
-from .class_code import calls_view, ignores_strides
+from .class_code import calls_view, ignores_strides, runs_once, runs_one_after_the_other
 from .conv_module import keep_whole
 from .fold_bn import count_uses, fold_bn, has_hooks, reached_modules
 from .heads import find_heads
 from .memory_format import give_rows, take_rows
 from .precision import check_precision, set_precision
+from .quantization import quantize
+from .whole_run import detect
 
 
 def switch_to_deploy(
-    model: nn.Module, plan: Plan | None = None, *, precision: str = 'fp32'
+    model: nn.Module,
+    plan: Plan | None = None,
+    *,
+    precision: str = 'fp32',
+    calibration: Sequence[Any] = (),
+    keep: Collection[str] = (),
 ) -> nn.Module:
     """Fold and fuse for inference, and let a plan choose the kernels.
 
@@ -35,18 +45,26 @@ def switch_to_deploy(
         model (nn.Module): changed in place, and put into inference mode.
         plan (Plan, optional): made by default; it is an attribute of every
             PlannedConv2d.
-        precision (str): 'fp32' or 'bf16', in which convolutions compute.
-            What goes into the model and comes out stays float32.
+        precision (str): 'fp32', 'bf16' or 'int8', in which convolutions
+            compute. What goes into the model and comes out stays float32.
+        calibration (Sequence[Tensor]): for int8, inputs of the model, or
+            images for a detector of mmdet, normalised and of its input's size.
+        keep (Collection[str]): for int8, names of layers that do not compute
+            in it, see :func:`~mmdet_hetconv.deploy.quantization.quantize`.
 
     Returns:
         nn.Module: the model; another module only if the model itself is a
         single convolution or block.
 
     Raises:
-        ValueError: a precision that is unknown, or not to be had here.
+        ValueError: a precision that is unknown, or not to be had here; int8
+            without calibration, or with inputs that give other than finite
+            numbers.
     """
     weight = next(model.parameters(), None)
     check_precision(precision, torch.device('cpu') if weight is None else weight.device)
+    if precision == 'int8' and not len(calibration):
+        raise ValueError("precision='int8' needs calibration inputs, there are none")
     model.eval()
     fold_bn(model)
     plan = plan if plan is not None else Plan()
@@ -55,7 +73,13 @@ def switch_to_deploy(
         if calls_view(head):
             give_rows(head)
     set_precision(model, precision)
+    if precision == 'int8':
+        quantize(model, calibration, detect if find_heads(model) else _call, keep=keep)
     return model
+
+
+def _call(model: nn.Module, batch: Any) -> Any:
+    return model(batch)
 
 
 class _Switch:
@@ -99,6 +123,8 @@ class _Switch:
             _fuse_activation(module, shared)
         elif type(module) is nn.Sequential:
             _fuse_relus(module, shared)
+        elif {'conv1', 'relu'} <= set(module._modules):
+            _fuse_stem(module, shared)
         return module
 
     def _shared_names(self, module: nn.Module) -> set[str]:
@@ -153,6 +179,25 @@ def _fuse_relus(sequence: nn.Sequential, shared: set[str]) -> None:
         ):
             conv.relu = True
             setattr(sequence, name, nn.Identity())
+
+
+def _fuse_stem(module: nn.Module, shared: set[str]) -> None:
+    """mmdet's ResNets: conv1, a folded norm1, relu."""
+    conv, relu = module._modules['conv1'], module._modules['relu']
+    norm = module._modules.get(getattr(module, 'norm1_name', ''))
+    if (
+        isinstance(conv, PlannedConv2d)
+        and not {'conv1', 'relu'} & shared
+        and norm is not None
+        and _does_nothing(norm)
+        and type(relu) is nn.ReLU
+        and not has_hooks(relu)
+        and runs_once(module, 'relu')
+        and runs_one_after_the_other(module, 'conv1', 'norm1')
+        and runs_one_after_the_other(module, 'norm1', 'relu')
+    ):
+        conv.relu = True
+        module.relu = nn.Identity()
 
 
 def _does_nothing(module: nn.Module) -> bool:

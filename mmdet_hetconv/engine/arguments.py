@@ -83,3 +83,30 @@ def add_conversion(parser: argparse.ArgumentParser, size: str, text: str) -> Non
     parser.add_argument('--out', required=True, metavar='FILE', help='file to write')
     parser.add_argument(size, type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help=text)
     add_cfg_options(parser)
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} is not a number of images')
+    return number
+
+
+def add_calibration(parser: argparse.ArgumentParser, images: int, text: str) -> None:
+    """Add which images without labels are looked at; `text` says what for."""
+    parser.add_argument(
+        '--calib', type=count, default=images, metavar='N', help=f'{text} (default: {images})'
+    )
+    parser.add_argument(
+        '--data-root',
+        metavar='DIR',
+        help="take the images from DIR instead of the config's training set; "
+        'with annotations of the same classes, it is evaluated on too',
+    )
+    parser.add_argument(
+        '--no-eval',
+        dest='eval',
+        action='store_false',
+        help='do not evaluate before and after, though there are annotations',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the choice of images')

@@ -13,20 +13,23 @@ from torch import nn
 from ..analysis.config import input_shape
 from ..deploy import switch_to_deploy
 from ..deploy.onnx import check_single_stage, export_onnx, graph_error, run_by_onnxruntime
-from ..deploy.precision import set_precision
+from ..deploy.precision import check_precision, set_precision
+from ..deploy.quantization import set_int8
 from ..deploy.whole_run import detect
 from ..kernels import Plan, planned_convs
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.image_channels import image_channels
 from ..version import __version__
-from . import checkpoint, configs, preflight
+from . import checkpoint, configs, preflight, quantizing
+from .calibration_images import use_data
 from .files import check_writable_file, save_whole, unfinished
 from .safe_globals import load_weights_only
 
 # Where a deployed checkpoint keeps its plan; marks it as one.
 PLAN = 'hetconv_plan'
 PRECISION = 'hetconv_precision'
+INT8 = 'hetconv_int8'  # levels by layer, see kernels/weights.py
 # A graph is checked on an image that is larger by OTHER pixels.
 OTHER = 64
 MOST_ERROR = 1e-3  # relative, of float32 summed in another order
@@ -43,6 +46,9 @@ def deploy(args: argparse.Namespace) -> None:
     cfg, model, content = _build(args)
     precision = content.get(PRECISION, args.precision)
     model = deploy_model(model, content, args.checkpoint, precision)
+    levels = content.get(INT8)
+    if precision == 'int8' and levels is None:
+        levels = quantizing.quantize_on_images(model, cfg, args)
     plan = plan_of(model)
     if args.tune:
         # Heads too, and what they do with the boxes.
@@ -51,9 +57,8 @@ def deploy(args: argparse.Namespace) -> None:
     meta = dict(content.get('meta') or {})
     meta['mmdet_hetconv_version'] = __version__
     state = {k: v.cpu().clone() for k, v in model.state_dict().items()}
-    save_whole(
-        {'state_dict': state, 'meta': meta, PLAN: plan.state_dict(), PRECISION: precision}, out
-    )
+    stored = {'state_dict': state, 'meta': meta, PLAN: plan.state_dict(), PRECISION: precision}
+    save_whole(stored if levels is None else {**stored, INT8: levels}, out)
     announce(f'{out} written: {len(planned_convs(model))} convolutions')
 
 
@@ -70,6 +75,8 @@ def export(args: argparse.Namespace) -> None:
     _check_packages('onnx', 'onnxscript')
     out = check_writable_file(args.out, '--out')
     cfg, model, content = _build(args)
+    if INT8 in content:
+        raise UserError(f'checkpoint {args.checkpoint} computes in int8, which ONNX does not get')
     model = deploy_model(model, content, args.checkpoint)
     part = unfinished(out)
     try:
@@ -104,7 +111,8 @@ def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'f
     Args:
         content (dict): of a checkpoint, deployed or not. One that is has a
             precision of its own.
-        precision (str): of one that is not.
+        precision (str): of one that is not; int8 is the form that is to be
+            quantized.
 
     Raises:
         UserError: the weights are not the model's; a precision that the
@@ -114,7 +122,10 @@ def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'f
     if PLAN not in content:
         checkpoint.load_weights(model, content, path)
         try:
-            return switch_to_deploy(model, plan, precision=precision)
+            check_precision(precision, torch.device('cpu'))
+            model = switch_to_deploy(model, plan)
+            set_precision(model, precision)
+            return model
         except ValueError as error:
             raise UserError(str(error)) from error
     model = switch_to_deploy(model, plan)
@@ -124,6 +135,11 @@ def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'f
         plan.load_state_dict(content[PLAN])
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f'checkpoint {path}: its plan: {error}') from error
+    if INT8 in content:
+        try:
+            set_int8(model, quantizing.levels_of(content[INT8]))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise UserError(f'checkpoint {path}: its levels of int8: {error}') from error
     return model
 
 
@@ -170,6 +186,9 @@ def _build(args) -> tuple[Config, nn.Module, dict]:
     cfg = configs.read_config(args.config)
     configs.merge_options(cfg, args.cfg_options)
     content = checkpoint.read_checkpoint(args.checkpoint)
+    root = getattr(args, 'data_root', None)
+    if root and use_data(root, [cfg], content):
+        args.data_root = None  # the config now names its images
     with preflight.explained_build(cfg):
         model = MODELS.build(cfg.model)
     preflight.check_model(model, cfg)

@@ -2,13 +2,17 @@
 
 import tempfile
 import time
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
+from ..datasets.config_parts import join_root, leaf_datasets
 from ..datasets.metrics import use_own_metrics
+from ..utils.announce import announce
+from ..utils.table import format_table
 
 
 def evaluate(cfg: Config, model: nn.Module) -> dict[str, float]:
@@ -29,3 +33,22 @@ def evaluate(cfg: Config, model: nn.Module) -> dict[str, float]:
     # The runner's logger, which only warns, would stay the current one.
     MMLogger.get_instance(f'evaluated_{time.monotonic_ns()}')
     return metrics
+
+
+def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
+    """Metrics by stage: of weights, or of a form of the model."""
+    names = list(next(iter(metrics.values())))
+    rows = [[stage, *(f'{v[name]:.4f}' for name in names)] for stage, v in metrics.items()]
+    return format_table(('weights', *names), rows)
+
+
+def has_annotations(cfg: Config) -> bool:
+    """Whether the test data of a config is there; says so if it is not."""
+    if not (cfg.get('test_dataloader') and cfg.get('test_evaluator')):
+        return False
+    for key, leaf in leaf_datasets(cfg.test_dataloader.dataset, 'test_dataloader.dataset'):
+        path = join_root(leaf, leaf.get('ann_file', ''))
+        if not Path(path).is_file():
+            announce(f'{key}: {path} does not exist, nothing is evaluated')
+            return False
+    return True

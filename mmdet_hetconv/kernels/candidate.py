@@ -16,6 +16,7 @@ class Candidate:
         name (str): how the plan calls it.
         layout (str): 'nchw' or 'nhwc'; inputs are brought into it.
         dense (bool): whether it does the dense convolution's work.
+        quantized (bool): whether it is for layers that compute in 8 bits.
 
     Shape:
         call: x (B, M, H, W), residual (B, N, Ho, Wo) or None; returns
@@ -25,6 +26,7 @@ class Candidate:
     name: str
     layout: str
     dense = False
+    quantized = False
 
     @classmethod
     def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
@@ -63,12 +65,13 @@ def empty_output(
     stride: list[int],
     padding: list[int],
     dilation: list[int],
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """The output of a convolution of x, not filled, channels last."""
     size = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
     return torch.empty(
         (x.shape[0], filters, *size),
-        dtype=x.dtype,
+        dtype=dtype or x.dtype,
         device=x.device,
         memory_format=torch.channels_last,
     )

@@ -29,10 +29,12 @@ TIMEOUT_S = 300
 PART = ('.fused_cpu_', '.part')
 # Of hetconv_fused.
 ARGUMENTS = (
-    ctypes.c_int,
-    *[ctypes.c_void_p] * 7,
-    *[ctypes.c_int64] * 2,
-    ctypes.c_int,
+    ctypes.c_int64,
+    *[ctypes.c_void_p] * 4,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+    ctypes.c_int64,
+    *[ctypes.c_void_p] * 3,
     ctypes.c_int64,
     ctypes.c_int,
 )
@@ -123,6 +125,7 @@ def _build_once(command: list[str], target: Path) -> None:
 def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.hetconv_fused.argtypes = ARGUMENTS
+    library.hetconv_max_pool.argtypes = (*[ctypes.c_void_p] * 3, ctypes.c_int)
     return library
 
 

@@ -23,6 +23,7 @@ class LayerKey(NamedTuple):
     permuted: bool
     residual: bool
     relu: bool
+    int8: bool = False
 
     @classmethod
     def of(cls, weights: ConvWeights, residual: bool, relu: bool) -> 'LayerKey':
@@ -38,6 +39,7 @@ class LayerKey(NamedTuple):
             permuted=weights.input_order is not None,
             residual=residual,
             relu=relu,
+            int8=weights.int8 is not None,
         )
 
     def __str__(self) -> str:
@@ -46,7 +48,7 @@ class LayerKey(NamedTuple):
         words += [_times(self.kernel_size), f'stride {_times(self.stride)}']
         words += [f'padding {_times(self.padding)}']
         words += [f'dilation {_times(self.dilation)} p={self.p}']
-        flags = ('bias', 'permuted', 'residual', 'relu')
+        flags = ('bias', 'permuted', 'residual', 'relu', 'int8')
         words += [name for name in flags if getattr(self, name)]
         return ' '.join(words)
 

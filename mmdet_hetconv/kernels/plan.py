@@ -24,6 +24,7 @@ from .candidate import Candidate
 from .eager import PackedDenseNCHW, PackedDenseNHWC, TwoBranchNCHW, TwoBranchNHWC
 from .fused_cpu import FusedCPU
 from .fused_triton import FusedTriton
+from .int8 import EagerInt8, FusedInt8
 from .key import InputKey, LayerKey
 from .onednn import OneDNNDenseNCHW, OneDNNDenseNHWC, OneDNNTwoBranch
 from .time_candidates import time_candidates
@@ -40,6 +41,8 @@ CANDIDATES: tuple[type[Candidate], ...] = (
     OneDNNDenseNCHW,
     PackedDenseNHWC,
     PackedDenseNCHW,
+    FusedInt8,
+    EagerInt8,
 )
 BY_NAME = {candidate.name: candidate for candidate in CANDIDATES}
 
@@ -177,6 +180,9 @@ class Plan:
         """Why candidates are not to be used, by name."""
         refused = {}
         for candidate in CANDIDATES:
+            if candidate.quantized != (weights.int8 is not None):
+                refused[candidate.name] = 'it computes in another precision'
+                continue
             reason = candidate.why_not(weights, x)
             if self.only and candidate.name not in self.only:
                 reason = reason or 'not asked for'

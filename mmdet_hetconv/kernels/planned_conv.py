@@ -11,7 +11,8 @@ from .candidate import Candidate
 from .eager import PackedDenseNCHW, TwoBranchNCHW
 from .key import layout_of
 from .plan import Plan
-from .weights import ConvWeights, take_weights
+from .quantized import QuantizedTensor
+from .weights import ConvWeights, Int8, take_weights
 
 # Input shapes of which the plan's answer is remembered. A detector that sees
 # images of all sizes meets ever new ones.
@@ -72,12 +73,24 @@ class PlannedConv2d(nn.Module):
         self.relu = relu
         # What inputs are turned into; None takes them as they are.
         self.compute_dtype: torch.dtype | None = None
+        # How it computes in 8 bits, if it does.
+        self._int8: Int8 | None = None
         self.plan = plan if plan is not None else Plan()
         # By kind of candidate, dtype and device.
         self._prepared: dict[tuple, Candidate] = {}
         # By all of an input that matters: the plan's answers, output shapes.
         self._chosen: dict[tuple, tuple[Candidate, Shape]] = {}
         self.eval()
+
+    @property
+    def int8(self) -> Int8 | None:
+        """How it computes in 8 bits; None if it does not."""
+        return self._int8
+
+    @int8.setter
+    def int8(self, int8: Int8 | None) -> None:
+        self._int8 = int8
+        self._forget()
 
     def weights(self, dtype: torch.dtype | None = None) -> ConvWeights:
         """What the kernels take, in a dtype, by default the buffers'."""
@@ -96,12 +109,19 @@ class PlannedConv2d(nn.Module):
             p=self.p,
             input_order=self.input_order,
             output_order=self.output_order,
+            int8=self.int8,
         )
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         if x.dim() == 3:
             residual = None if residual is None else residual[None]
             return self(x[None], residual)[0]
+        if self.int8 is not None:
+            return self._compute(x, residual)
+        if isinstance(x, QuantizedTensor):
+            x = x.floats()
+        if isinstance(residual, QuantizedTensor):
+            residual = residual.floats()
         if self.compute_dtype is not None:
             x = x.to(self.compute_dtype)
         # Entering a context costs as much as a small layer.
@@ -110,16 +130,20 @@ class PlannedConv2d(nn.Module):
             x = x.to(torch.get_autocast_dtype(x.device.type))
             plain = torch.autocast(x.device.type, enabled=False)
         with plain:
-            candidate, shape = self._candidate(x, residual is not None)
-            if residual is not None:
-                _check_residual(residual, shape, x.device)
-                residual = residual.to(x.dtype)
-            return candidate(x, residual, self.relu)
+            return self._compute(x, None if residual is None else residual.to(x.dtype))
+
+    def _compute(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        candidate, shape = self._candidate(x, residual is not None)
+        if residual is not None:
+            _check_residual(residual, shape, x.device)
+        return candidate(x, residual, self.relu)
 
     def _candidate(self, x: Tensor, residual: bool) -> tuple[Candidate, Shape]:
         """What computes, and the shape of the output."""
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if traced or (torch.is_grad_enabled() and x.requires_grad):
+            if self.int8 is not None:
+                raise ValueError('PlannedConv2d: int8 is neither traced nor differentiated')
             # Operators that every tracer and autograd know.
             kind = PackedDenseNCHW if self.p == 1 else TwoBranchNCHW
             prepared = self._prepared.get((kind.name, x.dtype, x.device))

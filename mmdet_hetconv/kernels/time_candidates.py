@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .candidate import LAYOUTS, Candidate
 from .key import layout_of
+from .quantized import QuantizedTensor
 from .weights import ConvWeights
 
 # Rounds, the factor beyond which a candidate is out after the first, and
@@ -51,8 +52,11 @@ def time_candidates(
     added = None
     if residual:
         size = weights.output_size(x.shape[2:])
-        added = x.new_zeros((x.shape[0], weights.out_channels, *size))
+        like = x.raw if isinstance(x, QuantizedTensor) else x
+        added = like.new_zeros((x.shape[0], weights.out_channels, *size))
         added = added.contiguous(memory_format=LAYOUTS[layout_of(x)])
+        if isinstance(x, QuantizedTensor):
+            added = QuantizedTensor.of(added, x.levels)
 
     def milliseconds(candidate: Candidate) -> float:
         if x.device.type == 'cuda':

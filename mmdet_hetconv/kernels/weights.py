@@ -7,6 +7,7 @@ over the own block's channels.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,26 @@ def split_centre(weight: Tensor) -> tuple[Tensor, Tensor]:
     return weight[:, :, y : y + 1, x : x + 1], rest
 
 
+class Levels(NamedTuple):
+    """What the 256 levels of 8 bits stand for: scale * (level - zero)."""
+
+    scale: float
+    zero: int
+
+
+@dataclass(frozen=True)
+class Int8:
+    """A convolution that multiplies 8 bits by 8 bits.
+
+    Attributes:
+        input: of inputs that come as floats.
+        output: in which the output is put out; None for float32.
+    """
+
+    input: Levels
+    output: Levels | None = None
+
+
 @dataclass(frozen=True)
 class ConvWeights:
     """Weights and geometry of one convolution.
@@ -38,6 +59,7 @@ class ConvWeights:
         bias: (N,) or None; of its own dtype, as more than one adds it in
             float32.
         input_order, output_order: HetConv2d's buffers of these names.
+        int8: how it computes in 8 bits; None if it does not.
 
     Shape:
         grouped (N, M/p, Kh, Kw); foreign (N, M - M/p, 1, 1).
@@ -52,6 +74,7 @@ class ConvWeights:
     p: int
     input_order: Tensor | None = None
     output_order: Tensor | None = None
+    int8: Int8 | None = None
 
     @property
     def in_channels(self) -> int:

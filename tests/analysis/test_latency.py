@@ -28,7 +28,7 @@ def test_dense_copy_computes_the_same(tmp_path):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_four_forms_and_their_files(tmp_path):
+def test_four_forms_and_their_files(tmp_path, bfloat16_anywhere):
     cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
     timings = latency.benchmark_config(cfg, 2, (64, 96), 2, precisions=['fp32', 'bf16'])
     forms = ['dense', 'het', 'dense deployed', 'het deployed']

@@ -18,6 +18,9 @@ from .test_fold_bn import trained
 HET = dict(type='HetConv', p=4)
 
 
+pytestmark = pytest.mark.usefixtures('bfloat16_anywhere')
+
+
 def deployed(model, how='bf16'):
     # Untimed: this is about numbers.
     return switch_to_deploy(model, Plan(frozen=True), precision=how)

@@ -138,7 +138,7 @@ def test_a_detection_of_the_tuned_size_times_nothing(folder):
     assert len(plan.choices) == tuned
 
 
-def test_the_precision_is_part_of_the_checkpoint(folder):
+def test_the_precision_is_part_of_the_checkpoint(folder, bfloat16_anywhere):
     load_main('deploy')(
         [
             *(str(folder / 'config.py'), str(folder / 'trained.pth')),
@@ -153,6 +153,60 @@ def test_the_precision_is_part_of_the_checkpoint(folder):
     for mine, theirs in zip(got, want):
         assert not torch.equal(mine['scores'], theirs['scores'])
         torch.testing.assert_close(mine['scores'], theirs['scores'], rtol=0.05, atol=0.01)
+
+
+def int8_argv(folder, out, *flags):
+    return [
+        *(str(folder / 'config.py'), str(folder / 'trained.pth')),
+        *(f'--out={folder / out}', '--precision', 'int8', '--calib', '2', *flags),
+        '--cfg-options',
+        'model.bbox_head.num_classes=2',
+        'test_dataloader.dataset.pipeline.1.scale=(64,48)',
+    ]
+
+
+def test_int8_is_part_of_the_checkpoint(folder, capsys):
+    root = f'--data-root={folder / "coco"}'
+    load_main('deploy')(int8_argv(folder, 'int8.pth', root, '--keep', 'backbone.conv1'))
+    printed = capsys.readouterr().out
+    assert 'backbone.layer1.0.convs.0' in printed
+    (before, after) = re.findall(r'^(?:before|int8) .*$', printed, re.MULTILINE)
+    assert before.split()[1] != ''
+    content = torch.load(folder / 'int8.pth', weights_only=True)
+    assert content['hetconv_precision'] == 'int8'
+    levels = content['hetconv_int8']
+    assert levels['backbone.conv1'] is None
+    assert levels['backbone.layer1.0.convs.0']['output'] is not None
+    want = predictions(folder, 'trained.pth', 'plain_int8')
+    got = predictions(folder, 'int8.pth', 'int8', '--deploy')
+    for mine, theirs in zip(got, want):
+        assert not torch.equal(mine['scores'], theirs['scores'])
+        torch.testing.assert_close(mine['scores'], theirs['scores'], rtol=0.1, atol=0.02)
+
+
+def test_what_int8_needs(folder, tmp_path):
+    deploy = load_main('deploy')
+    (tmp_path / 'none').mkdir()
+    empty = f'--data-root={tmp_path / "none"}'
+    assert 'has no images to calibrate with' in error_of(deploy, *int8_argv(folder, 'a.pth', empty))
+    root = f'--data-root={folder / "coco"}'
+    argv = int8_argv(folder, 'a.pth', root, '--no-eval', '--keep', 'nothing')
+    assert "keep: 'nothing' is none of" in error_of(deploy, *argv)
+    (tmp_path / 'none' / 'a.jpg').write_bytes(b'no image')
+    assert 'a.jpg' in error_of(deploy, *int8_argv(folder, 'a.pth', empty))
+    assert not (folder / 'a.pth').exists()
+
+
+def test_levels_that_are_not_the_models(folder, tmp_path):
+    load_main('deploy')(int8_argv(folder, 'b.pth', f'--data-root={folder / "coco"}', '--no-eval'))
+    content = torch.load(folder / 'b.pth', weights_only=True)
+    export = load_main('export_onnx')
+    message = error_of(export, *map(str, (folder / 'config.py', folder / 'b.pth', '--out=a.onnx')))
+    assert 'computes in int8' in message
+    content['hetconv_int8']['neck'] = None
+    torch.save(content, folder / 'b.pth')
+    message = error_of(evaluate, *test_argv(folder, 'b.pth', 'b', '--deploy'))
+    assert "its levels of int8: 'neck' is no convolution" in message
 
 
 def test_deployed_checkpoint_needs_the_flag(folder):

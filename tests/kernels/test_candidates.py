@@ -7,8 +7,9 @@ import shutil
 import pytest
 import torch
 
-from mmdet_hetconv.kernels import CANDIDATES, compile_cpu, fused_cpu, take_weights
-from mmdet_hetconv.kernels.fused_cpu import FusedCPU, merge_blocks
+from mmdet_hetconv.kernels import CANDIDATES, compile_cpu, fused_call, fused_cpu, take_weights
+from mmdet_hetconv.kernels.fused_call import merge_blocks
+from mmdet_hetconv.kernels.fused_cpu import FusedCPU
 from mmdet_hetconv.layers import HetConv2d
 
 from .cases import CASES, build, expected
@@ -18,8 +19,10 @@ if shutil.which('c++') is None:
     KNOWN.append('no C++ compiler')
 if not torch.backends.mkldnn.is_available():
     KNOWN.append('oneDNN')
+elif not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    KNOWN.append('oneDNN has no bfloat16')
 KNOWN = tuple(KNOWN)
-CPU = [c for c in CANDIDATES if c.name != 'fused_triton']
+CPU = [c for c in CANDIDATES if c.name != 'fused_triton' and not c.quantized]
 
 
 def ready(candidate, layer, x):
@@ -197,11 +200,16 @@ def narrow_library(request, tmp_path_factory):
     return library
 
 
+def use(library, monkeypatch):
+    for module in (fused_call, fused_cpu):
+        monkeypatch.setattr(module, 'load_library', lambda: (library, None))
+
+
 @pytest.mark.skipif(shutil.which('c++') is None, reason='no C++ compiler')
 @pytest.mark.skipif(platform.machine() != 'x86_64', reason='for x86')
 @pytest.mark.parametrize('case', CASES)
 def test_narrow_variants_in_bfloat16(narrow_library, case, monkeypatch):
-    monkeypatch.setattr(fused_cpu, 'load_library', lambda: (narrow_library, None))
+    use(narrow_library, monkeypatch)
     layer, x, bound = in_bfloat16(case)
     y = FusedCPU(take_weights(layer), x)(x, None, False)
     wanted = expected(layer, x)
@@ -212,7 +220,7 @@ def test_narrow_variants_in_bfloat16(narrow_library, case, monkeypatch):
 @pytest.mark.skipif(platform.machine() != 'x86_64', reason='for x86')
 @pytest.mark.parametrize('case', CASES)
 def test_narrow_variants_equal_dense(narrow_library, case, monkeypatch):
-    monkeypatch.setattr(fused_cpu, 'load_library', lambda: (narrow_library, None))
+    use(narrow_library, monkeypatch)
     layer, x = build(case)
     compute = FusedCPU(take_weights(layer), x)
     torch.testing.assert_close(
@@ -243,16 +251,22 @@ def test_fused_cpu_refuses_what_it_would_read_beyond(name, value):
         x=x, packed=compute.packed, panels=compute.panels, bias=compute.weights.bias, residual=None
     )
     tensors[name] = value
-    with pytest.raises(ValueError, match='mmdet_hetconv::fused_cpu'):
+    with pytest.raises(ValueError, match='fused'):
         torch.ops.mmdet_hetconv.fused_cpu(
             *tensors.values(), 64, [3, 3], [1, 1], [1, 1], [1, 1], 4, False
         )
 
 
-def test_bfloat16_with_an_odd_number_of_channels_is_left_to_others():
-    layer = HetConv2d(9, 9, 3, padding=1, p=3).bfloat16()
-    x = torch.randn(1, 9, 5, 5).bfloat16()
-    assert 'words of 32 bits' in FusedCPU.why_not(take_weights(layer), x)
+@pytest.mark.parametrize('channels, p', [(9, 3), (3, 1), (7, 1)])
+def test_bfloat16_with_an_odd_number_of_channels(channels, p):
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(channels, 9, 3, padding=1).bfloat16().requires_grad_(False)
+    layer = HetConv2d(channels, 9, 3, padding=1, p=p).bfloat16() if p > 1 else plain
+    x = torch.randn(1, channels, 5, 50).bfloat16()
+    with torch.no_grad():
+        y = ready(FusedCPU, layer, x)(x, None, False)
+        wanted = layer.double()(x.double())
+    torch.testing.assert_close(y.double(), wanted, rtol=2**-8, atol=1e-4)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), 3.4e38])

@@ -21,7 +21,7 @@ from .cases import build, expected
 
 REAL = shutil.which('c++')
 pytestmark = pytest.mark.skipif(REAL is None, reason='no C++ compiler')
-SYMBOLS = 'extern "C" int hetconv_fused() { return 0; }'
+SYMBOLS = 'extern "C" { int hetconv_fused() { return 0; } void hetconv_max_pool() {} }'
 SCRIPT = """#!/bin/sh
 case "$*" in *--version) echo fake; exit;; esac
 echo "$*" >> {folder}/calls

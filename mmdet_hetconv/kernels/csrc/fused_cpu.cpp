@@ -6,9 +6,11 @@
 // bias, residual and ReLU follow before the one store. An implicit GEMM: a
 // tile of up to PX output pixels of one row times a panel of NV * VW filters.
 //
-// Input and weights are read in words of 32 bits: one float, or two bfloat16
-// of neighbouring channels, whose products one instruction adds up. So the
-// loops are the same for every type, and M and m count words.
+// Input and weights are read in words of 32 bits: one float, or two bfloat16,
+// or four bytes of neighbouring channels, whose products one instruction adds
+// up. So the loops are the same for every type, and M and m count words. Bytes
+// may be made of floats while the input is packed, and floats or bytes of the
+// sums.
 //
 // B / M / N: images, input words, filters; m: words of a block. A "panel" is a
 // run of filters inside one block that share their weights' layout, a "tile" a
@@ -17,29 +19,16 @@
 // Shape: x (B, H, W, M), y and residual (B, Ho, Wo, N), all dense.
 
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 
+#include "max_pool.h"
 #include "number_types.h"
-
-#if defined(__AVX512F__)
-#define WIDE 16       // floats of the widest vector
-#define REGISTERS 28  // accumulators that fit beside the operands
-#else
-#define WIDE 8
-#define REGISTERS 12
-#endif
+#include "pack.h"
 
 // Keep the compiler from deriving one pointer from another.
 #define OPAQUE(pointer) __asm__("" : "+r"(pointer))
 
 namespace {
-
-struct Shape {
-  int64_t B, H, W, M, Ho, Wo, N;
-  int64_t kh, kw, sh, sw, ph, pw, dh, dw;
-  int64_t m;  // channels of a block
-};
 
 struct Panel {
   int64_t first;    // filter the panel starts at
@@ -50,25 +39,53 @@ struct Panel {
                     // taps x m x width for the other taps, row by row
 };
 
+// What becomes of the sums.
+struct Ends {
+  const void* start;   // of the sums, 4 bytes a filter, or null
+  const float* scale;  // of integer sums, by filter
+  const float* bias;   // after the scale, by filter
+  Format residual, output;
+  int64_t relu;
+};
+
+// The same for a panel's filters, with room for the widest.
+struct PanelEnds {
+  uint32_t start[2 * WIDE];
+  float scale[2 * WIDE], bias[2 * WIDE];
+
+  PanelEnds(const Ends& all, const Panel& panel) {
+    std::memset(this, 0, sizeof(*this));
+    const size_t bytes = panel.filters * 4, first = panel.first * 4;
+    const auto copy = [&](const void* from, void* to) {
+      if (from) std::memcpy(to, static_cast<const char*>(from) + first, bytes);
+    };
+    copy(all.start, start);
+    copy(all.scale, scale);
+    copy(all.bias, bias);
+  }
+};
+
 // One panel on one tile. x: the packed tile, (kh, columns, pitch).
 template <class T, int VW, int NV, int PX>
 void multiply(const Shape& s, const Panel& panel, const uint32_t* x,
               int64_t columns, int64_t pitch, const uint32_t* weights,
-              const float* bias, const typename T::value* residual, int relu,
-              typename T::value* y) {
-  typedef typename Vector<VW>::sums V;
+              const Ends& ends, const PanelEnds& own, const char* residual,
+              char* y) {
+  typedef typename T::template sums<VW> S;
+  typedef typename Vector<VW>::floats V;
   typedef typename Vector<VW>::words W;
-  V sum[PX][NV];
+  const int64_t out = ends.output.bytes(), in = ends.residual.bytes();
+  y += panel.first * out;
+  if (residual) residual += panel.first * in;
+  S sum[PX][NV];
   for (int i = 0; i < PX; ++i)
-    for (int v = 0; v < NV; ++v)
-      std::memcpy(&sum[i][v], bias + v * VW, sizeof(V));
+    for (int v = 0; v < NV; ++v) sum[i][v] = read<S>(own.start + v * VW);
 
   // The lines of the output come from memory while the sums are formed.
   for (int i = 0; i < PX; ++i)
     for (int v = 0; v < NV; ++v) {
-      __builtin_prefetch(y + i * s.N + panel.first + v * VW, 1);
-      if (residual)
-        __builtin_prefetch(residual + i * s.N + panel.first + v * VW);
+      __builtin_prefetch(y + (i * s.N + v * VW) * out, 1);
+      if (residual) __builtin_prefetch(residual + (i * s.N + v * VW) * in);
     }
 
   // Pixels are addressed three to a base pointer, as base, base + step and
@@ -106,33 +123,33 @@ void multiply(const Shape& s, const Panel& panel, const uint32_t* x,
   }
 
   for (int i = 0; i < PX; ++i) {
-    const int64_t at = i * s.N + panel.first;
     // A panel that is not full is finished in memory of its own.
-    typename T::value tail[NV * VW], more[NV * VW];
+    char tail[NV * VW * 4], more[NV * VW * 4];
     const bool full = panel.filters == NV * VW;
-    typename T::value* to = full ? y + at : tail;
-    const typename T::value* extra = residual ? residual + at : nullptr;
+    char* to = full ? y + i * s.N * out : tail;
+    const char* extra = residual ? residual + i * s.N * in : nullptr;
     if (residual && !full) {
       std::memset(more, 0, sizeof(more));
-      std::memcpy(more, extra, panel.filters * sizeof(*more));
+      std::memcpy(more, extra, panel.filters * in);
       extra = more;
     }
     for (int v = 0; v < NV; ++v) {
-      V out = sum[i][v];
-      if (residual) out += T::template load<VW>(extra + v * VW);
-      if (relu) out = out < 0 ? V{} : out;  // NaN stays
-      T::template store<VW>(out, to + v * VW);
+      V value = T::template finish<VW>(sum[i][v], own.scale + v * VW,
+                                       own.bias + v * VW);
+      if (residual) value += load<VW>(ends.residual, extra + v * VW * in);
+      if (ends.relu) value = value < 0 ? V{} : value;  // NaN stays
+      store<VW>(ends.output, value, to + v * VW * out);
     }
-    if (!full) std::memcpy(y + at, tail, panel.filters * sizeof(*tail));
+    if (!full) std::memcpy(y + i * s.N * out, tail, panel.filters * out);
   }
 }
 
 template <class T>
 struct Tables {
   typedef void (*Kernel)(const Shape&, const Panel&, const uint32_t*, int64_t,
-                         int64_t, const uint32_t*, const float*,
-                         const typename T::value*, int, typename T::value*);
-  Kernel two[REGISTERS], one[REGISTERS], narrow[REGISTERS];
+                         int64_t, const uint32_t*, const Ends&,
+                         const PanelEnds&, const char*, char*);
+  Kernel two[T::ACCUMULATORS], one[T::ACCUMULATORS], narrow[T::ACCUMULATORS];
 
   // Kernels for 1 ... PX pixels, number i - 1 for i.
   template <int VW, int NV, int PX>
@@ -148,9 +165,9 @@ struct Tables {
   };
 
   Tables() {
-    Fill<WIDE, 2, REGISTERS / 2>::in(two);
-    Fill<WIDE, 1, REGISTERS>::in(one);
-    Fill<8, 1, REGISTERS>::in(narrow);
+    Fill<WIDE, 2, T::ACCUMULATORS / 2>::in(two);
+    Fill<WIDE, 1, T::ACCUMULATORS>::in(one);
+    Fill<8, 1, T::ACCUMULATORS>::in(narrow);
   }
   Kernel pick(int64_t width, int64_t pixels) const {
     const Kernel* table = width == 2 * WIDE ? two : width == WIDE ? one : narrow;
@@ -158,56 +175,14 @@ struct Tables {
   }
 };
 
-// Memory of this thread, kept between calls.
-uint32_t* scratch(int64_t words) {
-  static thread_local uint32_t* memory = nullptr;
-  static thread_local int64_t size = 0;
-  if (words > size) {
-    std::free(memory);
-    size = (words + 15) / 16 * 16;
-    memory = static_cast<uint32_t*>(std::aligned_alloc(64, size * 4));
-  }
-  return memory;
-}
-
-// Some rows of the input, from column `left` on, with zeros for the padding:
-// (count, columns, pitch); row i is input row first + i * step.
-void pack(const Shape& s, const uint32_t* image, int64_t first, int64_t step,
-          int64_t count, int64_t left, int64_t columns, int64_t pitch,
-          uint32_t* to) {
-  const int64_t before = left < 0 ? (-left < columns ? -left : columns) : 0;
-  int64_t end = s.W - left < columns ? s.W - left : columns;
-  if (end < before) end = before;
-  for (int64_t i = 0; i < count; ++i, to += columns * pitch) {
-    const int64_t row = first + i * step;
-    if (row < 0 || row >= s.H) {
-      std::memset(to, 0, columns * pitch * 4);
-      continue;
-    }
-    const uint32_t* from = image + (row * s.W + left) * s.M;
-    std::memset(to, 0, before * pitch * 4);
-    if (pitch == s.M)
-      std::memcpy(to + before * pitch, from + before * s.M,
-                  (end - before) * s.M * 4);
-    else
-      for (int64_t x = before; x < end; ++x)
-        std::memcpy(to + x * pitch, from + x * s.M, s.M * 4);
-    std::memset(to + end * pitch, 0, (columns - end) * pitch * 4);
-  }
-}
-
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
-int convolve(const uint32_t* x, const uint32_t* weights, const float* bias,
-             const typename T::value* residual, typename T::value* y,
-             const int64_t* shape, const int64_t* panel_table, int64_t panels,
-             int64_t weight_count, int relu, int64_t cache_bytes,
-             int threads) {
+int convolve(const Shape& s, const Format& format, const char* x,
+             const uint32_t* weights, int64_t weight_count, const Panel* panel,
+             int64_t panels, const Ends& ends, const char* residual, char* y,
+             int64_t cache_bytes, int threads) {
   static const Tables<T> tables;
-  Shape s;
-  std::memcpy(&s, shape, sizeof(s));
-  const Panel* panel = reinterpret_cast<const Panel*>(panel_table);
 
   int64_t widest = 0, filters = 0;
   const int64_t words = s.M + (s.kh * s.kw - 1) * s.m;  // of one filter
@@ -221,7 +196,7 @@ int convolve(const uint32_t* x, const uint32_t* weights, const float* bias,
       return 2;
   }
   if (filters != s.N) return 2;
-  const int64_t most = widest == 2 * WIDE ? REGISTERS / 2 : REGISTERS;
+  const int64_t most = widest == 2 * WIDE ? T::ACCUMULATORS / 2 : T::ACCUMULATORS;
 
   // Strips of equal width, so that none is a small remainder.
   const int64_t strips = divide_up(s.Wo, most);
@@ -272,29 +247,29 @@ int convolve(const uint32_t* x, const uint32_t* weights, const float* bias,
       const int64_t tiles = (chunk + 1) * s.Ho / chunks - top;
       const int64_t ox = strip * s.Wo / strips;
       const int64_t pixels = (strip + 1) * s.Wo / strips - ox;
-      const uint32_t* image = x + b * s.H * s.W * s.M;
+      const char* image = x + b * s.H * s.W * s.channels * format.bytes();
       const int64_t left = ox * s.sw - s.pw;
       if (held != group) {
         if (shared)
-          pack(s, image, top * s.sh - s.ph, 1, (tiles - 1) * s.sh + s.kh, left,
-               columns, pitch, packed);
+          pack<T>(s, format, image, top * s.sh - s.ph, 1,
+                  (tiles - 1) * s.sh + s.kh, left, columns, pitch, packed);
         else
           for (int64_t i = 0; i < tiles; ++i)
-            pack(s, image, (top + i) * s.sh - s.ph, s.dh, s.kh, left, columns,
-                 pitch, packed + i * s.kh * row_words);
+            pack<T>(s, format, image, (top + i) * s.sh - s.ph, s.dh, s.kh,
+                    left, columns, pitch, packed + i * s.kh * row_words);
         held = group;
       }
       const int64_t apart = (shared ? s.sh : s.kh) * row_words;
       for (int64_t q = panels * part / parts; q < panels * (part + 1) / parts;
            ++q) {
-        float start[2 * WIDE] = {0};
-        if (bias)
-          std::memcpy(start, bias + panel[q].first, panel[q].filters * 4);
+        const PanelEnds own(ends, panel[q]);
         const auto kernel = tables.pick(panel[q].width, pixels);
         for (int64_t i = 0; i < tiles; ++i) {
           const int64_t at = ((b * s.Ho + top + i) * s.Wo + ox) * s.N;
-          kernel(s, panel[q], packed + i * apart, columns, pitch, weights,
-                 start, residual ? residual + at : nullptr, relu, y + at);
+          kernel(s, panel[q], packed + i * apart, columns, pitch, weights, ends,
+                 own,
+                 residual ? residual + at * ends.residual.bytes() : nullptr,
+                 y + at * ends.output.bytes());
         }
       }
     }
@@ -309,22 +284,23 @@ extern "C" {
 // Widest panel of this build, in filters.
 int64_t hetconv_panel_width() { return 2 * WIDE; }
 
-// 0; 1 if memory ran out; 2 if the panels are not of these weights. x, weights
-// and weight_count are in words.
-int hetconv_fused(int bfloat16, const void* x, const void* weights,
-                  const float* bias, const void* residual, void* y,
-                  const int64_t* shape, const int64_t* panel_table,
-                  int64_t panels, int64_t weight_count, int relu,
-                  int64_t cache_bytes, int threads) {
-  const uint32_t* words = static_cast<const uint32_t*>(x);
-  const uint32_t* k = static_cast<const uint32_t*>(weights);
-  if (bfloat16)
-    return convolve<BFloat16>(
-        words, k, bias, static_cast<const uint16_t*>(residual),
-        static_cast<uint16_t*>(y), shape, panel_table, panels, weight_count,
-        relu, cache_bytes, threads);
-  return convolve<Float32>(words, k, bias, static_cast<const float*>(residual),
-                           static_cast<float*>(y), shape, panel_table, panels,
-                           weight_count, relu, cache_bytes, threads);
+// Numbers of 8 bits in a word of the weights; 2 of 16 bits where no
+// instruction multiplies bytes.
+int64_t hetconv_bytes_per_word() { return Int8::PER_WORD; }
+
+// compute: FLOAT32, BFLOAT16 or, with UINT8, integers; the first two take
+// inputs of their own type only. 0; 1 if memory ran out; 2 if the panels are
+// not of these weights. weight_count is in words.
+int hetconv_fused(int64_t compute, const Shape* shape, const Format* format,
+                  const char* x, const uint32_t* weights, int64_t weight_count,
+                  const Panel* panel, int64_t panels, const Ends* ends,
+                  const char* residual, char* y, int64_t cache_bytes,
+                  int threads) {
+  const auto run = compute == FLOAT32    ? convolve<Float32>
+                   : compute == BFLOAT16 ? convolve<BFloat16>
+                                         : convolve<Int8>;
+  return run(*shape, *format, x, weights, weight_count, panel, panels, *ends,
+             residual, y, cache_bytes, threads);
 }
+
 }

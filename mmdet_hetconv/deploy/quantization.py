@@ -1,0 +1,255 @@
+"""8 bits for the convolutions of a deployed model, from calibration images.
+
+Static quantization after training: levels of every input and output by least
+squared error on what the images give, weights per filter. A layer that alone
+changes what comes out too much keeps its precision.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.utils import track_iter_progress
+from torch import Tensor, nn
+
+from ..kernels import PlannedConv2d
+from ..kernels.compile_cpu import load_library
+from ..kernels.int8 import quantize as to_levels
+from ..kernels.weights import Int8, Levels
+from ..utils.machine import cpu_name
+from ..utils.table import format_table
+from .byte_outputs import byte_outputs
+
+# Values of a feature map and image that its levels are fitted to.
+SAMPLES = 4096
+# Shares of the range that are tried.
+CLIPS = torch.linspace(0.3, 1.0, 36).tolist()
+# Batches on which the effect of single layers is measured.
+SENSITIVITY_BATCHES = 2
+# A layer whose quantization alone adds this relative squared error keeps its
+# precision.
+MOST_ERROR = 0.01
+
+Run = Callable[[nn.Module, Any], Any]
+
+
+@dataclass
+class Int8Report:
+    """What became of each convolution; prints as a table.
+
+    Attributes:
+        error: relative squared error of what leaves the convolutions, from
+            quantizing this layer alone; by name.
+        int8: how each layer computes; None for those that keep their precision.
+    """
+
+    error: dict[str, float] = field(default_factory=dict)
+    int8: dict[str, Int8 | None] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        rows = []
+        for name, int8 in self.int8.items():
+            row = [name, f'{self.error[name]:.2g}' if name in self.error else 'not measured']
+            if int8 is None:
+                rows.append([*row, 'kept', '', ''])
+                continue
+            scale, zero = int8.input
+            output = 'bytes' if int8.output else 'floats'
+            rows.append([*row, 'int8', f'{scale:.4g} * (q - {zero})', output])
+        head = ('layer', 'error alone', 'precision', 'input levels', 'output')
+        return format_table(head, rows)
+
+
+@torch.no_grad()
+def quantize(
+    model: nn.Module,
+    batches: Sequence[Any],
+    run: Run,
+    *,
+    keep: Collection[str] = (),
+    show_progress: bool = False,
+) -> Int8Report:
+    """Let the convolutions of a deployed model compute in 8 bits.
+
+    Args:
+        model (nn.Module): deployed; changed in place.
+        batches: calibration data.
+        run: the model's forward pass on a batch.
+        keep: names of layers that keep their precision, as of
+            ``model.named_modules()``; with * and ? as in file names.
+
+    Raises:
+        ValueError: there are no batches; a name in ``keep`` fits no layer; a
+            feature map is not finite. The model is unchanged then.
+    """
+    if not len(batches):
+        raise ValueError('int8 needs calibration images, there are none')
+    convs = {n: m for n, m in model.named_modules() if isinstance(m, PlannedConv2d)}
+    kept = set()
+    for pattern in keep:
+        found = {name for name in convs if fnmatch(name, pattern)}
+        if not found:
+            raise ValueError(
+                f'keep: {pattern!r} is none of the convolutions, such as {[*convs][:3]}'
+            )
+        kept |= found
+    given, made = _observe(convs, model, batches, run, show_progress)
+    report = Int8Report(int8=dict.fromkeys(convs))
+    candidates = [name for name in given if name not in kept]
+    few = [batches[i] for i in range(min(SENSITIVITY_BATCHES, len(batches)))]
+    report.error = _sensitivity(convs, candidates, given, model, few, run, show_progress)
+    chosen = {name for name, error in report.error.items() if error <= MOST_ERROR}
+    as_bytes = byte_outputs(convs, lambda: run(model, batches[0]), chosen)
+    for name in chosen:
+        report.int8[name] = Int8(given[name], made.get(name) if name in as_bytes else None)
+    set_int8(model, report.int8)
+    return report
+
+
+def set_int8(model: nn.Module, int8: dict[str, Int8 | None]) -> None:
+    """Let convolutions compute as a report says.
+
+    Raises:
+        ValueError: there is no such convolution.
+    """
+    library, _ = load_library()
+    if library is not None and library.hetconv_bytes_per_word() < 4:
+        print_log(f'HetConv: {cpu_name()} multiplies no bytes (VNNI): int8 gains less', 'current')
+    # Nobody need write no_grad() for the sake of an L2Norm's weight.
+    model.requires_grad_(False)
+    for name, how in int8.items():
+        try:
+            conv = model.get_submodule(name)
+        except AttributeError:
+            conv = None
+        if not isinstance(conv, PlannedConv2d):
+            raise ValueError(f'{name!r} is no convolution of this model')
+        conv.int8 = how
+
+
+class _Samples:
+    """Some values of a feature map, and its range, over all batches."""
+
+    def __init__(self) -> None:
+        self.values: list[Tensor] = []
+        self.low = self.high = 0.0
+
+    def add(self, name: str, x: Tensor, generator: torch.Generator) -> None:
+        if not x.numel():
+            return
+        low, high = map(float, x.aminmax())
+        if not (abs(low) < float('inf') and abs(high) < float('inf')):
+            raise ValueError(f'{name}: a feature map of the calibration images is not finite')
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        flat = x.reshape(-1) if x.is_contiguous() else x.permute(0, 2, 3, 1).reshape(-1)
+        at = torch.randint(len(flat), (min(SAMPLES, len(flat)),), generator=generator)
+        self.values.append(flat[at.to(flat.device)].float().cpu())
+
+    def levels(self) -> Levels:
+        """Of least squared error; 0 is one of them, since padding is 0."""
+        values = torch.cat(self.values)
+        best, least = Levels(1.0, 0), float('inf')
+        for clip in CLIPS:
+            scale = clip * (self.high - self.low) / 255
+            levels = Levels(scale, round(-clip * self.low / scale))
+            back = (to_levels(values, levels) - levels.zero) * scale
+            error = float((back - values).square().sum())
+            if error < least:
+                best, least = levels, error
+        return best
+
+
+def _observe(
+    convs: dict[str, PlannedConv2d],
+    model: nn.Module,
+    batches: Sequence[Any],
+    run: Run,
+    show_progress: bool,
+) -> tuple[dict[str, Levels], dict[str, Levels]]:
+    """Levels of what goes into each convolution that runs, and comes out."""
+    inputs: dict[str, _Samples] = {}
+    outputs: dict[str, _Samples] = {}
+    generator = torch.Generator().manual_seed(0)
+
+    def look(name: str, args: tuple[Tensor, ...], output: Tensor) -> None:
+        inputs.setdefault(name, _Samples()).add(name, args[0], generator)
+        outputs.setdefault(name, _Samples()).add(name, output, generator)
+
+    with _watching(convs, look):
+        for batch in track_iter_progress(batches) if show_progress else batches:
+            run(model, batch)
+    # Where everything is 0 no range is known: the layer keeps its precision.
+    return _levels(inputs), _levels(outputs)
+
+
+def _levels(samples: dict[str, _Samples]) -> dict[str, Levels]:
+    return {name: s.levels() for name, s in samples.items() if s.low < s.high}
+
+
+def _sensitivity(
+    convs: dict[str, PlannedConv2d],
+    names: list[str],
+    given: dict[str, Levels],
+    model: nn.Module,
+    batches: Sequence[Any],
+    run: Run,
+    show_progress: bool,
+) -> dict[str, float]:
+    """By layer, the error that it alone adds to what other parts read."""
+    ends = set(convs) - byte_outputs(convs, lambda: run(model, batches[0]), set(convs))
+
+    def outputs_of(batch: Any) -> dict[str, Tensor]:
+        seen: dict[str, list[Tensor]] = {}
+
+        def look(name: str, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if name in ends:
+                seen.setdefault(name, []).append(output.float().flatten())
+
+        with _watching(convs, look):
+            run(model, batch)
+        return {name: torch.cat(ys) for name, ys in seen.items()}
+
+    def outputs() -> list[dict[str, Tensor]]:
+        return [outputs_of(batch) for batch in batches]
+
+    wanted = outputs()
+    errors = {}
+    for name in track_iter_progress(names) if show_progress else names:
+        convs[name].int8 = Int8(given[name])
+        try:
+            errors[name] = _relative_error(outputs(), wanted)
+        finally:
+            convs[name].int8 = None
+    return errors
+
+
+def _relative_error(found: list[dict[str, Tensor]], wanted: list[dict[str, Tensor]]) -> float:
+    """The largest |found - wanted|^2 / |wanted|^2 of all feature maps.
+
+    Those of regions of other images, whose number differs, are left out.
+    """
+    shares = []
+    for mine, theirs in zip(found, wanted, strict=True):
+        for name, y in theirs.items():
+            if name in mine and mine[name].shape == y.shape and y.any():
+                shares.append(float((mine[name] - y).square().sum() / y.square().sum()))
+    return max(shares, default=0.0)
+
+
+@contextmanager
+def _watching(convs: dict[str, PlannedConv2d], look: Callable[..., None]) -> Iterator[None]:
+    """Call ``look(name, inputs, output)`` whenever a convolution has run."""
+
+    def hook_of(name: str) -> Callable[..., None]:
+        return lambda _, args, output: look(name, args, output)
+
+    handles = [conv.register_forward_hook(hook_of(name)) for name, conv in convs.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

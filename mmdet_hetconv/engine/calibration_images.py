@@ -1,0 +1,104 @@
+"""Images without labels that a conversion or a quantization looks at."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmcv.transforms import Compose
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+
+from ..datasets.config_parts import leaf_datasets
+from ..datasets.folders import find_data
+from ..datasets.images import IMAGE_ENDINGS, check_images
+from ..datasets.own_data import use_own_data
+from ..utils.announce import announce
+from ..utils.errors import UserError
+
+
+class ImageBatches(Sequence):
+    """Images through a test pipeline, one per batch, read when asked for."""
+
+    def __init__(self, paths: Sequence[str], pipeline: Sequence[dict]):
+        self.paths = paths
+        self.pipeline = pipeline
+        self._transform = Compose([step for step in pipeline if 'Annotation' not in step['type']])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> dict:
+        sample = dict(img_path=self.paths[number], img_id=number)
+        return {key: [value] for key, value in self._transform(sample).items()}
+
+
+def use_data(root: str, cfgs: Sequence[Config], content: dict) -> bool:
+    """Point configs at an annotated data set, if it is one.
+
+    That needs annotations, of the classes that the checkpoint knows. The
+    images of any other folder still serve for calibration.
+    """
+    try:
+        data = find_data(root, 'COCO')
+    except UserError as error:
+        if not Path(root).is_dir():
+            raise
+        announce(f'{error}; its images are used without annotations')
+        return False
+    known = (content.get('meta') or {}).get('dataset_meta') or {}
+    if tuple(known.get('classes') or ()) != tuple(data.classes):
+        announce(
+            f'the classes of {root} are not those of the checkpoint: its '
+            'images are used without annotations'
+        )
+        return False
+    for cfg in cfgs:
+        use_own_data(cfg, root)
+    return True
+
+
+def test_pipeline(cfg: Config) -> list[dict]:
+    """What a config does with a test image."""
+    if not cfg.get('test_dataloader'):
+        raise UserError(f'config {cfg.filename} has no test_dataloader')
+    _, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, ''))
+    if not leaf.get('pipeline'):
+        raise UserError(f'config {cfg.filename} has no test pipeline')
+    return leaf.pipeline
+
+
+def choose_images(root: str | None, cfg: Config, wanted: int, seed: int) -> list[str]:
+    """Paths of calibration images, checked, drawn from all there are."""
+    if root:
+        where = f'--data-root {root}'
+        paths = sorted(
+            str(path) for path in Path(root).rglob('*') if path.suffix.lower() in IMAGE_ENDINGS
+        )
+    else:
+        where = "the config's train_dataloader"
+        paths = sorted(_training_images(cfg))
+    if not paths:
+        raise UserError(f'{where} has no images to calibrate with')
+    if len(paths) < wanted:
+        announce(f'--calib {wanted}: {where} has {len(paths)} images')
+    chosen = random.Random(seed).sample(paths, min(wanted, len(paths)))
+    check_images(chosen, where)
+    return chosen
+
+
+def _training_images(cfg: Config) -> list[str]:
+    if not cfg.get('train_dataloader'):
+        raise UserError(
+            f'config {cfg.filename} has no train_dataloader; name a folder '
+            'of images with --data-root'
+        )
+    paths = []
+    for key, leaf in leaf_datasets(cfg.train_dataloader.dataset, 'train_dataloader.dataset'):
+        try:
+            dataset = DATASETS.build(dict(leaf, pipeline=[], lazy_init=False))
+        except (FileNotFoundError, AssertionError) as error:
+            raise UserError(
+                f'{key} cannot be read ({error}); name a folder of images with --data-root'
+            ) from error
+        paths += [dataset.get_data_info(number)['img_path'] for number in range(len(dataset))]
+    return paths
