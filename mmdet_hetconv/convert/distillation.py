@@ -24,6 +24,8 @@ from .pairing import find_pairs
 from .taps import Call, find_taps, last_call, relative_errors, tapped
 from .trace import Forward
 
+# What learns: converted layers and norms. All else is the dense network's.
+LEARNING = (HetConv2d, _BatchNorm, nn.GroupNorm)
 STEPS = 1000
 # Of Adam; reached after a tenth of the time, then half a cosine to 0.
 RATE = 3e-3
@@ -98,7 +100,7 @@ class _Student:
         self.forward = forward
         self.taps = find_taps(het)
         self.last: Call | None = None  # known after the first pass
-        learning = [m for m in het.modules() if isinstance(m, (HetConv2d, _BatchNorm))]
+        learning = [m for m in het.modules() if isinstance(m, LEARNING)]
         self.parameters = [p for m in learning for p in m.parameters()]
         self.learned = {p: p.requires_grad for p in het.parameters()}
 
@@ -216,7 +218,7 @@ def distil(
 ) -> DistilReport:
     """Train `het` towards the features of `dense`, in place.
 
-    HetConv layers and batch norms learn, at fixed batch-norm statistics. Of
+    HetConv layers and norms learn, at fixed batch-norm statistics. Of
     all states that were looked at, the best stays. Ctrl-C ends it early. Both
     networks are left in eval mode; the dense one does not change.
 
