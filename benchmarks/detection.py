@@ -6,7 +6,7 @@
 trains every convolution of --conv from scratch on a data set in COCO or VOC
 layout and appends a row per run to benchmarks/results/detection.csv. With
 --convert the dense detector of each seed is also converted at these P, in
-three ways, and every result is trained on for a tenth of the schedule, and so
+four ways, and every result is trained on for a tenth of the schedule, and so
 is the dense one. For a processor core:
 
     OMP_NUM_THREADS=1 python benchmarks/detection.py --data-root DIR \
@@ -46,10 +46,12 @@ TUNED_SHARE = 0.1  # of the schedule, for a converted detector
 TUNING_RATE = 0.3  # of the peak learning rate
 # How a converted detector starts: options of tools/convert_checkpoint.py.
 WAYS = dict(
-    projected=dict(method='free', permute=False),
-    calibrated=dict(method='lstsq', permute=False),
-    permuted=dict(method='lstsq', permute=True),
+    projected=dict(method='free', permute=False, distil=None),
+    calibrated=dict(method='lstsq', permute=False, distil=None),
+    permuted=dict(method='lstsq', permute=True, distil=None),
+    distilled=dict(method='lstsq', permute=False, distil=dict(steps=300)),
 )
+TAUGHT = ', taught'  # with TeacherHook
 CALIBRATED = [way for way, options in WAYS.items() if options['method'] == 'lstsq']
 
 
@@ -177,13 +179,23 @@ class Experiment:
             cfg = self.config(key, seed)
             self.record(row, cfg, self.train(self.name(key, seed), cfg))
 
-    def tune(self, key: str, start: str, seed: int, path: Path) -> None:
-        """The tenth of the schedule that follows on a checkpoint."""
+    def tune(self, key: str, start: str, seed: int, path: Path, taught: bool = False) -> None:
+        """The tenth of the schedule that follows on a checkpoint.
+
+        Args:
+            taught: with the dense detector of this seed as teacher.
+        """
         tuned = max(1, round(TUNED_SHARE * self.args.epochs))
-        row = self.identity(key, start, seed, tuned)
+        row = self.identity(key, start + TAUGHT * taught, seed, tuned)
         if not has_row(self.args.out, row):
             cfg = self.config(key, seed, epochs=tuned, rate=row['tuned_lr'], load_from=str(path))
-            name = self.name(key, start, seed)
+            if taught:
+                dense = self.config('dense', seed)
+                name = self.name('dense', seed)
+                hook = dict(type='TeacherHook', config=self.write(name, dense))
+                hook['checkpoint'] = str(self.train(name, dense))
+                cfg.custom_hooks = [hook]
+            name = self.name(key, start, *['taught'] * taught, seed)
             self.record(row, cfg, self.train(name, cfg))
 
     def convert(self, key: str, way: str, seed: int) -> Path:
@@ -209,12 +221,14 @@ class Experiment:
 
     def converted(self, key: str, seed: int) -> None:
         """All ways of conversion, before and after fine-tuning."""
-        for way in WAYS:
+        for way in self.args.ways:
             path = self.convert(key, way, seed)
             row = self.identity(key, way, seed, 0)
             if not has_row(self.args.out, row):
                 self.record(row, self.config(key, seed), path)
             self.tune(key, way, seed, path)
+            if way == 'distilled':
+                self.tune(key, way, seed, path, taught=True)
 
     def time(self) -> None:
         """Milliseconds of all convolutions, where a row of one is missing."""
@@ -266,6 +280,7 @@ def parse_args() -> argparse.Namespace:
         metavar='P',
         help='convert the dense detector too; needs dense and these P',
     )
+    parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
     parser.add_argument('--calib', type=int, default=64, help='images')
     parser.add_argument('--epochs', type=int, default=60)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])

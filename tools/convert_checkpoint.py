@@ -2,11 +2,26 @@
 """Turn a dense checkpoint into one of a HetConv model, ready to fine-tune."""
 
 import argparse
+import math
 from collections.abc import Sequence
 
 from mmdet_hetconv.engine.arguments import add_calibration, add_cfg_options
 from mmdet_hetconv.engine.converting import convert
 from mmdet_hetconv.utils.errors import one_sentence
+
+
+def length(text: str) -> dict[str, float]:
+    """'800' are steps, '15m' are minutes."""
+    is_minutes = text.endswith('m')
+    try:
+        number = float(text[:-1]) if is_minutes else int(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is neither a number of steps nor one of minutes, as 15m'
+        )
+    return dict(minutes=number) if is_minutes else dict(steps=number)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,10 +47,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='choose which channels share a block, where the order of the channels is free (lstsq)',
     )
+    parser.add_argument(
+        '--distil',
+        nargs='?',
+        type=length,
+        const='1000',
+        metavar='STEPS',
+        help="then train all layers together towards the dense detector's features on the "
+        'same images, without labels: 1000 steps, or STEPS, or minutes, as 15m (lstsq)',
+    )
     add_cfg_options(parser, 'overwrite keys of both configs')
     args = parser.parse_args(argv)
     if args.permute and args.method == 'free':
         parser.error('--permute needs images: --method lstsq')
+    if args.distil and args.method == 'free':
+        parser.error('--distil needs images: --method lstsq')
     return args
 
 

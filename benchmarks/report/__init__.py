@@ -11,7 +11,7 @@ from pathlib import Path
 from mmdet_hetconv.utils.errors import UserError
 from mmdet_hetconv.utils.table import read_rows
 
-from . import accuracy, conversion, cost, detection, latency, overfitting
+from . import accuracy, conversion, cost, detection, distillation, latency, overfitting
 from .rows import Row
 
 __all__ = ['write_results']
@@ -58,6 +58,12 @@ SECTIONS = (
         'conversion_cifar.csv',
         'benchmarks/conversion_cifar.py',
         conversion.section,
+    ),
+    Section(
+        'CIFAR-10: trained networks distilled, without labels',
+        'distillation_cifar.csv',
+        'benchmarks/distillation_cifar.py',
+        distillation.section,
     ),
     Section(
         'Calibrated conversion: time and memory',

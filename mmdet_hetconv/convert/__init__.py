@@ -2,6 +2,7 @@
 
 from .calibration import calibrate, move_norms
 from .convert_model import ConversionReport, convert_model
+from .distillation import DistilReport, distil
 from .folding import rearrange
 from .least_squares import Fit
 from .make_dense import make_dense
@@ -9,9 +10,11 @@ from .pairing import find_pairs, load_projected
 
 __all__ = [
     'ConversionReport',
+    'DistilReport',
     'Fit',
     'calibrate',
     'convert_model',
+    'distil',
     'find_pairs',
     'load_projected',
     'make_dense',

@@ -1,8 +1,10 @@
 """From a dense checkpoint to a heterogeneous one, by configs."""
 
 import argparse
+import dataclasses
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mmdet.registry import MODELS
@@ -11,7 +13,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
-from ..convert import Fit, calibrate, find_pairs, load_projected, rearrange
+from ..convert import DistilReport, Fit, calibrate, distil, find_pairs, load_projected, rearrange
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.table import format_table
@@ -67,17 +69,21 @@ def convert(args: argparse.Namespace) -> None:
         if evaluates:
             metrics['projected'] = evaluate(het_cfg, het)
         fits, kept = _calibrate(dense, het, part, batches, args.permute)
+        if evaluates and fits:
+            metrics['calibrated'] = evaluate(het_cfg, het)
+        distilled = _distil(dense, het, part, batches, args.distil)
     except ValueError as error:
         raise UserError(
             f'{args.dense_config} cannot be converted into {args.het_config}: {error}'
         ) from error
-    if evaluates and fits:
-        metrics['calibrated'] = evaluate(het_cfg, het)
+    if evaluates and distilled:
+        metrics['distilled'] = evaluate(het_cfg, het)
     report = dict(
         method=args.method,
         images=len(batches or ()),
         permuted={name: list(shares) for name, shares in kept.items()},
         relative_error={name: fit.after for name, fit in fits.items()},
+        distilled=distilled and dataclasses.asdict(distilled),
         metrics=metrics,
         seconds=round(time.monotonic() - started, 1),
     )
@@ -138,6 +144,37 @@ def _calibrate(
     """The fits of all layers, and what a permutation keeps."""
     if batches is None:
         return {}, {}
+    run = _forward(dense, part)
+    pair = dense.get_submodule(part), het.get_submodule(part)
+    kept = {}
+    if permute:
+        few = ImageBatches(batches.paths[:PERMUTATION_IMAGES], batches.pipeline)
+        kept = rearrange(*pair, few, run)
+    return calibrate(*pair, batches, run, show_progress=True), kept
+
+
+def _distil(
+    dense: nn.Module,
+    het: nn.Module,
+    part: str,
+    batches: ImageBatches | None,
+    length: dict[str, float] | None,
+) -> DistilReport | None:
+    """All layers together, where --distil says for how long."""
+    if batches is None or length is None:
+        return None
+    run = _forward(dense, part)
+    pair = dense.get_submodule(part), het.get_submodule(part)
+    report = distil(*pair, batches, run, log=announce, **length)
+    announce(
+        f'distilled in {report.steps} steps ({report.stopped}): error on held-out images '
+        f'{report.before:.4f} before, {report.after:.4f} after'
+    )
+    return report
+
+
+def _forward(dense: nn.Module, part: str) -> Callable[[nn.Module, dict], object]:
+    """Runs the converted part of a detector on images."""
 
     def run(model: nn.Module, batch: dict) -> object:
         batch = dense.data_preprocessor(batch)
@@ -146,12 +183,7 @@ def _calibrate(
         # Without what turns the outputs into boxes, where that is separate.
         return model(**batch, mode='tensor')
 
-    pair = dense.get_submodule(part), het.get_submodule(part)
-    kept = {}
-    if permute:
-        few = ImageBatches(batches.paths[:PERMUTATION_IMAGES], batches.pipeline)
-        kept = rearrange(*pair, few, run)
-    return calibrate(*pair, batches, run, show_progress=True), kept
+    return run
 
 
 def _write(out: Path, het: nn.Module, part: str, content: dict, cfg: Config, report) -> None:

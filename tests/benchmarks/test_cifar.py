@@ -200,3 +200,24 @@ def test_conversion_rows(script, official, monkeypatch):
         *('--work-dir', official / 'work'),
     )
     assert len(rows_of(out)) == count
+
+
+def test_a_distillation_is_judged_on_images_that_it_did_not_see(script, official, monkeypatch):
+    trained, module = script('trained_resnets'), script('distillation_cifar')
+    for name, value in (('HELD_OUT', 20), ('BATCH', 10), ('CALIBRATED', 20)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr('mmdet_hetconv.convert.draws.IMAGES', 4)
+    state = {f'module.{key}': value for key, value in trained.ResNet(20).state_dict().items()}
+    torch.save(dict(state_dict=state), official / trained.CHECKPOINTS[20])
+    seen = []
+    monkeypatch.setattr(module, 'calibrate', lambda dense, het, batches: seen.extend(batches))
+    out = official / 'rows.csv'
+    words = ('--data', official, '--weights', official, '--depth', 20, '--p', 4)
+    words += ('--images', 40, '--steps', 2, '--held-out', '--out', out)
+    run(monkeypatch, module, *words)
+    run(monkeypatch, module, *words)
+    (row,) = rows_of(out)
+    assert (row['network'], row['p'], row['steps_made']) == ('resnet20', '4', '2')
+    judged = trained.normalised(trained.load_images(official, 'train')[0][-20:])
+    assert len(torch.cat(seen)) == 20
+    assert not any(image.equal(other) for image in torch.cat(seen) for other in judged)

@@ -88,7 +88,7 @@ def test_rows_of_trainings_and_conversions(run):
     assert int(rows[0]['macs']) > int(rows[1]['macs'])
     assert int(rows[0]['parameters']) > int(rows[1]['parameters'])
     assert {row['data'] for row in rows} == {'voc'}
-    words += ('--convert', 4, '--calib', 4)
+    words += ('--convert', 4, '--calib', 4, '--ways', 'projected', 'calibrated', 'permuted')
     assert rows == run(*words)[:2]
     rows = run(*words)[2:]  # the second time, none is added
     found = [(r['conv'], r['start'], r['tuned_epochs']) for r in rows]

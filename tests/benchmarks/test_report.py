@@ -75,6 +75,22 @@ def conversion_rows():
         yield setting | result | dict(accuracy=accuracy)
 
 
+def distillation_rows():
+    for index, (p, seed) in enumerate(product(('2', '4'), ('4', '6'))):
+        yield dict(
+            network='resnet44',
+            p=p,
+            images='777',
+            steps='88',
+            seed=seed,
+            judged_on='test',
+            dense='91.37',
+            calibrated=f'{73 + 0.36 * index:.2f}',
+            distilled=f'{83 + 0.41 * index:.2f}',
+            cpu_seconds='1234',
+        )
+
+
 def detection_rows():
     setting = dict(detector='ssd300', data='cells', network='reduced')
     setting |= dict(image='96x64', where='full', epochs='21', batch_size='5')
@@ -142,6 +158,7 @@ def results(tmp_path):
     write(folder / 'cifar10.csv', list(cifar_rows()))
     write(folder / 'overfitting.csv', list(overfitting_rows()))
     write(folder / 'conversion_cifar.csv', list(conversion_rows()))
+    write(folder / 'distillation_cifar.csv', list(distillation_rows()))
     write(folder / 'detection.csv', list(detection_rows()))
     write(folder / 'detection_latency.csv', list(detection_times()))
     write(folder / 'a_config_cpu.csv', list(detector_times()))
@@ -168,13 +185,16 @@ def decimals(text):
     return set(re.findall(r'(?<![\d.])[-+]?\d+\.\d+(?![\d.])', text))
 
 
+DISTILLED = ('dense', 'calibrated', 'distilled')
+
+
 def derived(rows, by):
     """What may be written of columns: means, spreads and differences."""
     groups = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in by), []).append(row)
     texts = set()
-    for key in ('final', 'best', 'train', 'gap', 'accuracy', 'mAP', 'mAP_50'):
+    for key in ('final', 'best', 'train', 'gap', 'accuracy', 'mAP', 'mAP_50', *DISTILLED):
         if key not in rows[0]:
             continue
         values = [[float(row[key]) for row in g] for g in groups.values()]
@@ -197,6 +217,7 @@ def test_every_number_comes_from_the_rows(results, tmp_path):
     allowed |= {row['share'] for row in overfitting_rows()}
     conversions = list(conversion_rows())
     allowed |= derived(conversions, ['way', 'p', 'tuned_epochs'])
+    allowed |= derived(list(distillation_rows()), ['p'])
     keys = ['conv', 'start', 'tuned_epochs']
     allowed |= derived(list(detection_rows()), keys)
     for row in (*detector_times(), *layer_times()):
@@ -228,9 +249,13 @@ def test_what_the_table_says(results, tmp_path):
         assert row['accuracy'] in text
     assert '| 2 epochs at 0.0123, test % | P=2 | P=4 |' in text
     assert '--fine-tune 2 --tuning-lr 0.0123 \\\n    --p 2 4 --scratch' in text
-    for name in ('cifar10', 'overfitting', 'conversion_cifar', 'detection'):
+    files = ('cifar10', 'overfitting', 'conversion_cifar', 'distillation_cifar', 'detection')
+    for name in files:
         assert f'From `{name}.csv` (a computer' in text
         assert f'python benchmarks/{name}.py --data' in text
+    line = next(x for x in text.splitlines() if x.startswith('| resnet44 | 2 |'))
+    assert '| 777 | 88 | test | 91.37 ± 0.00 | 73.18 ± 0.25 | 83.20 ± 0.29 |' in line
+    assert '--images 777 --steps 88 \\\n    --depth 44 --p 2 4 --seeds 4\n' in text
     assert '--width 0.37 --epochs 3 --batch-size 77 --lr 0.023 --amp' in text
     assert '--conv dense dwc gwc4 het --p 2 4 --seeds 4 6' in text
     assert '--convert 4 --calib 12\n' in text

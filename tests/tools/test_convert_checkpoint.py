@@ -90,6 +90,17 @@ def test_it_is_evaluated_and_trained_on(folder, converted, tmp_path):
     assert (tmp_path / 't' / 'epoch_1.pth').is_file()
 
 
+def test_distillation_follows_the_fit(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmdet_hetconv.convert.draws.IMAGES', 2)
+    out = tmp_path / 'distilled.pth'
+    convert(argv(folder, out, '--data-root', folder / 'coco', '--no-eval', '--distil', '40'))
+    content = torch.load(out, weights_only=True)
+    report = content['meta']['conversion']['distilled']
+    assert report['steps'] <= 40
+    assert report['after'] < report['before']
+    build(folder / 'het.py').load_state_dict(content['state_dict'], strict=True)
+
+
 def test_free_needs_no_images(folder, tmp_path):
     out = tmp_path / 'free.pth'
     convert(argv(folder, out, '--method', 'free'))
@@ -214,8 +225,19 @@ class TestBadInput:
         assert not list(out.parent.iterdir())
 
     def test_contradicting_arguments(self, folder, out, capsys):
-        for words in (['--method', 'free', '--permute'], ['--calib', '0']):
+        mistakes = [
+            ['--method', 'free', '--permute'],
+            ['--method', 'free', '--distil'],
+            ['--calib', '0'],
+            ['--distil', '0'],
+            ['--distil', 'infm'],
+            ['--distil', 'long'],
+        ]
+        for words in mistakes:
             with pytest.raises(SystemExit) as stop:
                 convert(argv(folder, out, *words))
             assert stop.value.code == 2
-        assert '--permute needs images' in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert '--permute needs images' in said
+        assert '--distil needs images' in said
+        assert "'long' is neither a number of steps nor one of minutes" in said

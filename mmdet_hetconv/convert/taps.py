@@ -1,0 +1,131 @@
+"""Where the features of a dense and of a converted network are compared.
+
+At the outputs of every module that holds converted layers: residual blocks,
+stages, the neck, the head, the network itself. A converted layer that stands
+in a mere list of layers is compared behind its batch norm, if it has one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..layers import HetConv2d
+
+# A module's name and the number of its call in a forward pass, from 1 on.
+Call = tuple[str, int]
+
+
+@dataclass
+class Features:
+    """What a forward pass gave.
+
+    Attributes:
+        tensors: outputs by the names of the modules. What is done to them in
+            place afterwards, as activations are, is seen too.
+        calls: the modules' names, in the order in which they finished.
+    """
+
+    tensors: dict[str, list[Tensor]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+
+def find_taps(het: nn.Module) -> list[str]:
+    """Names of the modules whose outputs are compared."""
+    names = []
+    for name, module in het.named_modules():
+        if isinstance(module, HetConv2d):
+            prefix, _, own = name.rpartition('.')
+            parent = het.get_submodule(prefix)
+            if isinstance(parent, (nn.Sequential, nn.ModuleList)):
+                own = _behind(parent, own)
+                names.append(f'{prefix}.{own}' if prefix else own)
+        elif any(isinstance(child, HetConv2d) for child in module.modules()):
+            names.append(name)
+    return names
+
+
+def _behind(parent: nn.Module, own: str) -> str:
+    """The batch norm that follows a layer in a list, or the layer."""
+    names = [name for name, _ in parent.named_children()]
+    following = names[names.index(own) + 1 :][:1]
+    if following and isinstance(parent.get_submodule(following[0]), _BatchNorm):
+        return following[0]
+    return own
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """The floating-point tensors in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
+
+
+class _Enough(BaseException):
+    """Ends a forward pass of which nothing more is compared."""
+
+
+@contextmanager
+def tapped(model: nn.Module, names: list[str], last: Call | None = None) -> Iterator[Features]:
+    """What a forward pass inside the block fills.
+
+    Args:
+        names: of the modules whose outputs are kept.
+        last: the call of one of them after which the block ends.
+    """
+    features = Features()
+
+    def keep(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            features.tensors.setdefault(name, []).extend(_tensors(output))
+            features.calls.append(name)
+            if last == (name, features.calls.count(name)):
+                raise _Enough
+
+        return hook
+
+    modules = dict(model.named_modules())
+    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
+    try:
+        yield features
+    except _Enough:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def relative_errors(het: Features, dense: Features) -> dict[tuple[str, int], Tensor]:
+    """|het - dense|^2 / |dense|^2 of each compared tensor, once each.
+
+    Of another number of images than the first (the RoIs of a two-stage
+    detector) no tensor is compared: the two networks see other ones there.
+
+    Returns:
+        dict: by name of the module and number of the tensor among its outputs.
+    """
+    errors = {}
+    seen: set[int] = set()
+    images = None
+    for name, tensors in het.tensors.items():
+        for number, (mine, theirs) in enumerate(zip(tensors, dense.tensors.get(name, ()))):
+            images = len(mine) if images is None else images
+            if id(mine) in seen or mine.shape != theirs.shape or len(mine) != images:
+                continue
+            seen.add(id(mine))
+            power = theirs.square().sum().clamp_min(torch.finfo(theirs.dtype).tiny)
+            errors[name, number] = (mine - theirs).square().sum() / power
+    return errors
+
+
+def last_call(features: Features, errors: dict[tuple[str, int], Tensor]) -> Call:
+    """The last call of a module whose outputs are compared."""
+    compared = {name for name, _ in errors}
+    name = next(name for name in reversed(features.calls) if name in compared)
+    return name, features.calls.count(name)

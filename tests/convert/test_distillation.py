@@ -1,0 +1,131 @@
+import copy
+
+import pytest
+import torch
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from mmdet_hetconv.convert import calibrate, distil
+from mmdet_hetconv.convert.draws import Draws
+from mmdet_hetconv.convert.taps import Features, find_taps, last_call, relative_errors
+
+from .test_calibration import Net, batches, loss, nets  # noqa: F401
+
+
+@pytest.fixture
+def calibrated(nets, monkeypatch):  # noqa: F811
+    monkeypatch.setattr('mmdet_hetconv.convert.draws.IMAGES', 8)
+    dense, het = nets
+    calibrate(dense, het, batches())
+    return dense, het
+
+
+def test_it_comes_nearer_to_the_dense_network(calibrated):
+    dense, het = calibrated
+    before = loss(dense, het)
+    states = copy.deepcopy((dense.state_dict(), het.state_dict()))
+    report = distil(dense, het, batches(), steps=60)
+    assert report.after < 0.9 * report.before
+    assert report.steps == 60
+    assert report.stopped == 'done'
+    assert loss(dense, het) < before
+    assert all(value.equal(states[0][key]) for key, value in dense.state_dict().items())
+    # Only HetConv layers and norms learn, and no statistics move.
+    changed = {key for key, value in het.state_dict().items() if not value.equal(states[1][key])}
+    assert changed
+    assert not any('stem' in key or 'running' in key or 'unused' in key for key in changed)
+    assert all(parameter.requires_grad for parameter in het.parameters())
+    assert not (dense.training or het.training)
+
+
+def test_the_same_seed_gives_the_same_weights(calibrated):
+    dense, het = calibrated
+    again = copy.deepcopy(het)
+    for model in (het, again):
+        distil(dense, model, batches(), steps=3, seed=5)
+    state = again.state_dict()
+    assert all(value.equal(state[key]) for key, value in het.state_dict().items())
+
+
+def test_ctrl_c_keeps_the_best_so_far(calibrated):
+    dense, het = calibrated
+    lines = []
+
+    def interrupt(line):
+        lines.append(line)
+        if len(lines) == 15:
+            raise KeyboardInterrupt
+
+    report = distil(dense, het, batches(), steps=60, log=interrupt)
+    assert report.stopped == 'interrupted'
+    assert report.steps < 60
+    assert report.after == min(error for _, error in report.history) < report.before
+    assert 's left' in lines[0]
+
+
+def test_what_gets_worse_is_taken_back(calibrated, monkeypatch):
+    dense, het = calibrated
+    monkeypatch.setattr('mmdet_hetconv.convert.distillation.RATE', 10.0)
+    state = copy.deepcopy(het.state_dict())
+    report = distil(dense, het, batches(), steps=40)
+    assert report.stopped in ('no gain', 'not finite')
+    assert report.steps < 40
+    assert report.after == report.before
+    assert all(value.equal(state[key]) for key, value in het.state_dict().items())
+
+
+def test_time_ends_it(calibrated):
+    report = distil(*calibrated, batches(), minutes=1e-3)
+    assert report.stopped == 'done'
+    assert report.seconds < 30
+
+
+def test_mistakes_are_said(calibrated):
+    dense, het = calibrated
+    with pytest.raises(ValueError, match='at least one batch'):
+        distil(dense, het, [])
+    with pytest.raises(ValueError, match='no HetConv layer'):
+        distil(dense, dense, batches())
+    with pytest.raises(ValueError, match='cannot take images from a int'):
+        distil(dense, het, [3, 4])
+    with pytest.raises(ValueError, match='not finite'):
+        distil(dense, het, [torch.full((2, 3, 16, 16), torch.nan)])
+
+
+def test_blocks_are_compared_and_layers_of_a_list_behind_their_norms():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 3)
+
+    from mmdet_hetconv.convert import convert_model
+
+    model = nn.Sequential(
+        nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), Block(), nn.Conv2d(8, 8, 3), nn.ReLU()
+    )
+    convert_model(model, p=2)
+    assert find_taps(model) == ['', '1', '3', '4']
+
+
+def test_a_tensor_counts_once_and_other_numbers_of_images_do_not():
+    one, two = torch.ones(2, 3), torch.full((2, 3), 2.0)
+    rois = torch.ones(5, 3)
+    mine = Features(dict(a=[one], b=[one, rois]), ['a', 'a', 'b'])
+    errors = relative_errors(mine, Features(dict(a=[two], b=[two, rois])))
+    assert {key: value.item() for key, value in errors.items()} == {('a', 0): 0.25}
+    assert last_call(mine, errors) == ('a', 2)
+
+
+def test_images_of_a_detector_are_cropped_alike():
+    def batch(height, width):
+        image = torch.randint(256, (3, height, width), dtype=torch.uint8)
+        sample = BaseDataElement(metainfo=dict(img_shape=(height, width), scale_factor=1))
+        return dict(inputs=[image], data_samples=[sample])
+
+    given = [batch(40, 60), batch(60, 40), batch(700, 48)]
+    drawn = Draws(given, torch.Generator().manual_seed(0)).draw()
+    shapes = {tuple(image.shape) for image in drawn['inputs']}
+    assert shapes == {(3, 40, 40)}
+    assert {image.dtype for image in drawn['inputs']} == {torch.uint8}
+    assert all(sample.img_shape == (40, 40) for sample in drawn['data_samples'])
+    assert given[0]['data_samples'][0].img_shape == (40, 60)

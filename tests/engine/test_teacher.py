@@ -1,0 +1,73 @@
+"""Training with a dense detector as teacher, through tools/train.py."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from tests.tools.entry import error_of, train
+
+from . import tiny
+
+CONV_CFG = "        conv_cfg=dict(type='HetConv', p=4),\n"
+CLASSES = '\nmodel["roi_head"]["bbox_head"]["num_classes"] = 2\n'
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A data set, a dense detector with its checkpoint, a config that uses it."""
+    from mmdet.registry import MODELS
+
+    path = tmp_path_factory.mktemp('teacher')
+    tiny.write_coco(path / 'coco')
+    (path / 'dense.py').write_text(tiny.CONFIG.replace(CONV_CFG, '') + CLASSES)
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(path / 'dense.py').model)
+    torch.save(dict(state_dict=model.state_dict()), path / 'dense.pth')
+    write(path / 'het.py', path / 'dense.py', path / 'dense.pth')
+    return path
+
+
+def write(path, config, checkpoint):
+    hook = f"dict(type='TeacherHook', config='{config}', checkpoint='{checkpoint}')"
+    tiny.write_config(path, f'\ncustom_hooks = [{hook}]\n')
+
+
+def argv(folder, config='het.py', *more):
+    words = [folder / config, '--data-root', folder / 'coco', '--work-dir', folder / 'work']
+    return [*map(str, words), *more, '--cfg-options', *tiny.SCALES]
+
+
+def test_it_trains_and_resumes_and_leaves_no_trace(folder):
+    train(argv(folder) + ['train_cfg.max_epochs=1'])
+    train(argv(folder, 'het.py', '--resume'))
+    content = torch.load(folder / 'work' / 'epoch_2.pth', weights_only=False)
+    scalars = content['message_hub']['log_scalars']
+    losses = scalars['train/loss_teacher'].data[0]
+    assert len(losses) == 6  # two images a step, two epochs
+    assert losses[-1] < losses[0]
+    tiny.write_config(folder / 'plain.py', CLASSES)
+    init_default_scope('mmdet')
+    from mmdet.registry import MODELS
+
+    model = MODELS.build(Config.fromfile(folder / 'plain.py').model)
+    assert content['state_dict'].keys() == model.state_dict().keys()
+
+
+def test_another_detector_is_no_teacher(folder):
+    wide = tiny.CONFIG.replace(CONV_CFG, '').replace('base_channels=16', 'base_channels=32')
+    wide = wide.replace('[16, 32, 64, 128]', '[32, 64, 128, 256]') + CLASSES
+    (folder / 'wide.py').write_text(wide)
+    from mmdet.registry import MODELS
+
+    init_default_scope('mmdet')
+    model = MODELS.build(Config.fromfile(folder / 'wide.py').model)
+    torch.save(dict(state_dict=model.state_dict()), folder / 'wide.pth')
+    write(folder / 'taught.py', folder / 'wide.py', folder / 'wide.pth')
+    message = error_of(train, *argv(folder, 'taught.py'))
+    assert 'wide.py is no teacher of this detector: backbone.layer1.0.conv1' in message
+    write(folder / 'taught.py', folder / 'dense.py', folder / 'wide.pth')
+    assert 'wide.pth' in error_of(train, *argv(folder, 'taught.py'))
+    write(folder / 'taught.py', folder / 'dense.py', folder / 'absent.pth')
+    assert 'absent.pth' in error_of(train, *argv(folder, 'taught.py'))
