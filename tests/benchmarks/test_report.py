@@ -354,7 +354,7 @@ def test_what_is_not_measured_is_said(results, tmp_path):
         if path.name != 'overfitting.csv':
             path.unlink()
     text = write_results(results, tmp_path / 'page').read_text()
-    assert text.count('Not measured yet') == 6
+    assert text.count('Not measured yet') == 7
     drawn = [path.name for path in (tmp_path / 'page').glob('*.png')]
     assert drawn == ['overfitting_0.png']
     with pytest.raises(UserError, match='nowhere is not a folder'):

@@ -241,10 +241,10 @@ def test_a_planned_layer_takes_and_gives_either(monkeypatch):
     y = conv(bytes_in, bytes_of((2, 64, 9, 11), OUTPUT))
     assert isinstance(y, QuantizedTensor)
     check(conv(bytes_in), exact(conv.weights(), bytes_in), OUTPUT)
+    monkeypatch.undo()
     assert conv(x[0]).shape == y.shape[1:]
     # One that computes in floats takes bytes, too.
     conv.int8 = None
-    monkeypatch.undo()
     assert torch.equal(conv(bytes_in), conv(bytes_in.floats()))
 
 
