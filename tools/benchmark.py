@@ -12,8 +12,8 @@ from mmdet.utils import register_all_modules
 
 from mmdet_hetconv.analysis.latency import HEAD, benchmark_config, plot, write_csv
 from mmdet_hetconv.deploy import keep_freed_memory
+from mmdet_hetconv.deploy.backends import BACKENDS, check_backend
 from mmdet_hetconv.deploy.precision import PRECISIONS, check_precision
-from mmdet_hetconv.deploy.runtimes import RUNTIMES, check_runtime
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
 from mmdet_hetconv.engine.files import check_writable_file
@@ -41,11 +41,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='of the deployed forms (default: fp32)',
     )
     parser.add_argument(
-        '--runtime',
+        '--backend',
         nargs='+',
-        choices=tuple(RUNTIMES),
-        default=[],
-        help='other runtimes to be timed as well, without --whole',
+        choices=('torch', *BACKENDS),
+        default=['torch'],
+        help='what else is timed beside torch, without --whole, in those of the '
+        'precisions that it has',
     )
     parser.add_argument(
         '--cpu-time',
@@ -58,8 +59,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.rounds < 2:
         parser.error(f'--rounds {args.rounds}: a spread needs two at least')
-    if args.runtime and args.whole:
-        parser.error('--runtime: other runtimes run backbone, neck and dense head only')
+    args.backend = [name for name in args.backend if name != 'torch']  # it always runs
+    if args.backend and args.whole:
+        parser.error('--backend: others than torch run backbone, neck and dense head only')
     if min(args.batch + (args.shape or [])) < 1:
         parser.error('--batch and --shape take numbers above 0')
     return args
@@ -70,8 +72,9 @@ def _check_machine(args: argparse.Namespace) -> None:
     try:
         for precision in args.precision:
             check_precision(precision, torch.device(args.device))
-        for name in args.runtime:
-            check_runtime(name, args.precision)
+        for name in args.backend:
+            for precision in set(args.precision) & set(BACKENDS[name]):
+                check_backend(name, precision)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -102,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 args.device,
                 args.whole,
                 precisions=args.precision,
-                runtimes=args.runtime,
+                backends=args.backend,
                 clock=clock,
             )
         ]

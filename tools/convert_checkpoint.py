@@ -5,7 +5,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.arguments import add_calibration, add_cfg_options
+from mmdet_hetconv.engine.arguments import add_calibration, add_cfg_options, add_no_eval
 from mmdet_hetconv.engine.converting import convert
 from mmdet_hetconv.utils.errors import one_sentence
 
@@ -42,6 +42,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'free: project the weights, without images',
     )
     add_calibration(parser, 256, 'images to fit to, without labels')
+    add_no_eval(parser)
     parser.add_argument(
         '--permute',
         action='store_true',

@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmdet_hetconv.deploy.precision import PRECISIONS
-from mmdet_hetconv.engine.arguments import add_calibration, add_conversion
+from mmdet_hetconv.engine.arguments import add_calibration, add_conversion, add_no_eval
 from mmdet_hetconv.engine.deploying import deploy
 from mmdet_hetconv.utils.errors import one_sentence
 
@@ -21,10 +21,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--precision',
         choices=PRECISIONS,
-        default='fp32',
         help='number type in which convolutions compute (default: fp32); int8 looks at images',
     )
     add_calibration(parser, 64, 'images whose feature maps set the levels of int8')
+    add_no_eval(parser)
     parser.add_argument(
         '--keep',
         nargs='+',

@@ -4,14 +4,21 @@
 import argparse
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.arguments import add_conversion
-from mmdet_hetconv.engine.deploying import export
+from mmdet_hetconv.engine.arguments import add_calibration, add_conversion
+from mmdet_hetconv.engine.exporting import export
 from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='export_onnx.py', description=__doc__)
     add_conversion(parser, '--size', "image to trace with; the config's test size by default")
+    parser.add_argument(
+        '--precision',
+        choices=['fp32', 'int8'],
+        default='fp32',
+        help='of the graph (default: fp32); int8 looks at images',
+    )
+    add_calibration(parser, 64, 'images that set the levels of int8')
     return parser.parse_args(argv)
 
 

@@ -4,7 +4,9 @@
 import argparse
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.arguments import add_run, note_rank
+from mmdet_hetconv.deploy.backends import BACKENDS
+from mmdet_hetconv.deploy.precision import PRECISIONS
+from mmdet_hetconv.engine.arguments import add_number_of_images, add_run, note_rank
 from mmdet_hetconv.engine.running import test
 from mmdet_hetconv.utils.errors import one_sentence
 
@@ -35,14 +37,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--backend',
-        choices=['torch', 'onnxruntime'],
+        choices=['torch', *BACKENDS],
         default='torch',
-        help='what computes backbone, neck and head; onnxruntime takes '
-        'single-stage detectors, and exports them first',
+        help='what computes backbone, neck and dense head; others than torch '
+        'take a graph, which is exported first',
     )
+    parser.add_argument(
+        '--precision',
+        choices=PRECISIONS,
+        help='of --deploy or another backend (default: fp32, or what the checkpoint '
+        'was deployed in)',
+    )
+    add_number_of_images(parser, 64, 'images of the training set that set the levels of int8')
     args = parser.parse_args(argv)
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out {args.out} has to end in .pkl or .pickle')
+    if args.precision and args.backend == 'torch' and not args.deploy:
+        parser.error(f'--precision {args.precision} needs --deploy or another --backend')
     note_rank(args)
     return args
 

@@ -11,6 +11,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 
 from ..convert import make_dense
 from ..deploy import switch_to_deploy
+from ..deploy.backends import BACKENDS, load_graph, quantize_graph
 from ..deploy.onnx import RawOutputs, export_onnx
-from ..deploy.runtimes import RUNTIMES, check_runtime, load_graph
 from ..deploy.whole_run import detect
 from ..kernels import Plan, planned_convs
 from ..utils.image_channels import image_channels
@@ -42,7 +43,7 @@ class Timing:
 
     Attributes:
         form: 'dense', 'het', 'dense deployed', 'het deployed', or another
-            runtime, 'dense openvino', but for fp32 with the precision behind
+            backend, 'dense openvino', but for fp32 with the precision behind
             it, 'het deployed bf16'.
         image: height and width, '800x1344'.
         whole: with decoding, NMS and RoI head.
@@ -50,7 +51,7 @@ class Timing:
         images_per_s: by the median.
         gmacs: of one image, backbone, neck and dense head.
         weights_mb: parameters, buffers and prepared weights, MiB; 0 for
-            another runtime.
+            another backend.
         peak_mb: memory beside them at the peak of a batch, MiB; 0 if the
             system does not tell.
         gain: time of the dense detector of the same form over this one's.
@@ -87,7 +88,7 @@ def benchmark_config(
     whole: bool = False,
     budget_s: float = 600.0,
     precisions: Sequence[str] = ('fp32',),
-    runtimes: Sequence[str] = (),
+    backends: Sequence[str] = (),
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
     """Time the detector of a config in its forms, all in turns.
@@ -104,20 +105,18 @@ def benchmark_config(
         budget_s (float): seconds each plan may take to time kernels.
         precisions (Sequence[str]): of the deployed forms; the levels of int8
             are those of one random image, which the time does not depend on.
-        runtimes (Sequence[str]): others to be timed as well, of those in
-            deploy/runtimes.py.
+        backends (Sequence[str]): others to be timed as well, of those in
+            deploy/backends.py, in those of the precisions that they have.
         clock (Callable): seconds. time.thread_time, with one thread, is
             disturbed less by other programs than the clock on the wall.
 
     Raises:
         ValueError: the detector has no dense head, or shape is not known; a
-            precision that the device does not have; a runtime that is not
-            installed, or cannot decode boxes.
+            precision that the device does not have; a backend that
+            cannot decode boxes.
     """
-    for name in runtimes:
-        check_runtime(name, precisions)
-        if whole:
-            raise ValueError(f'{name} runs backbone, neck and dense head only')
+    if backends and whole:
+        raise ValueError(f'{backends[0]} runs backbone, neck and dense head only')
     shape = shape or input_shape(cfg)
     torch.manual_seed(0)
     het = build_detector(cfg.model).to(device)
@@ -129,9 +128,8 @@ def benchmark_config(
     images = torch.randn(batch, image_channels(het), *shape, device=device)
     models = {'dense': dense, 'het': het}
     for precision in precisions:
-        suffix = '' if precision == 'fp32' else f' {precision}'
         for kind in ('dense', 'het'):
-            models[f'{kind} deployed{suffix}'] = switch_to_deploy(
+            models[_form(f'{kind} deployed', precision)] = switch_to_deploy(
                 copy.deepcopy(models[kind]),
                 Plan(budget_s=budget_s, clock=clock),
                 precision=precision,
@@ -144,13 +142,10 @@ def benchmark_config(
             fast = images.contiguous(memory_format=torch.channels_last)
         runs[form] = _runner(model, fast, whole)
     with TemporaryDirectory() as folder:
-        for kind, model in (('dense', dense), ('het', het)) if runtimes else ():
+        for kind, model in (('dense', dense), ('het', het)) if backends else ():
             graph = Path(folder) / f'{kind}.onnx'
             export_onnx(switch_to_deploy(copy.deepcopy(model)), shape, graph)
-            for name in runtimes:
-                for precision in set(precisions) & set(RUNTIMES[name]):
-                    suffix = '' if precision == 'fp32' else f' {precision}'
-                    runs[f'{kind} {name}{suffix}'] = load_graph(name, graph, images, precision)
+            runs.update(_in_backends(kind, graph, images, backends, precisions))
         times, peaks = _measure(runs, rounds, device, clock)
     for form, model in models.items():
         for line in _choices(model):
@@ -183,6 +178,29 @@ def benchmark_config(
             )
         )
     return timings
+
+
+def _in_backends(
+    kind: str, graph: Path, images: Tensor, backends: Sequence[str], precisions: Sequence[str]
+) -> dict[str, Callable]:
+    """Runs of a graph on images, in every precision that a backend has."""
+    array = images.contiguous().numpy()
+    graphs = dict.fromkeys(precisions, graph)
+    if 'int8' in precisions:
+        graphs['int8'] = graph.with_suffix('.int8.onnx')
+        quantize_graph(graph, [array[:1]], graphs['int8'])
+    return {
+        _form(f'{kind} {name}', precision): partial(
+            load_graph(name, graphs[precision], precision, array.shape).run, array
+        )
+        for name in backends
+        for precision in precisions
+        if precision in BACKENDS[name]
+    }
+
+
+def _form(kind: str, precision: str) -> str:
+    return kind if precision == 'fp32' else f'{kind} {precision}'
 
 
 def _choices(model: nn.Module) -> list[str]:

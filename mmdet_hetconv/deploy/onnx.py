@@ -2,24 +2,19 @@
 
 What comes out are the head's raw outputs, named head.OUTPUT.LEVEL, and for a
 two-stage detector the neck's maps too, named feature.LEVEL. Decoding and NMS
-stay in Python: OnnxBackbone and OnnxHead put a graph back into its detector.
+stay in Python, see graph_detector.py.
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from ..kernels import Plan, planned_convs
 from ..utils.image_channels import image_channels
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from .backends import open_session
 
 
 class RawOutputs(nn.Module):
@@ -117,16 +112,6 @@ def _export(model: RawOutputs, images: Tensor, path: str | Path) -> None:
     )
 
 
-def open_session(path: str | Path) -> 'InferenceSession':
-    """A session of onnxruntime on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-
-
 @torch.no_grad()
 def graph_error(detector: nn.Module, size: tuple[int, int], path: str | Path) -> float:
     """How far a graph's outputs in onnxruntime are from the detector's.
@@ -149,69 +134,3 @@ def graph_error(detector: nn.Module, size: tuple[int, int], path: str | Path) ->
         difference = (torch.from_numpy(got) - want).abs().max()
         errors.append((difference / want.abs().max().clamp(min=1e-12)).item())
     return max(math.inf if math.isnan(error) else error for error in errors)
-
-
-class OnnxBackbone(nn.Module):
-    """Images to the named outputs of a graph, by onnxruntime."""
-
-    def __init__(self, path: str | Path):
-        super().__init__()
-        self.session = open_session(path)
-        self.names = [output.name for output in self.session.get_outputs()]
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        outputs = self.session.run(None, {'images': images.cpu().numpy()})
-        return {name: torch.from_numpy(value) for name, value in zip(self.names, outputs)}
-
-
-class OnnxHead(nn.Module):
-    """The decoding of a dense head, behind an :class:`OnnxBackbone`.
-
-    Args:
-        head (BaseDenseHead): the detector's; its convolutions are not used.
-    """
-
-    def __init__(self, head: BaseDenseHead):
-        super().__init__()
-        self.head = head
-
-    def predict(
-        self,
-        x: dict[str, Tensor],
-        batch_data_samples: Sequence[BaseDataElement],
-        rescale: bool = False,
-    ) -> list[InstanceData]:
-        """As BaseDenseHead.predict, from raw outputs."""
-        outputs: list[list[Tensor]] = []
-        for name, value in x.items():
-            _, number, _ = name.split('.')
-            if int(number) == len(outputs):
-                outputs.append([])
-            outputs[-1].append(value)
-        return self.head.predict_by_feat(
-            *outputs,
-            batch_img_metas=[sample.metainfo for sample in batch_data_samples],
-            rescale=rescale,
-        )
-
-
-def check_single_stage(detector: nn.Module) -> None:
-    """Raise ValueError for a detector whose head is not the end of it."""
-    if hasattr(detector, 'rpn_head') or not hasattr(detector, 'bbox_head'):
-        raise ValueError(f'{type(detector).__name__} is not a single-stage detector')
-
-
-def run_by_onnxruntime(detector: nn.Module, path: str | Path) -> None:
-    """Put a graph of export_onnx() in place of a detector's own layers.
-
-    Args:
-        detector (nn.Module): a single-stage detector, changed in place.
-
-    Raises:
-        ValueError: the detector has no bbox_head, or has a RoI head.
-    """
-    check_single_stage(detector)
-    detector.backbone = OnnxBackbone(path)
-    if detector.with_neck:
-        detector.neck = nn.Identity()
-    detector.bbox_head = OnnxHead(detector.get_submodule('bbox_head'))

@@ -92,21 +92,30 @@ def count(text: str) -> int:
     return number
 
 
-def add_calibration(parser: argparse.ArgumentParser, images: int, text: str) -> None:
-    """Add which images without labels are looked at; `text` says what for."""
+def add_number_of_images(parser: argparse.ArgumentParser, images: int, text: str) -> None:
+    """Add ``--calib``; `text` says what the images are for."""
     parser.add_argument(
         '--calib', type=count, default=images, metavar='N', help=f'{text} (default: {images})'
     )
+
+
+def add_calibration(parser: argparse.ArgumentParser, images: int, text: str) -> None:
+    """Add which images without labels are looked at; `text` says what for."""
+    add_number_of_images(parser, images, text)
+    parser.add_argument('--seed', type=int, default=0, help='of the choice of images')
     parser.add_argument(
         '--data-root',
         metavar='DIR',
-        help="take the images from DIR instead of the config's training set; "
-        'with annotations of the same classes, it is evaluated on too',
+        help="take the images from DIR instead of the config's training set",
     )
+
+
+def add_no_eval(parser: argparse.ArgumentParser) -> None:
+    """Add ``--no-eval``."""
     parser.add_argument(
         '--no-eval',
         dest='eval',
         action='store_false',
-        help='do not evaluate before and after, though there are annotations',
+        help='do not evaluate before and after, though --data-root, or the config, has '
+        'annotations of these classes',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the choice of images')

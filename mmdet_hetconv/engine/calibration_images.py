@@ -32,6 +32,13 @@ class ImageBatches(Sequence):
         return {key: [value] for key, value in self._transform(sample).items()}
 
 
+def calibration_batches(
+    cfg: Config, number: int, root: str | None = None, seed: int = 0
+) -> ImageBatches:
+    """Images of a folder, or of the training set, as the test pipeline gives them."""
+    return ImageBatches(choose_images(root, cfg, number, seed), test_pipeline(cfg))
+
+
 def use_data(root: str, cfgs: Sequence[Config], content: dict) -> bool:
     """Point configs at an annotated data set, if it is one.
 

@@ -1,18 +1,15 @@
-"""Deployed checkpoints, and evaluation by other means than the layers."""
+"""Deployed checkpoints."""
 
 import argparse
-from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.runner import Runner
 from torch import nn
 
-from ..analysis.config import input_shape
 from ..deploy import switch_to_deploy
-from ..deploy.onnx import check_single_stage, export_onnx, graph_error, run_by_onnxruntime
 from ..deploy.precision import check_precision, set_precision
 from ..deploy.quantization import set_int8
 from ..deploy.whole_run import detect
@@ -22,17 +19,14 @@ from ..utils.errors import UserError
 from ..utils.image_channels import image_channels
 from ..version import __version__
 from . import checkpoint, configs, preflight, quantizing
-from .calibration_images import use_data
-from .files import check_writable_file, save_whole, unfinished
+from .calibration_images import calibration_batches, use_data
+from .files import check_writable_file, save_whole
 from .safe_globals import load_weights_only
 
 # Where a deployed checkpoint keeps its plan; marks it as one.
 PLAN = 'hetconv_plan'
 PRECISION = 'hetconv_precision'
 INT8 = 'hetconv_int8'  # levels by layer, see kernels/weights.py
-# A graph is checked on an image that is larger by OTHER pixels.
-OTHER = 64
-MOST_ERROR = 1e-3  # relative, of float32 summed in another order
 
 
 def deploy(args: argparse.Namespace) -> None:
@@ -43,12 +37,13 @@ def deploy(args: argparse.Namespace) -> None:
             checkpoint. The output file is not touched then.
     """
     out = check_writable_file(args.out, '--out')
-    cfg, model, content = _build(args)
-    precision = content.get(PRECISION, args.precision)
+    cfg, model, content = build(args)
+    precision = precision_of(content, args)
     model = deploy_model(model, content, args.checkpoint, precision)
     levels = content.get(INT8)
     if precision == 'int8' and levels is None:
-        levels = quantizing.quantize_on_images(model, cfg, args)
+        batches = calibration_batches(cfg, args.calib, args.data_root, args.seed)
+        levels = quantizing.quantize_on_images(model, cfg, batches, args.keep, args.eval)
     plan = plan_of(model)
     if args.tune:
         # Heads too, and what they do with the boxes.
@@ -62,47 +57,21 @@ def deploy(args: argparse.Namespace) -> None:
     announce(f'{out} written: {len(planned_convs(model))} convolutions')
 
 
-def export(args: argparse.Namespace) -> None:
-    """What ``tools/export_onnx.py`` does with its arguments.
-
-    The graph is compared with torch on an image of another size, where
-    onnxruntime is installed, and appears under its name afterwards.
+def precision_of(content: dict, args: argparse.Namespace) -> str:
+    """What a deployed checkpoint computes in, or what is asked for.
 
     Raises:
-        UserError: as :func:`deploy`; a detector without a dense head; a
-            package for ONNX is not installed; the graph's outputs differ.
+        UserError: these are two.
     """
-    _check_packages('onnx', 'onnxscript')
-    out = check_writable_file(args.out, '--out')
-    cfg, model, content = _build(args)
-    if INT8 in content:
-        raise UserError(f'checkpoint {args.checkpoint} computes in int8, which ONNX does not get')
-    model = deploy_model(model, content, args.checkpoint)
-    part = unfinished(out)
-    try:
-        size = args.size or input_shape(cfg)
-        names = export_onnx(model, size, part)
-        told = _check_graph(model, size, part, out)
-        part.replace(out)
-    except ValueError as error:
-        raise UserError(f'{args.config}: {error}') from error
-    finally:
-        part.unlink(missing_ok=True)
-    announce(f'{out} written, {told}, outputs: {", ".join(names)}')
-
-
-def _check_graph(model: nn.Module, size: tuple[int, int], path: Path, out: Path) -> str:
-    """What is known of a graph, in words."""
-    if find_spec('onnxruntime') is None:
-        return 'not checked (onnxruntime is not installed)'
-    height, width = (side + OTHER for side in size)
-    error = graph_error(model, (height, width), path)
-    if error > MOST_ERROR:
+    if PLAN not in content:
+        return args.precision or 'fp32'
+    stored = content.get(PRECISION, 'fp32')
+    if args.precision not in (None, stored):
         raise UserError(
-            f'{out}: not written, its outputs in onnxruntime differ from '
-            f"torch's by {error:.1g} on an image of {height} x {width}"
+            f'--precision {args.precision}: checkpoint {args.checkpoint} is a deployed '
+            f'one of {stored}; deploy the trained one'
         )
-    return f'equal to torch to {error:.1g} on an image of {height} x {width}'
+    return stored
 
 
 def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'fp32') -> nn.Module:
@@ -143,29 +112,19 @@ def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'f
     return model
 
 
-def deploy_runner(runner, content: dict, args) -> None:
-    """Exchange the layers of a runner that is about to test.
+def deploy_runner(runner: Runner, content: dict, args: argparse.Namespace) -> None:
+    """Exchange the layers of a runner that is about to test by their inference form.
 
     Raises:
-        UserError: a deployed checkpoint without --deploy; weights that are
-            not the model's; a detector that onnxruntime cannot serve, or
-            its packages are not installed.
+        UserError: weights that are not the model's; a precision that the
+            machine does not have, or that is not the checkpoint's.
     """
-    if args.backend == 'onnxruntime':
-        _check_packages('onnx', 'onnxscript', 'onnxruntime')
     model = checkpoint.unwrap(runner.model)
-    deploy_model(model, content, args.checkpoint)
-    if args.backend == 'onnxruntime':
-        path = Path(runner.work_dir) / f'{Path(args.checkpoint).stem}.onnx'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        model.cpu()
-        try:
-            check_single_stage(model)
-            export_onnx(model, input_shape(runner.cfg), path)
-            run_by_onnxruntime(model, path)
-        except ValueError as error:
-            raise UserError(f'--backend onnxruntime: {error}') from error
-        announce(f'{path} written, onnxruntime evaluates it')
+    precision = precision_of(content, args)
+    deploy_model(model, content, args.checkpoint, precision)
+    if precision == 'int8' and INT8 not in content:
+        batches = calibration_batches(runner.cfg, args.calib)
+        quantizing.quantize_on_images(model, runner.cfg, batches)
 
 
 def check_not_deployed(content: dict, path: str) -> None:
@@ -180,24 +139,16 @@ def plan_of(model: nn.Module) -> Plan:
     return convs[0].plan if convs else Plan()
 
 
-def _build(args) -> tuple[Config, nn.Module, dict]:
+def build(args: argparse.Namespace) -> tuple[Config, nn.Module, dict]:
+    """A config, its detector in eval mode, and a checkpoint's content."""
     load_weights_only()
     register_all_modules(init_default_scope=True)
     cfg = configs.read_config(args.config)
     configs.merge_options(cfg, args.cfg_options)
     content = checkpoint.read_checkpoint(args.checkpoint)
-    root = getattr(args, 'data_root', None)
-    if root and use_data(root, [cfg], content):
+    if args.data_root and use_data(args.data_root, [cfg], content):
         args.data_root = None  # the config now names its images
     with preflight.explained_build(cfg):
         model = MODELS.build(cfg.model)
     preflight.check_model(model, cfg)
     return cfg, model.eval(), content
-
-
-def _check_packages(*names: str) -> None:
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f'ONNX needs packages that are not installed: pip install {" ".join(missing)}'
-        )

@@ -1,6 +1,6 @@
 """Quantization of a deployed detector on images, and what is stored of it."""
 
-import argparse
+from collections.abc import Collection
 from typing import Any
 
 from mmengine.config import Config
@@ -10,33 +10,38 @@ from ..deploy.quantization import quantize
 from ..kernels.weights import Int8, Levels
 from ..utils.announce import announce
 from ..utils.errors import UserError
-from .calibration_images import ImageBatches, choose_images, test_pipeline
+from .calibration_images import ImageBatches
 from .evaluating import evaluate, has_annotations, metrics_table
 
 
 def quantize_on_images(
-    model: nn.Module, cfg: Config, args: argparse.Namespace
+    model: nn.Module,
+    cfg: Config,
+    batches: ImageBatches,
+    keep: Collection[str] = (),
+    evaluates: bool = False,
 ) -> dict[str, dict[str, Any] | None]:
     """Let a deployed detector compute in 8 bits; prints what became of it.
+
+    Args:
+        evaluates: on the config's test set too, before and after, if it has
+            annotations.
 
     Returns:
         dict: what a checkpoint holds of it, by layer; see :func:`levels_of`.
 
     Raises:
-        UserError: there are no images, or they give other than finite
-            numbers; a name in ``args.keep`` fits no layer.
+        UserError: the images give other than finite numbers; a name in
+            ``keep`` fits no layer.
     """
-    batches = ImageBatches(
-        choose_images(args.data_root, cfg, args.calib, args.seed), test_pipeline(cfg)
-    )
     metrics = {}
-    evaluates = args.eval and has_annotations(cfg)
+    evaluates = evaluates and has_annotations(cfg)
     if evaluates:
         metrics['before'] = evaluate(cfg, model)
     try:
         report = quantize(
             *(model, batches, lambda model, batch: model.test_step(batch)),
-            keep=args.keep,
+            keep=keep,
             show_progress=True,
         )
     except ValueError as error:

@@ -18,7 +18,7 @@ from ..datasets.metrics import use_own_metrics
 from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
 from ..utils.errors import UserError
-from . import checkpoint, configs, deploying, preflight, processes
+from . import checkpoint, configs, deploying, exporting, preflight, processes
 from .drawing import check_draws, draw_into_folders
 from .files import NO_SPACE, check_writable_file
 from .safe_globals import load_weights_only
@@ -74,7 +74,9 @@ def test(args: argparse.Namespace) -> None:
     preflight.check_classes(content, cfg, args.checkpoint)
     runner = _build_runner(cfg)
     preflight.check_model(runner.model, cfg)
-    if args.deploy or args.backend != 'torch':
+    if args.backend != 'torch':
+        exporting.export_runner(runner, content, args)
+    elif args.deploy:
         deploying.deploy_runner(runner, content, args)
     else:
         deploying.check_not_deployed(content, args.checkpoint)

@@ -9,8 +9,11 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from torch import nn
 
-from mmdet_hetconv.deploy.onnx import RawOutputs, check_single_stage, export_onnx, open_session
+from mmdet_hetconv.deploy.backends import load_graph, open_session
+from mmdet_hetconv.deploy.graph_detector import check_graph_detector, run_by_graph
+from mmdet_hetconv.deploy.onnx import RawOutputs, export_onnx
 from mmdet_hetconv.deploy.whole_run import detect
 from mmdet_hetconv.engine.deploying import deploy_model, plan_of
 from tests.engine import tiny
@@ -214,12 +217,80 @@ def test_deployed_checkpoint_needs_the_flag(folder):
     assert '--deploy' in error_of(evaluate, *argv)
 
 
-def test_two_stage_detectors_are_not_served(tmp_path):
+@pytest.mark.parametrize('backend', ['onnxruntime', 'openvino'])
+def test_a_graph_serves_a_two_stage_detector(tmp_path, backend):
+    for package in (backend, 'onnxscript'):
+        pytest.importorskip(package)
     config = tiny.write_config(tmp_path / 'two.py')
     init_default_scope('mmdet')
-    model = MODELS.build(Config.fromfile(config).model)
-    with pytest.raises(ValueError, match='FasterRCNN is not a single-stage'):
-        check_single_stage(model)
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model).eval()
+    export_onnx(model, (64, 96), tmp_path / 'two.onnx')
+    images = torch.randn(2, 3, 96, 64)
+    want = detect(model, images)
+    run_by_graph(model, load_graph(backend, tmp_path / 'two.onnx', 'fp32'))
+    got = detect(model, images)
+    for mine, theirs in zip(got, want, strict=True):
+        assert len(theirs.pred_instances) > 10
+        for key in ('scores', 'bboxes'):
+            mine_values, values = mine.pred_instances[key], theirs.pred_instances[key]
+            torch.testing.assert_close(mine_values, values, rtol=1e-3, atol=1e-2)
+
+
+def test_what_a_graph_does_not_serve():
+    model = nn.Module()
+    with pytest.raises(ValueError, match='Module is neither a single-stage'):
+        check_graph_detector(model)
+    model.bbox_head = model.mask_head = nn.Identity()
+    with pytest.raises(ValueError, match='Module is neither a single-stage'):
+        run_by_graph(model, None)
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ('--backend', 'openvino'),
+        ('--backend', 'openvino', '--precision', 'int8', '--calib', '2'),
+        ('--backend', 'onnxruntime', '--precision', 'int8', '--calib', '2'),
+        ('--deploy', '--precision', 'int8', '--calib', '2'),
+    ],
+)
+def test_other_precisions_and_backends_detect_about_the_same(folder, flags):
+    if '--backend' in flags:
+        for package in (flags[1], 'onnxscript', 'onnxruntime'):
+            pytest.importorskip(package)
+    want = predictions(folder, 'trained.pth', 'plain_again')
+    got = predictions(folder, 'trained.pth', '_'.join(flags).replace('-', ''), *flags)
+    int8 = 'int8' in flags
+    rtol, atol = (0.1, 0.02) if int8 else (1e-4, 1e-5)
+    for mine, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(mine['scores'], theirs['scores'], rtol=rtol, atol=atol)
+        assert not (int8 and torch.equal(mine['scores'], theirs['scores']))
+
+
+def test_a_precision_that_is_not_to_be_had(folder, bfloat16_anywhere):
+    argv = test_argv(folder, 'trained.pth', 'x', '--backend', 'onnxruntime', '--precision', 'bf16')
+    assert "'bf16': onnxruntime has fp32 and int8" in error_of(evaluate, *argv)
+    argv = test_argv(folder, 'deployed.pth', 'x', '--deploy', '--precision', 'bf16')
+    assert 'is a deployed one of fp32' in error_of(evaluate, *argv)
+    with pytest.raises(SystemExit):
+        evaluate(test_argv(folder, 'trained.pth', 'x', '--precision', 'bf16'))
+    deploy = load_main('deploy')
+    argv = [a.replace('trained.pth', 'deployed.pth') for a in int8_argv(folder, 'c.pth')]
+    assert 'is a deployed one of fp32' in error_of(deploy, *argv)
+
+
+def test_a_graph_in_int8(folder, tmp_path, capsys):
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    argv = int8_argv(folder, 'int8.onnx', f'--data-root={folder / "coco"}')
+    load_main('export_onnx')(argv)
+    assert 'then quantized on 2 images' in capsys.readouterr().out
+    import onnx
+
+    kinds = {node.op_type for node in onnx.load(folder / 'int8.onnx').graph.node}
+    assert {'QuantizeLinear', 'DequantizeLinear'} <= kinds
+    assert not [*folder.glob('.int8*')]
 
 
 def test_graph_of_any_batch_and_size(folder, exported):
@@ -242,7 +313,7 @@ def test_graph_of_any_batch_and_size(folder, exported):
 
 def test_export_names_the_package_it_lacks(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        'mmdet_hetconv.engine.deploying.find_spec',
+        'mmdet_hetconv.deploy.backends.find_spec',
         lambda name: None if name == 'onnxscript' else object(),
     )
     out = tmp_path / 'model.onnx'
@@ -278,7 +349,7 @@ def test_a_wrong_graph_is_not_written(folder, tmp_path, monkeypatch):
             value.mul_(1.01)
         return export_onnx(other, size, path)
 
-    monkeypatch.setattr('mmdet_hetconv.engine.deploying.export_onnx', spoil)
+    monkeypatch.setattr('mmdet_hetconv.engine.exporting.export_onnx', spoil)
     message = error_of(load_main('export_onnx'), *export(folder, tmp_path / 'model.onnx'))
     assert 'differ from torch' in message and 'model.onnx' in message
     assert not list(tmp_path.iterdir())

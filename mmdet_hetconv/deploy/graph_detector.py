@@ -1,0 +1,99 @@
+"""A detector whose backbone, neck and dense head a graph computes.
+
+Decoding, NMS and a RoI head stay the detector's own.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import Tensor, nn
+
+from .backends import Graph
+
+
+class GraphMaps(tuple[Tensor, ...]):
+    """The neck's maps of a two-stage detector, nothing of others.
+
+    Attributes:
+        head (list[list[Tensor]]): raw outputs of the dense head, by output
+            and level.
+    """
+
+    head: list[list[Tensor]]
+
+
+class GraphBackbone(nn.Module):
+    """Images (B, C, H, W) to the :class:`GraphMaps` of a graph."""
+
+    def __init__(self, graph: Graph):
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, images: Tensor) -> GraphMaps:
+        outputs = self.graph.run(images.cpu().contiguous().numpy())
+        features: list[Tensor] = []
+        head: list[list[Tensor]] = []
+        for name, output in zip(self.graph.names, outputs, strict=True):
+            kind, *numbers = name.split('.')
+            # OpenVINO writes the next outputs into the same memory.
+            value = torch.from_numpy(output.copy())
+            if kind == 'feature':
+                features.append(value)
+                continue
+            if int(numbers[0]) == len(head):
+                head.append([])
+            head[-1].append(value)
+        maps = GraphMaps(features)
+        maps.head = head
+        return maps
+
+
+class GraphHead(nn.Module):
+    """The decoding of a dense head, behind a :class:`GraphBackbone`.
+
+    Args:
+        head (BaseDenseHead): the detector's; its convolutions are not used.
+    """
+
+    def __init__(self, head: BaseDenseHead):
+        super().__init__()
+        self.head = head
+
+    def predict(
+        self, x: GraphMaps, batch_data_samples: Sequence[BaseDataElement], rescale: bool = False
+    ) -> list[InstanceData]:
+        """As BaseDenseHead.predict, from raw outputs."""
+        return self.head.predict_by_feat(
+            *x.head,
+            batch_img_metas=[sample.metainfo for sample in batch_data_samples],
+            rescale=rescale,
+        )
+
+
+def check_graph_detector(detector: nn.Module) -> None:
+    """Raise ValueError for a detector with other parts than a graph replaces."""
+    two_stage = hasattr(detector, 'rpn_head') and hasattr(detector, 'roi_head')
+    if not (two_stage or hasattr(detector, 'bbox_head')) or hasattr(detector, 'mask_head'):
+        raise ValueError(
+            f'{type(detector).__name__} is neither a single-stage detector of '
+            'boxes nor one with RPN and RoI head'
+        )
+
+
+def run_by_graph(detector: nn.Module, graph: Graph) -> None:
+    """Put a graph of export_onnx() in place of a detector's own layers.
+
+    Args:
+        detector (nn.Module): changed in place.
+
+    Raises:
+        ValueError: see :func:`check_graph_detector`.
+    """
+    check_graph_detector(detector)
+    detector.backbone = GraphBackbone(graph)
+    if detector.with_neck:
+        detector.neck = nn.Identity()
+    name = 'rpn_head' if hasattr(detector, 'rpn_head') else 'bbox_head'
+    setattr(detector, name, GraphHead(detector.get_submodule(name)))
