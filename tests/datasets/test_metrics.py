@@ -51,7 +51,11 @@ def annotations(tmp_path):
 
 
 @pytest.mark.parametrize('key', ['annotations', 'images', 'categories'])
-@pytest.mark.parametrize('rename', [lambda n: n - 1, lambda n: f'a{n}', lambda n: n - 3], ids=str)
+@pytest.mark.parametrize(
+    'rename',
+    [lambda n: n - 1, lambda n: f'a{n}', lambda n: n - 3],
+    ids=['from 0', 'text', 'negative'],
+)
 def test_perfect_predictions(annotations, key, rename):
     content = annotations(key, rename)
     metric = dict(type='NumberedCocoMetric', ann_file=annotations.path)
