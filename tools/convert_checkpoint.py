@@ -24,6 +24,13 @@ def length(text: str) -> dict[str, float]:
     return dict(minutes=number) if is_minutes else dict(steps=number)
 
 
+def positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
+    return number
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='convert_checkpoint.py', description=__doc__)
     parser.add_argument('dense_config', help='config of the dense detector')
@@ -57,12 +64,26 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="then train all layers together towards the dense detector's features on the "
         'same images, without labels: 1000 steps, or STEPS, or minutes, as 15m (lstsq)',
     )
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument(
+        '--target-macs',
+        type=positive,
+        metavar='SHARE',
+        help='choose a p for each HetConv layer of het_config, so that the detector has this '
+        "share of the dense one's MACs, as 0.4; writes the config beside the checkpoint (lstsq)",
+    )
+    budget.add_argument(
+        '--target-ms',
+        type=positive,
+        metavar='MS',
+        help='the same for so many milliseconds of backbone, neck and dense head, deployed in '
+        'fp32 on this machine (lstsq)',
+    )
     add_cfg_options(parser, 'overwrite keys of both configs')
     args = parser.parse_args(argv)
-    if args.permute and args.method == 'free':
-        parser.error('--permute needs images: --method lstsq')
-    if args.distil and args.method == 'free':
-        parser.error('--distil needs images: --method lstsq')
+    for name in ('permute', 'distil', 'target_macs', 'target_ms'):
+        if getattr(args, name) and args.method == 'free':
+            parser.error(f'--{name.replace("_", "-")} needs images: --method lstsq')
     return args
 
 

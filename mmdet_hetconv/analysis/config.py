@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmdet_hetconv.models import set_p
+from mmdet_hetconv.models.config import walk
 
 from .complexity import Complexity, count_complexity
 
@@ -26,8 +27,8 @@ def input_shape(cfg: Config) -> tuple[int, int]:
             width, height = step['scale']
             if step.get('keep_ratio'):
                 height, width = sorted((height, width))
-            preprocessor = cfg.model.get('data_preprocessor') or {}
-            divisor = preprocessor.get('pad_size_divisor', 1)
+            divisors = [part.get('pad_size_divisor', 1) for _, part in walk(cfg.model)]
+            divisor = max(divisors)
             return tuple(-(-n // divisor) * divisor for n in (height, width))
     raise ValueError(
         f'{cfg.filename}: its test pipeline has no Resize with one scale, '

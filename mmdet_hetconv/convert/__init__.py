@@ -1,9 +1,12 @@
 """Dense to heterogeneous weights. Imports torch, mmengine and layers only."""
 
+from .budget import choose_p
 from .calibration import calibrate, move_norms
 from .convert_model import ConversionReport, convert_model
+from .converted_model import converted_model
 from .distillation import DistilReport, distil
 from .folding import rearrange
+from .layer_losses import layer_losses
 from .least_squares import Fit
 from .make_dense import make_dense
 from .pairing import find_pairs, load_projected
@@ -13,9 +16,12 @@ __all__ = [
     'DistilReport',
     'Fit',
     'calibrate',
+    'choose_p',
     'convert_model',
+    'converted_model',
     'distil',
     'find_pairs',
+    'layer_losses',
     'load_projected',
     'make_dense',
     'move_norms',

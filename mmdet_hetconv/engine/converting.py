@@ -19,9 +19,10 @@ from ..utils.errors import UserError
 from ..utils.table import format_table
 from ..version import __version__
 from . import checkpoint, configs, preflight
+from .budgeting import choose_layers, converted
 from .calibration_images import ImageBatches, choose_images, test_pipeline, use_data
 from .evaluating import evaluate, has_annotations, metrics_table
-from .files import check_writable_file, save_whole
+from .files import check_writable_file, save_whole, write_whole
 from .safe_globals import load_weights_only
 
 # Images that tell how channels are to be permuted.
@@ -65,6 +66,14 @@ def convert(args: argparse.Namespace) -> None:
     if evaluates:
         metrics['dense'] = evaluate(dense_cfg, dense)
     try:
+        if args.target_macs or args.target_ms:
+            if part:
+                raise ValueError('a budget needs the checkpoint of a whole detector')
+            targets = (args.target_macs, args.target_ms)
+            run = _forward(dense, part)
+            layers = choose_layers(dense, het, dense_cfg, batches, run, *targets)
+            het_cfg = converted(het_cfg, dense_cfg.model, layers)
+            het = MODELS.build(het_cfg.model).to(get_device()).eval()
         _project(dense, het, part)
         if evaluates:
             metrics['projected'] = evaluate(het_cfg, het)
@@ -88,6 +97,10 @@ def convert(args: argparse.Namespace) -> None:
         seconds=round(time.monotonic() - started, 1),
     )
     announce(describe(fits, kept, metrics))
+    if args.target_macs or args.target_ms:
+        path = out.with_suffix('.py')
+        write_whole(path, het_cfg.pretty_text.encode())
+        announce(f'{path} written, the config with a p for each layer')
     _write(out, het, part, content, het_cfg, report)
     announce(f'{out} written, {report["seconds"]:.0f} s')
 

@@ -52,6 +52,9 @@ def _set_p(cfg: dict, p: int) -> bool:
     if kind == 'HetConv':
         cfg['p'] = p
         return True
+    if kind == 'ConvertedModel':
+        cfg['layers'] = dict.fromkeys(cfg['layers'], p)
+        return True
     if kind not in HET_COMPONENTS:
         return False
     conv_cfg = cfg.get('conv_cfg', dict(type='HetConv'))

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmdet_hetconv.analysis import count_complexity
 from mmdet_hetconv.layers import HetConv2d
 from tests.engine import tiny
 
@@ -241,3 +242,43 @@ class TestBadInput:
         assert '--permute needs images' in said
         assert '--distil needs images' in said
         assert "'long' is neither a number of steps nor one of minutes" in said
+
+
+def test_a_p_for_each_layer_under_a_budget(folder, tmp_path, capsys):
+    out = tmp_path / 'budget.pth'
+    convert(argv(folder, out, '--data-root', folder / 'coco', '--target-macs', '0.7'))
+    printed = capsys.readouterr().out
+    assert '--target-macs 0.7: 0.6' in printed or '--target-macs 0.7: 0.7' in printed
+    cfg = Config.fromfile(tmp_path / 'budget.py')
+    layers = cfg.model.layers
+    assert set(layers.values()) <= {2, 4, 8, 16} and layers
+    model = build(tmp_path / 'budget.py')
+    found = {n: m.p for n, m in model.named_modules() if isinstance(m, HetConv2d)}
+    assert found == dict(layers)
+    model.load_state_dict(torch.load(out, weights_only=True)['state_dict'])
+    costs = count_complexity(model, (64, 64))
+    assert 0.6 < costs.total('macs') / costs.total('dense_macs') <= 0.7
+    # It trains on and is evaluated as any other.
+    flags = ('--data-root', folder / 'coco', '--work-dir', tmp_path / 'w')
+    evaluate([str(tmp_path / 'budget.py'), str(out), *map(str, flags), *OPTIONS])
+
+
+def test_milliseconds_as_the_budget(folder, tmp_path, monkeypatch):
+    def times(deployed, images):
+        convs = [n for n, m in deployed[1].named_modules() if type(m).__name__ == 'PlannedConv2d']
+        assert images.shape[:2] == (1, 3)
+        by_layer = {name: {p: 1 / p for p in deployed} for name in convs}
+        return by_layer, {p: 1.0 + len(convs) / p for p in deployed}
+
+    monkeypatch.setattr('mmdet_hetconv.engine.budgeting.layer_times', times)
+    out = tmp_path / 'budget.pth'
+    flags = ('--data-root', folder / 'coco', '--no-eval', '--target-ms')
+    assert 'out of reach, the least is' in error_of(convert, *argv(folder, out, *flags, '1.01'))
+    assert 'within it already' in error_of(convert, *argv(folder, out, *flags, '1e9'))
+    assert not out.exists() and not out.with_suffix('.py').exists()
+
+
+@pytest.mark.parametrize('value', ['0', '-1', 'inf', 'x'])
+def test_what_is_no_budget(folder, tmp_path, value):
+    with pytest.raises(SystemExit):
+        convert(argv(folder, tmp_path / 'a.pth', f'--target-macs={value}'))

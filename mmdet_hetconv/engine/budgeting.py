@@ -1,0 +1,120 @@
+"""A p for each layer of a detector, under a budget of MACs or milliseconds."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from torch import nn
+
+from ..analysis.config import count_config, input_shape
+from ..analysis.layer_times import layer_times
+from ..convert import choose_p, find_pairs, layer_losses
+from ..deploy import switch_to_deploy
+from ..layers.shape import why_not_heterogeneous
+from ..utils.announce import announce
+from ..utils.errors import UserError
+from ..utils.image_channels import image_channels
+from ..utils.table import format_table
+
+# What a layer's p may be, where it fits.
+CHOICES = (1, 2, 4, 8, 16)
+
+ByLayer = dict[str, dict[int, float]]
+
+
+def converted(cfg: Config, dense_model: dict, layers: Mapping[str, int]) -> Config:
+    """The config with a dense model that has a p for each named layer."""
+    result = copy.deepcopy(cfg)
+    layers = {name: p for name, p in layers.items() if p > 1}
+    result.model = dict(type='ConvertedModel', model=dense_model, layers=layers)
+    imports = list((cfg.get('custom_imports') or {}).get('imports', []))
+    result.custom_imports = dict(imports=[*dict.fromkeys([*imports, 'mmdet_hetconv'])])
+    return result
+
+
+def choose_layers(
+    dense: nn.Module,
+    het: nn.Module,
+    cfg: Config,
+    batches: Sequence,
+    forward: Callable,
+    target_macs: float | None,
+    target_ms: float | None,
+) -> dict[str, int]:
+    """The p of each layer that is heterogeneous in `het`; prints the table.
+
+    Args:
+        cfg: of the dense detector.
+        target_macs: share of the dense detector's MACs, of all components.
+        target_ms: milliseconds of backbone, neck and dense head of one image,
+            deployed in fp32 on this machine.
+
+    Raises:
+        UserError: a budget that is out of reach, or that the dense detector keeps.
+        ValueError: see :func:`layer_losses`.
+    """
+    choices = {
+        name: [p for p in CHOICES if p == 1 or why_not_heterogeneous(conv, p) is None]
+        for name, conv in find_pairs(dense, het).items()
+    }
+    if target_macs is not None:
+        costs, rest, whole = _macs(cfg, choices)
+        budget, unit = target_macs * whole, 1 / whole
+        asked = f'--target-macs {target_macs:g}'
+    else:
+        costs, rest = _milliseconds(dense, cfg, choices)
+        budget, unit = target_ms or 0.0, 1.0
+        asked = f'--target-ms {target_ms:g}'
+    least = rest + sum(min(by_p.values()) for by_p in costs.values())
+    if budget < least:
+        raise UserError(f'{asked} is out of reach, the least is {least * unit:.3g}')
+    if rest + sum(by_p[1] for by_p in costs.values()) <= budget:
+        raise UserError(f'{asked}: the dense detector is within it already')
+    announce(f'{len(costs)} layers are measured, each at p = {", ".join(map(str, CHOICES))}')
+    losses = layer_losses(dense, het, batches, forward, {name: choices[name] for name in costs})
+    chosen = choose_p(losses, costs, budget - rest)
+    spent = rest + sum(costs[name][p] for name, p in chosen.items())
+    rows = [
+        (name, p, f'{losses[name][p]:.3g}', f'{100 * costs[name][p] / costs[name][1]:.0f} %')
+        for name, p in chosen.items()
+    ]
+    announce(format_table(('layer', 'p', 'predicted loss', 'cost, of dense'), rows))
+    announce(f'{asked}: {spent * unit:.3g} by what was measured')
+    return chosen
+
+
+def _macs(cfg: Config, choices: dict[str, list[int]]) -> tuple[ByLayer, float, float]:
+    """MACs of each layer at each p, of all others, and of the dense whole."""
+    counts = count_config(cfg.model, input_shape(cfg))
+    dense = {layer.name: layer for layer in counts.layers if layer.name in choices}
+    costs: ByLayer = {}
+    for name, cost in dense.items():
+        taps = math.prod(cost.layer.kernel_size)
+        shares = {p: (taps / p + 1 - 1 / p) / taps for p in choices[name]}
+        costs[name] = {p: cost.macs * share for p, share in shares.items()}
+    whole = counts.total('dense_macs')
+    return costs, whole - sum(cost.macs for cost in dense.values()), whole
+
+
+def _milliseconds(
+    dense: nn.Module, cfg: Config, choices: dict[str, list[int]]
+) -> tuple[ByLayer, float]:
+    """Milliseconds of each layer at each p that runs here, and of the rest."""
+    deployed = {}
+    for p in CHOICES:
+        layers = {name: p for name, fitting in choices.items() if p in fitting}
+        if layers:
+            model = MODELS.build(converted(cfg, cfg.model, layers).model).eval()
+            model.load_state_dict(dense.state_dict())
+            deployed[p] = switch_to_deploy(model)
+    images = torch.zeros(1, image_channels(dense), *input_shape(cfg))
+    times, totals = layer_times(deployed, images)
+    costs = {
+        name: {p: times[name][p] for p in fitting}
+        for name, fitting in choices.items()
+        if name in times
+    }
+    return costs, totals[1] - sum(by_p[1] for by_p in costs.values())
