@@ -1,6 +1,7 @@
 """A model whose convolutions are converted when a config builds it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from mmengine.registry import MODELS
 from torch import nn
@@ -10,7 +11,7 @@ from .convert_model import convert_model
 
 @MODELS.register_module('ConvertedModel')
 def converted_model(
-    model: dict, layers: Mapping[str, int], arrangement: str = 'blocked'
+    model: dict[str, Any], layers: Mapping[str, int], arrangement: str = 'blocked'
 ) -> nn.Module:
     """Build a model, then convert the layers that are named.
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .pairing import find_modules, find_pairs
+from ..layers import HetConv2d
+from .pairing import COMPARED, find_modules, find_pairs
 from .patches import sample_positions, split_taps, take_patches
 from .taps import find_taps, last_call, relative_errors, tapped
 from .trace import Forward
@@ -35,15 +36,18 @@ class _Moments:
 
     def __init__(self, conv: nn.Conv2d):
         taps = conv.in_channels * math.prod(conv.kernel_size)
+        # Says where the taps are; one block is the dense layer.
+        shape: dict[str, Any] = {key: getattr(conv, key) for key in COMPARED}
+        self.layer = HetConv2d(**shape, p=1, device='meta')
         self.wanted = POSITIONS_PER_UNKNOWN * taps
         self.count = 0
         self.sum = torch.zeros(taps, dtype=torch.double)
         self.gram = torch.zeros(taps, taps, dtype=torch.double)
 
-    def add(self, conv: nn.Conv2d, x: Tensor, y: Tensor, quota: int, seed: int) -> None:
+    def add(self, x: Tensor, y: Tensor, quota: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         total = len(y) * y.shape[-2] * y.shape[-1]
-        patches = take_patches(conv, x, sample_positions(total, quota, generator))
+        patches = take_patches(self.layer, x, sample_positions(total, quota, generator))
         seen = torch.cat([patches.centre, patches.around.flatten(1)], dim=1)
         if not torch.isfinite(seen).all():
             raise ValueError('its inputs on the calibration images are not finite')
@@ -167,7 +171,7 @@ def _observe(
             quota = math.ceil((seen.wanted - seen.count) / (len(batches) - number))
             try:
                 if quota > 0 and y.numel():
-                    seen.add(conv, args[0], y, quota, number)
+                    seen.add(args[0], y, quota, number)
             except ValueError as error:
                 raise ValueError(f'{name}: {error}') from error
 

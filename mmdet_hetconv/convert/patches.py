@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..layers import HetConv2d
 from ..layers.functional import output_size
@@ -63,7 +63,7 @@ def take_outputs(y: Tensor, positions: Tensor) -> Tensor:
     return y[image, :, positions // width % height, positions % width]
 
 
-def take_patches(layer: HetConv2d | nn.Conv2d, x: Tensor, positions: Tensor) -> Patches:
+def take_patches(layer: HetConv2d, x: Tensor, positions: Tensor) -> Patches:
     """The layer's input around output positions counted as above.
 
     Shape:
@@ -87,8 +87,7 @@ def take_patches(layer: HetConv2d | nn.Conv2d, x: Tensor, positions: Tensor) -> 
     ]
     centre = taps.pop(kh * kw // 2)
     around = torch.stack(taps, dim=-1)
-    order = getattr(layer, 'input_order', None)
-    if order is not None:
-        centre = centre[:, order]
-        around = around[:, order]
+    if layer.input_order is not None:
+        centre = centre[:, layer.input_order]
+        around = around[:, layer.input_order]
     return Patches(centre, around)
