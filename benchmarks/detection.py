@@ -110,6 +110,8 @@ class Experiment:
                 amp=self.args.amp,
                 auto_scale_lr=False,
                 skip_checks=False,
+                val_loss=False,
+                patience=None,
                 cfg_options=None,
                 launcher='none',
             )
@@ -213,6 +215,8 @@ class Experiment:
                 data_root=None,
                 eval=False,
                 seed=seed,
+                target_macs=None,
+                target_ms=None,
                 cfg_options=None,
                 **WAYS[way],
             )

@@ -8,6 +8,8 @@ of them, crops and flips included, all without labels. A row of
 benchmarks/results/distillation_cifar.csv has the accuracy on the test set
 before and after, and the processor time of all threads. With --held-out the
 accuracy is that on 5,000 training images that are not trained on: for choosing.
+With --per-layer each layer has a p of its own, and the network the MACs of that
+with P everywhere, as by tools/convert_checkpoint.py --target-macs.
 """
 
 import argparse
@@ -19,7 +21,10 @@ from record import RESULTS, append_row, has_row
 from torch import nn
 from trained_resnets import CHECKPOINTS, load_images, load_trained, normalised
 
-from mmdet_hetconv.convert import calibrate, convert_model, distil
+from mmdet_hetconv.analysis.complexity import LayerCost, count_complexity
+from mmdet_hetconv.convert import calibrate, choose_p, convert_model, distil, layer_errors
+from mmdet_hetconv.convert.calibration import call
+from mmdet_hetconv.engine.budgeting import CHOICES, macs_shares
 
 BATCH = 100
 CALIBRATED = 1000  # images
@@ -33,10 +38,31 @@ def accuracy(model: nn.Module, images, labels) -> float:
     return 100 * (torch.cat(classes) == labels).float().mean().item()
 
 
+def layers_of_macs(
+    dense: nn.Module, names: list[str], p: int, batches: list[torch.Tensor]
+) -> dict[str, int]:
+    """A p for each layer, with the MACs that they have at `p` together."""
+    costs = {name: macs_by_p(cost) for name, cost in dense_costs(dense).items() if name in names}
+    budget = sum(by_p[p] for by_p in costs.values())
+    errors = layer_errors(dense, batches, call, dict.fromkeys(names, CHOICES))
+    return choose_p(errors, costs, budget)
+
+
+def dense_costs(dense: nn.Module) -> dict[str, LayerCost]:
+    costs = count_complexity(copy.deepcopy(dense), (32, 32)).layers
+    return {cost.name: cost for cost in costs}
+
+
+def macs_by_p(cost: LayerCost) -> dict[int, float]:
+    shares = macs_shares(cost.layer, CHOICES)
+    return {p: cost.dense_macs * share for p, share in shares.items()}
+
+
 def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
     identity = dict(
         network=f'resnet{depth}',
         p=p,
+        chosen='per layer' if args.per_layer else 'uniform',
         images=args.images,
         steps=args.steps,
         seed=seed,
@@ -57,9 +83,14 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
     batches = list(normalised(images).split(BATCH))
     dense = load_trained(args.weights, depth)
     het = copy.deepcopy(dense)
-    convert_model(het, p=p, exclude='conv1')
-    het.to(memory_format=torch.channels_last)
+    report = convert_model(het, p=p, exclude='conv1')
     started = time.process_time()
+    if args.per_layer:
+        names = [record.name for record in report.converted]
+        layers = layers_of_macs(dense, names, p, batches[: CALIBRATED // BATCH])
+        het = copy.deepcopy(dense)
+        convert_model(het, p=None, layers=layers)
+    het.to(memory_format=torch.channels_last)
     calibrate(dense, het, batches[: CALIBRATED // BATCH])
     seconds = time.process_time() - started
     calibrated = accuracy(het, *judged)
@@ -96,6 +127,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--images', type=int, default=1000)
     parser.add_argument('--steps', type=int, default=1000)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument('--per-layer', action='store_true')
     parser.add_argument('--held-out', action='store_true')
     parser.add_argument('--out', default=RESULTS / 'distillation_cifar.csv')
     return parser.parse_args()

@@ -4,13 +4,27 @@
 import argparse
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.arguments import add_run, note_rank
+from mmdet_hetconv.engine.arguments import add_run, count, note_rank
 from mmdet_hetconv.engine.running import train
 from mmdet_hetconv.utils.errors import one_sentence
 
+EXAMPLES = """\
+examples:
+  python tools/train.py configs/faster_rcnn_het_r50.py
+  python tools/train.py configs/faster_rcnn_het_r18_scratch.py --data-root ~/my_data \\
+      --val-loss --patience 5
+  python tools/train.py CONFIG --resume
+  python tools/train.py CONFIG --cfg-options train_cfg.max_epochs=3 load_from=het.pth
+"""
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='train.py', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='train.py',
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('config', help='config file')
     add_run(parser, 'train')
     parser.add_argument(
@@ -26,6 +40,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate with the total batch size',
+    )
+    parser.add_argument(
+        '--val-loss',
+        action='store_true',
+        help='compute the loss on the validation images, too, after each validation',
+    )
+    parser.add_argument(
+        '--patience',
+        type=count,
+        metavar='N',
+        help='stop after N validations without a metric that is better by 0.001, and keep '
+        'the best checkpoint',
     )
     args = parser.parse_args(argv)
     note_rank(args)

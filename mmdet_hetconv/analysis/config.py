@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable
 
+from mmdet.models.necks.ssd_neck import L2Norm
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -39,7 +40,12 @@ def input_shape(cfg: Config) -> tuple[int, int]:
 def build_detector(model_cfg: dict) -> nn.Module:
     """The detector of a config, with no weights loaded."""
     init_default_scope('mmdet')
-    return MODELS.build(copy.deepcopy(model_cfg))
+    model = MODELS.build(copy.deepcopy(model_cfg))
+    for module in model.modules():
+        if isinstance(module, L2Norm):
+            # mmdet leaves it as the memory was, NaN at times.
+            nn.init.constant_(module.weight, module.scale)
+    return model
 
 
 def count_config(model_cfg: dict, shape: tuple[int, int]) -> Complexity:

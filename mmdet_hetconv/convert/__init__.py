@@ -6,7 +6,7 @@ from .convert_model import ConversionReport, convert_model
 from .converted_model import converted_model
 from .distillation import DistilReport, distil
 from .folding import rearrange
-from .layer_losses import layer_losses
+from .layer_errors import layer_errors
 from .least_squares import Fit
 from .make_dense import make_dense
 from .pairing import find_pairs, load_projected
@@ -21,7 +21,7 @@ __all__ = [
     'converted_model',
     'distil',
     'find_pairs',
-    'layer_losses',
+    'layer_errors',
     'load_projected',
     'make_dense',
     'move_norms',

@@ -1,4 +1,4 @@
-"""p for each layer, so that the loss is least under a budget.
+"""p for each layer, so that the error is least under a budget.
 
 A multiple-choice knapsack, solved by dynamic programming over the cost in
 small steps, as Frantar and Alistarh, "SPDY: Accurate Pruning with Speedup
@@ -15,11 +15,11 @@ STEPS = 10_000
 ByLayer = Mapping[str, Mapping[int, float]]
 
 
-def choose_p(losses: ByLayer, costs: ByLayer, budget: float) -> dict[str, int]:
+def choose_p(errors: ByLayer, costs: ByLayer, budget: float) -> dict[str, int]:
     """The p of each layer.
 
     Args:
-        losses: by layer and p, what is to be least in sum.
+        errors: by layer and p, what is to be least in sum.
         costs: by layer and p, MACs or ms, not negative.
         budget: what the costs may be in sum.
 
@@ -31,17 +31,17 @@ def choose_p(losses: ByLayer, costs: ByLayer, budget: float) -> dict[str, int]:
         raise ValueError(f'the budget {budget:.4g} is out of reach, the least is {least:.4g}')
     # Of what is spent above each layer's least; a budget of the least allows none.
     step = max((budget - least) / STEPS, 1e-12 * max(least, 1.0))
-    best = np.zeros(STEPS + 1)  # least loss by what may be spent
+    best = np.zeros(STEPS + 1)  # least error by what may be spent
     chosen: list[tuple[str, np.ndarray]] = []
-    for name, by_p in losses.items():
+    for name, by_p in errors.items():
         cheapest = min(costs[name].values())
         found = np.full(STEPS + 1, np.inf)
         which = np.zeros(STEPS + 1, dtype=int)
-        for p, loss in by_p.items():
+        for p, error in by_p.items():
             extra = _steps(costs[name][p] - cheapest, step)
             if extra > STEPS:
                 continue
-            ways = best[: STEPS + 1 - extra] + loss
+            ways = best[: STEPS + 1 - extra] + error
             better = ways < found[extra:]
             found[extra:][better] = ways[better]
             which[extra:][better] = p
@@ -53,7 +53,7 @@ def choose_p(losses: ByLayer, costs: ByLayer, budget: float) -> dict[str, int]:
         p = int(which[left])
         result[name] = p
         left -= _steps(costs[name][p] - min(costs[name].values()), step)
-    return {name: result[name] for name in losses}
+    return {name: result[name] for name in errors}
 
 
 def _steps(cost: float, step: float) -> int:

@@ -88,7 +88,7 @@ def add_conversion(parser: argparse.ArgumentParser, size: str, text: str) -> Non
 def count(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f'{number} is not a number of images')
+        raise argparse.ArgumentTypeError(f'{number} is less than 1')
     return number
 
 

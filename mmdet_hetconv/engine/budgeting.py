@@ -1,7 +1,6 @@
 """A p for each layer of a detector, under a budget of MACs or milliseconds."""
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -11,8 +10,9 @@ from torch import nn
 
 from ..analysis.config import count_config, input_shape
 from ..analysis.layer_times import layer_times
-from ..convert import choose_p, find_pairs, layer_losses
+from ..convert import choose_p, find_pairs, layer_errors
 from ..deploy import switch_to_deploy
+from ..layers.functional import taps_per_filter
 from ..layers.shape import why_not_heterogeneous
 from ..utils.announce import announce
 from ..utils.errors import UserError
@@ -54,7 +54,7 @@ def choose_layers(
 
     Raises:
         UserError: a budget that is out of reach, or that the dense detector keeps.
-        ValueError: see :func:`layer_losses`.
+        ValueError: see :func:`layer_errors`.
     """
     choices = {
         name: [p for p in CHOICES if p == 1 or why_not_heterogeneous(conv, p) is None]
@@ -74,16 +74,22 @@ def choose_layers(
     if rest + sum(by_p[1] for by_p in costs.values()) <= budget:
         raise UserError(f'{asked}: the dense detector is within it already')
     announce(f'{len(costs)} layers are measured, each at p = {", ".join(map(str, CHOICES))}')
-    losses = layer_losses(dense, het, batches, forward, {name: choices[name] for name in costs})
-    chosen = choose_p(losses, costs, budget - rest)
+    errors = layer_errors(dense, batches, forward, {name: choices[name] for name in costs})
+    chosen = choose_p(errors, costs, budget - rest)
     spent = rest + sum(costs[name][p] for name, p in chosen.items())
     rows = [
-        (name, p, f'{losses[name][p]:.3g}', f'{100 * costs[name][p] / costs[name][1]:.0f} %')
+        (name, p, f'{errors[name][p]:.3g}', f'{100 * costs[name][p] / costs[name][1]:.0f} %')
         for name, p in chosen.items()
     ]
-    announce(format_table(('layer', 'p', 'predicted loss', 'cost, of dense'), rows))
+    announce(format_table(('layer', 'p', 'relative squared error', 'cost, of dense'), rows))
     announce(f'{asked}: {spent * unit:.3g} by what was measured')
     return chosen
+
+
+def macs_shares(conv: nn.Module, choices: Sequence[int]) -> dict[int, float]:
+    """MACs of a convolution at each p over those of the dense one."""
+    size = conv.in_channels, conv.kernel_size
+    return {p: taps_per_filter(*size, p) / taps_per_filter(*size, 1) for p in choices}
 
 
 def _macs(cfg: Config, choices: dict[str, list[int]]) -> tuple[ByLayer, float, float]:
@@ -92,8 +98,7 @@ def _macs(cfg: Config, choices: dict[str, list[int]]) -> tuple[ByLayer, float, f
     dense = {layer.name: layer for layer in counts.layers if layer.name in choices}
     costs: ByLayer = {}
     for name, cost in dense.items():
-        taps = math.prod(cost.layer.kernel_size)
-        shares = {p: (taps / p + 1 - 1 / p) / taps for p in choices[name]}
+        shares = macs_shares(cost.layer, choices[name])
         costs[name] = {p: cost.macs * share for p, share in shares.items()}
     whole = counts.total('dense_macs')
     return costs, whole - sum(cost.macs for cost in dense.values()), whole

@@ -1,11 +1,13 @@
 """From a command line to mmengine's Config."""
 
+import logging
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.device import get_device
 
 from ..datasets.config_parts import type_name
+from ..utils.announce import announce
 from ..utils.errors import UserError
 
 # mmengine's hooks that write files, and ours in their places.
@@ -70,6 +72,32 @@ def use_own_hooks(cfg: Config) -> None:
     names = [names] if isinstance(names, str) else list(names)
     if 'mmdet_hetconv' not in names:
         cfg.custom_imports = {**imports, 'imports': [*names, 'mmdet_hetconv']}
+
+
+def use_training_hooks(cfg: Config, val_loss: bool, patience: int | None) -> None:
+    """Draw curves, and what --val-loss and --patience ask for.
+
+    Raises:
+        UserError: there is no validation to look at.
+    """
+    hooks = list(cfg.get('custom_hooks') or [])
+    for hook in hooks:
+        if type_name(hook) == 'EarlyStoppingHook' and 'min_delta' not in hook:
+            announce(
+                'EarlyStoppingHook without min_delta takes 0.1, a gain that mAP '
+                'hardly makes in one epoch: it stops at once; --patience N takes 0.001',
+                logging.WARNING,
+            )
+    hooks.append(dict(type='CurvesHook'))
+    if (val_loss or patience) and not cfg.get('val_dataloader'):
+        flag = '--val-loss' if val_loss else '--patience'
+        raise UserError(f'{flag}: config {cfg.filename} has no val_dataloader')
+    if val_loss:
+        hooks.append(dict(type='ValLossHook'))
+    if patience:
+        hooks.append(dict(type='PatienceHook', patience=patience))
+        cfg.default_hooks.checkpoint.setdefault('save_best', 'auto')
+    cfg.custom_hooks = hooks
 
 
 def set_amp(cfg: Config) -> None:

@@ -1,9 +1,11 @@
 """Training and evaluation, from parsed arguments to the last log line."""
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from urllib.error import URLError
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
@@ -34,6 +36,7 @@ def train(args: argparse.Namespace) -> None:
             checkpoint; before training starts.
     """
     cfg = _prepare(args, 'train')
+    configs.use_training_hooks(cfg, args.val_loss, args.patience)
     if args.amp:
         configs.set_amp(cfg)
     if args.auto_scale_lr:
@@ -48,6 +51,26 @@ def train(args: argparse.Namespace) -> None:
     preflight.warn_if_frozen_at_random(runner.model, cfg)
     with _explained_run(cfg):
         runner.train()
+    _say_where(runner, args)
+
+
+def _say_where(runner: Runner, args: argparse.Namespace) -> None:
+    """The last lines of a training."""
+    hub = runner.message_hub.runtime_info
+    best, last = hub.get('best_ckpt'), checkpoint.newest_checkpoint(runner.work_dir)
+    found = best or last
+    announce(f'log: {runner.log_dir}')
+    if (curves := Path(runner.work_dir) / 'curves.png').exists():
+        announce(f'curves: {curves}')
+    if found is None:
+        announce('no checkpoint was saved')
+        return
+    announce(f'{"best" if best else "last"} checkpoint: {found}')
+    data = f' --data-root {shlex.quote(args.data_root)}' if args.data_root else ''
+    announce(
+        f'to test it: python tools/test.py {shlex.quote(args.config)} '
+        f'{shlex.quote(str(found))}{data}'
+    )
 
 
 @processes.leaves_group

@@ -218,6 +218,9 @@ def test_a_distillation_is_judged_on_images_that_it_did_not_see(script, official
     run(monkeypatch, module, *words)
     (row,) = rows_of(out)
     assert (row['network'], row['p'], row['steps_made']) == ('resnet20', '4', '2')
+    run(monkeypatch, module, *words, '--per-layer')
+    assert [row['chosen'] for row in rows_of(out)] == ['uniform', 'per layer']
+    del seen[2:]
     judged = trained.normalised(trained.load_images(official, 'train')[0][-20:])
     assert len(torch.cat(seen)) == 20
     assert not any(image.equal(other) for image in torch.cat(seen) for other in judged)

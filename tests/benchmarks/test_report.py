@@ -80,6 +80,7 @@ def distillation_rows():
         yield dict(
             network='resnet44',
             p=p,
+            chosen='per layer' if p == '4' else 'uniform',
             images='777',
             steps='88',
             seed=seed,

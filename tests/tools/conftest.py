@@ -13,6 +13,11 @@ def fresh_process():
     gc.freeze()  # mmengine collects garbage for every data set it builds
     yield
     gc.unfreeze()
+    forget()
+
+
+def forget():
+    """Set what mmengine keeps aside."""
     for kind in (MMLogger, MessageHub, Visualizer):
         kind._instance_dict.clear()
     for kind in Visualizer.__subclasses__():

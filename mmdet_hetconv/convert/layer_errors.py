@@ -2,33 +2,25 @@
 
 The dense layer is linear in what its taps see, so the second moments of that
 say how well weights with fewer taps can do: for each block the least squares of
-least_squares.py, from one matrix for all p. How much an error of a layer matters
-is measured: the layer alone takes such weights, and the features of the network
-behind it are compared.
+least_squares.py, from one matrix for all p.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..layers import HetConv2d
-from .pairing import COMPARED, find_modules, find_pairs
+from .pairing import COMPARED, find_modules
 from .patches import sample_positions, split_taps, take_patches
-from .taps import find_taps, last_call, relative_errors, tapped
 from .trace import Forward
 
 # Output positions for each weight of a dense filter; no more than that is seen.
 POSITIONS_PER_UNKNOWN = 4
 # Relative to the mean of the matrix's diagonal.
 RIDGE = 1e-4
-# Batches on which the effect of single layers is measured.
-EFFECT_BATCHES = 4
-# Near this p the effect is measured.
-MIDDLE_P = 4
 
 
 class _Moments:
@@ -53,7 +45,7 @@ class _Moments:
             raise ValueError('its inputs on the calibration images are not finite')
         self.count += len(seen)
         self.sum += seen.sum(0, dtype=torch.double).cpu()
-        # float32 products: of some thousand positions, which errors do not need better.
+        # Products of some thousand float32 values are as good as the errors need.
         self.gram += (seen.t() @ seen).double().cpu()
 
     def covariance(self) -> Tensor:
@@ -61,11 +53,11 @@ class _Moments:
         return self.gram / self.count - torch.outer(mean, mean)
 
 
-def _fit(conv: nn.Conv2d, covariance: Tensor, p: int) -> tuple[float, Tensor]:
-    """The relative squared error of the best weights at p, and these.
+def _error(conv: nn.Conv2d, covariance: Tensor, p: int) -> float:
+    """The relative squared error of the best weights at p.
 
     Shape:
-        covariance (T M, T M); returns the weights as (N, T M), zeros included.
+        covariance (T M, T M), of T taps of M channels.
     """
     centre, around = split_taps(conv.weight.detach().double().cpu())
     weight = torch.cat([centre, around.flatten(1)], dim=1)
@@ -73,100 +65,57 @@ def _fit(conv: nn.Conv2d, covariance: Tensor, p: int) -> tuple[float, Tensor]:
     found = torch.zeros_like(weight)
     per_block = around.shape[2] * channels // p
     rows = len(weight) // p
-    everywhere = torch.arange(channels)
     for b in range(p):
-        own = channels + b * per_block + torch.arange(per_block)
-        used = torch.cat([everywhere, own])
+        first = channels + b * per_block
+        used = torch.cat([torch.arange(channels), torch.arange(first, first + per_block)])
         gram = covariance[used][:, used]
         gram.diagonal().add_(RIDGE * gram.diagonal().mean().clamp_min(1e-12))
         block = slice(b * rows, (b + 1) * rows)
         cross = covariance[used] @ weight[block].t()
-        factor = torch.linalg.cholesky(gram)
-        found[block, used] = torch.cholesky_solve(cross, factor).t()
+        found[block, used] = torch.cholesky_solve(cross, torch.linalg.cholesky(gram)).t()
     lost = weight - found
-    error = ((lost @ covariance) * lost).sum()
     power = ((weight @ covariance) * weight).sum()
-    return (error / power.clamp_min(1e-300)).item(), found
-
-
-def _as_kernel(conv: nn.Conv2d, found: Tensor) -> Tensor:
-    """Weights of :func:`_fit` as (N, M, Kh, Kw)."""
-    channels = conv.in_channels
-    centre = found[:, :channels, None]
-    around = found[:, channels:].view(len(found), channels, -1)
-    middle = around.shape[2] // 2
-    kernel = torch.cat([around[..., :middle], centre, around[..., middle:]], dim=2)
-    return kernel.view(conv.weight.shape).to(conv.weight)
+    return (((lost @ covariance) * lost).sum() / power.clamp_min(1e-300)).item()
 
 
 @torch.no_grad()
-def layer_losses(
+def layer_errors(
     dense: nn.Module,
-    het: nn.Module,
     batches: Sequence[Any],
     forward: Forward,
-    choices: dict[str, Sequence[int]],
+    choices: Mapping[str, Sequence[int]],
     after_layer: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[int, float]]:
-    """The loss of each layer at each p, to be added up.
-
-    It is the sum over the compared features (see taps.py) of their relative
-    squared errors, as if errors of layers added up.
+    """The relative squared error of each layer at each p.
 
     Args:
         dense: the trained network, in eval mode.
-        het: the same architecture; its HetConv layers are those that get a p.
         batches, forward: as :func:`calibrate`.
-        choices: what p may be, by layer; 1 is dense and loses nothing.
+        choices: what p may be, by the name of a nn.Conv2d; 1 is dense and loses
+            nothing.
         after_layer: is called for each layer that was measured.
 
     Raises:
-        ValueError: the networks do not match; features that are not finite; a
-            layer that no image reaches.
+        ValueError: features that are not finite; a layer that no image reaches.
     """
-    find_pairs(dense, het)
     convs = {n: c for n, c in find_modules(dense, nn.Conv2d).items() if n in choices}
-    moments = _observe(dense, convs, batches, forward)
-    names = find_taps(het)
-    few = [batches[i] for i in range(min(EFFECT_BATCHES, len(batches)))]
-    targets = []
-    for batch in few:
-        with tapped(dense, names) as features:
-            forward(dense, batch)
-        targets.append(features)
-    last = last_call(targets[0], relative_errors(targets[0], targets[0]))
-
-    def effect() -> float:
-        total = 0.0
-        for batch, theirs in zip(few, targets, strict=True):
-            with tapped(dense, names, last) as mine:
-                forward(dense, batch)
-            total += float(torch.stack([*relative_errors(mine, theirs).values()]).sum())
-        return total / len(few)
-
-    losses: dict[str, dict[int, float]] = {}
+    moments = _observe(convs, dense, batches, forward)
+    errors = {}
     for name, conv in convs.items():
         covariance = moments.pop(name).covariance()
-        fits = {p: _fit(conv, covariance, p) for p in choices[name] if p > 1}
-        losses[name] = {1: 0.0} if 1 in choices[name] else {}
-        if fits:
-            middle = min(fits, key=lambda p: abs(math.log(p / MIDDLE_P)))
-            error, found = fits[middle]
-            with _other_weight(conv, _as_kernel(conv, found)):
-                weight = effect() / max(error, 1e-12)
-            losses[name] |= {p: weight * fit[0] for p, fit in fits.items()}
+        errors[name] = {p: _error(conv, covariance, p) if p > 1 else 0.0 for p in choices[name]}
         after_layer()
-    return losses
+    return errors
 
 
 def _observe(
-    dense: nn.Module, convs: dict[str, nn.Conv2d], batches: Sequence[Any], forward: Forward
+    convs: Mapping[str, nn.Conv2d], dense: nn.Module, batches: Sequence[Any], forward: Forward
 ) -> dict[str, _Moments]:
     moments = {name: _Moments(conv) for name, conv in convs.items()}
     number = 0
 
-    def look_at(name: str) -> Callable[[nn.Conv2d, tuple[Any, ...], Tensor], None]:
-        def look(conv: nn.Conv2d, args: tuple[Any, ...], y: Tensor) -> None:
+    def look_at(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def look(conv: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
             seen = moments[name]
             quota = math.ceil((seen.wanted - seen.count) / (len(batches) - number))
             try:
@@ -188,13 +137,3 @@ def _observe(
         if not seen.count:
             raise ValueError(f'{name}: no calibration image reaches it')
     return moments
-
-
-@contextmanager
-def _other_weight(conv: nn.Conv2d, weight: Tensor) -> Iterator[None]:
-    kept = conv.weight.detach().clone()
-    conv.weight.copy_(weight)
-    try:
-        yield
-    finally:
-        conv.weight.copy_(kept)

@@ -1,0 +1,31 @@
+#!/usr/bin/env python
+"""Draw losses, metric and learning rate of trainings over each other."""
+
+import argparse
+from collections.abc import Sequence
+
+from mmdet_hetconv.engine.curves import draw_curves, read_run
+from mmdet_hetconv.engine.files import check_writable_file
+from mmdet_hetconv.utils.announce import announce
+from mmdet_hetconv.utils.errors import one_sentence
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='plot_curves.py', description=__doc__)
+    parser.add_argument('runs', nargs='+', metavar='WORK_DIR', help='of a training')
+    parser.add_argument(
+        '--out', metavar='FILE.png', default='curves.png', help='default: curves.png'
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence('plot_curves.py'):
+        out = check_writable_file(args.out, '--out')
+        draw_curves([read_run(run) for run in args.runs], out)
+        announce(f'{out} written')
+
+
+if __name__ == '__main__':
+    main()
