@@ -5,10 +5,11 @@
 
 For every layer the fastest dense implementation at hand and the plan's choice
 for HetConv run in turns. Dense: eager and oneDNN with fused ReLU, in both
-layouts, and torch.compile with --compile. One command fills the table of a
+layouts, and torch.compile with --compile; in int8 our own kernel. --backend adds
+both layers in other runtimes. One command fills the table of a
 machine with a GPU:
 
-    python benchmarks/latency.py --device cuda --dtype bfloat16 --batch 8
+    python benchmarks/latency.py --device cuda --precision bf16 --batch 8
 
 --train times forward + backward of the training layers instead. --cpu-time
 takes one thread and its processor time, which other programs on the machine
@@ -20,15 +21,19 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median, quantiles
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmdet_hetconv.deploy.backends import BACKENDS, load_graph, quantize_graph
 from mmdet_hetconv.kernels import Plan, PlannedConv2d
 from mmdet_hetconv.kernels.candidate import LAYOUTS
+from mmdet_hetconv.kernels.weights import Int8, Levels
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.utils.machine import machine
 from mmdet_hetconv.utils.table import format_table, write_rows
@@ -40,6 +45,7 @@ GRID = (
     *('64@112', '128@56', '256@28', '512@14'),
     *('256@100', '256@25', '256@13', '256@7'),  # levels of an FPN, with 256@50
 )
+DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 PARTS = (2, 4, 8, 16, 32, 64)
 NEAR = 1.2  # times the least median of a few rounds: may be the best
 COLUMNS = (
@@ -54,7 +60,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--layers', nargs='+', default=GRID, metavar='C@SIZE')
     parser.add_argument('--parts', nargs='+', type=int, default=PARTS)
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--dtype', default='float32')
+    parser.add_argument('--precision', choices=[*DTYPES, 'int8'], default='fp32')
+    parser.add_argument('--backend', nargs='*', choices=BACKENDS, default=[])
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument('--rounds', type=int, default=21)
     parser.add_argument('--compile', action='store_true')
@@ -84,7 +91,7 @@ def clock_of(args) -> Callable[[], float]:
 
 def dense_runs(x: Tensor, layer: nn.Conv2d, compiled: bool) -> dict:
     """Every way to compute relu(conv(x)) that torch has."""
-    runs = {}
+    runs: dict[str, Callable] = {}
     for name, layout in LAYOUTS.items():
         here = x.contiguous(memory_format=layout)
         weight = layer.weight.contiguous(memory_format=layout)
@@ -108,9 +115,41 @@ def dense_runs(x: Tensor, layer: nn.Conv2d, compiled: bool) -> dict:
     return runs
 
 
+def planned(layer: nn.Module, x: Tensor, args) -> PlannedConv2d:
+    """The layer in inference form, relu(layer(x)) as floats."""
+    conv = PlannedConv2d(layer, Plan(budget_s=math.inf, clock=clock_of(args)), relu=True)
+    if args.precision == 'int8':
+        conv.int8 = Int8(Levels((x.max() - x.min()).item() / 255, 128))
+    return conv
+
+
+def backend_runs(kind: str, layer: nn.Module, x: Tensor, args) -> dict:
+    """relu(layer(x)) in other runtimes."""
+    runs = {}
+    with TemporaryDirectory() as folder:
+        graph = Path(folder) / 'layer.onnx'
+        if args.backend:
+            # Of float32, whatever it is to compute in.
+            model = nn.Sequential(layer.float(), nn.ReLU()).eval()
+            torch.onnx.export(
+                *(model, (x.float(),), str(graph)),
+                input_names=['images'],
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+            if args.precision == 'int8':
+                quantize_graph(graph, [x.numpy()], graph)
+        for name in args.backend:
+            if args.precision in BACKENDS[name]:
+                compiled = load_graph(name, graph, args.precision, tuple(x.shape))
+                runs[f'{kind} {name}'] = partial(compiled.run, x.float().numpy())
+    return runs
+
+
 def het_runs(x: Tensor, layer: PlannedConv2d) -> dict:
     """The plan's choices for both layouts of the input."""
-    runs = {}
+    runs: dict[str, Callable] = {}
     for name, layout in LAYOUTS.items():
         here = x.contiguous(memory_format=layout)
         layer(here)
@@ -156,7 +195,7 @@ def compare(args, channels: int, size: int, p: int) -> dict | None:
     """One row of the table; None where p does not fit."""
     if channels % p:
         return None
-    dtype = getattr(torch, args.dtype)
+    dtype = DTYPES.get(args.precision, torch.float32)
     x = torch.randn(args.batch, channels, size, size)
     x = x.to(args.device, dtype)
     dense = nn.Conv2d(channels, channels, 3, padding=1).to(args.device, dtype)
@@ -173,12 +212,18 @@ def compare(args, channels: int, size: int, p: int) -> dict | None:
         ]
     else:
         with torch.no_grad():
-            plan = Plan(budget_s=math.inf, clock=clock_of(args))
-            planned = PlannedConv2d(het, plan, relu=True)
+            layer = planned(het, x, args)
+            if args.precision == 'int8':
+                ours = {
+                    f'dense {k}': run for k, run in het_runs(x, planned(dense, x, args)).items()
+                }
+            else:
+                ours = dense_runs(x, dense, args.compile)
             steps = [
-                dense_runs(x, dense, args.compile), het_runs(x, planned)
-            ]  # fmt: skip
-        kept = planned.extra_bytes()
+                ours | backend_runs('dense', dense, x, args),
+                het_runs(x, layer) | backend_runs('het', het, x, args),
+            ]
+        kept = layer.extra_bytes()
     with torch.set_grad_enabled(args.train):
         # All of them first; the best of each kind, and what may be as good,
         # then in turns.
@@ -262,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 rows.append(row)
                 print(*row.values(), file=sys.stderr, flush=True)
     print(format_table(COLUMNS, [list(row.values()) for row in rows]))
-    where = dict(dtype=args.dtype) | machine(args.device)
+    where = dict(precision=args.precision) | machine(args.device)
     write_rows(out.with_suffix('.csv'), [row | where for row in rows])
     plot(rows, out.with_suffix('.png'))
     target = [row for row in rows if row['p'] in (4, 8) and int(row['layer'].split('@')[0]) >= 128]

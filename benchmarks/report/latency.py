@@ -64,7 +64,7 @@ def layers(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
     yield origin(
         path,
         rows,
-        f'python benchmarks/latency.py{device_of(row)} --dtype {row["dtype"]} '
+        f'python benchmarks/latency.py{device_of(row)} --precision {row["precision"]} '
         f'--batch {row["batch"]} \\\n'
         f'    --out benchmarks/results/{path.stem}',
     )

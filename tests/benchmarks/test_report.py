@@ -147,7 +147,7 @@ def layer_times():
             'p': p,
             'time gain': gain,
             'efficiency': '0.75',
-            'dtype': 'float16',
+            'precision': 'fp16',
         }
 
 
@@ -283,7 +283,7 @@ def test_times_name_the_command_that_takes_them(results, tmp_path):
         '--device cuda --batch 2 \\\n    --out benchmarks/results/a_config_cpu'
     ) in text
     assert '| P=4 | 2 | 2.12 | 2.25 | 2.38 | 0.75 |' in text
-    assert 'latency.py --device cuda --dtype float16 --batch 3' in text
+    assert 'latency.py --device cuda --precision fp16 --batch 3' in text
 
 
 def test_learning_rates_are_not_mixed(results, tmp_path):
