@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import track
@@ -22,8 +23,11 @@ from .sources import ImageFiles, image_folder
 PAGE = 'index.html'
 
 
-def compare(args: argparse.Namespace) -> None:
+def compare(args: argparse.Namespace, **more: Any) -> None:
     """What ``tools/compare.py`` does with its arguments.
+
+    Args:
+        more: what else the page shows, see :func:`render_page`.
 
     Raises:
         UserError: a mistake in the command line, a config, a checkpoint or
@@ -43,7 +47,7 @@ def compare(args: argparse.Namespace) -> None:
     image = _reading(sides).file(source.root / images[0].name)
     measure(sides, image, args.rounds)
     out = Path(args.out) / PAGE
-    page = render_page(args, sides, classes, images)
+    page = render_page(args, sides, classes, images, **more)
     write_whole(out, page.encode())
     announce(f'{out} written: {len(images)} images, {len(page) / 2**20:.1f} MiB')
     if source.faults:

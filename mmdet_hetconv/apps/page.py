@@ -8,7 +8,7 @@ import argparse
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -57,6 +57,9 @@ def render_page(
     sides: Sequence[Side],
     classes: Sequence[str],
     images: Sequence[Compared],
+    metrics: Mapping[str, Mapping[str, float]] | None = None,
+    picture: bytes | None = None,
+    command: str | None = None,
 ) -> str:
     """The page's text.
 
@@ -66,6 +69,9 @@ def render_page(
         classes: by label.
         images: all; of these ``args.max_images`` are shown, those of the
             largest disagreement.
+        metrics: of stages of a conversion, by stage and name.
+        picture: PNG of a conversion's layers.
+        command: that trains B on.
     """
     start = min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - args.score_thr))
     shown = sorted(images, key=lambda image: -image.disagreement[start])
@@ -107,6 +113,9 @@ def render_page(
         known=sum(image.truth is not None for image in images),
         shapes=' and '.join(dict.fromkeys('{} × {}'.format(*side.shape) for side in sides)),
         machine=_machine(),
+        metrics=metrics or {},
+        picture=picture and base64.b64encode(picture).decode(),
+        command=command,
     )
 
 

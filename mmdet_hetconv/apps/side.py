@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -93,7 +94,9 @@ def measure(sides: Sequence[Side], image: np.ndarray, rounds: int) -> None:
             (sample,) = runs[side.name]()
         side.shape = tuple(sample.batch_input_shape)
         side.macs = _count_macs(inferencer, side.shape)
-        device = next(inferencer.model.parameters()).device.type
+        # A deployed detector may have buffers alone.
+        tensors = chain(inferencer.model.parameters(), inferencer.model.buffers())
+        device = next(tensors).device.type
     taken = times_in_turns(runs, rounds, device, time.perf_counter)
     for side in sides:
         side.times = taken[side.name]

@@ -1,6 +1,7 @@
 """Arguments that several tools share."""
 
 import argparse
+import math
 import os
 
 from mmengine.config import DictAction
@@ -119,3 +120,44 @@ def add_no_eval(parser: argparse.ArgumentParser) -> None:
         help='do not evaluate before and after, though --data-root, or the config, has '
         'annotations of these classes',
     )
+
+
+def length(text: str) -> dict[str, float]:
+    """'800' are steps, '15m' are minutes."""
+    is_minutes = text.endswith('m')
+    try:
+        number = float(text[:-1]) if is_minutes else int(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is neither a number of steps nor one of minutes, as 15m'
+        )
+    return dict(minutes=number) if is_minutes else dict(steps=number)
+
+
+def positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
+    return number
+
+
+def add_budget(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Add ``--target-macs`` and ``--target-ms``; the group that they exclude each other in."""
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument(
+        '--target-macs',
+        type=positive,
+        metavar='SHARE',
+        help='choose a p for each layer, so that the detector has this share of the dense '
+        "one's MACs, as 0.4; the config is written beside the checkpoint",
+    )
+    budget.add_argument(
+        '--target-ms',
+        type=positive,
+        metavar='MS',
+        help='the same for so many milliseconds of backbone, neck and dense head, deployed in '
+        'fp32 on this machine',
+    )
+    return budget

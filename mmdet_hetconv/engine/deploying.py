@@ -29,8 +29,11 @@ PRECISION = 'hetconv_precision'
 INT8 = 'hetconv_int8'  # levels by layer, see kernels/weights.py
 
 
-def deploy(args: argparse.Namespace) -> None:
+def deploy(args: argparse.Namespace, tell_plan: bool = True) -> None:
     """What ``tools/deploy.py`` does with its arguments.
+
+    Args:
+        tell_plan: print the kernels that --tune has chosen.
 
     Raises:
         UserError: a mistake in the command line, the config or the
@@ -48,7 +51,8 @@ def deploy(args: argparse.Namespace) -> None:
     if args.tune:
         # Heads too, and what they do with the boxes.
         detect(model, torch.zeros(1, image_channels(model), *args.tune))
-        announce(str(plan))
+        if tell_plan:
+            announce(str(plan))
     meta = dict(content.get('meta') or {})
     meta['mmdet_hetconv_version'] = __version__
     state = {k: v.cpu().clone() for k, v in model.state_dict().items()}

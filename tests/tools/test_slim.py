@@ -1,0 +1,94 @@
+"""From a dense detector to a faster one in one command."""
+
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdet_hetconv.engine import converting
+from tests.engine import tiny
+
+from .conftest import forget
+from .entry import error_of, load_main, train
+from .test_convert_checkpoint import CONV_CFG, OPTIONS, build
+
+slim = load_main('slim')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp('slim')
+    tiny.write_coco(path / 'coco')
+    classes = '\nmodel["roi_head"]["bbox_head"]["num_classes"] = 2\n'
+    (path / 'dense.py').write_text(tiny.CONFIG.replace(CONV_CFG, '') + classes)
+    torch.manual_seed(0)
+    state = build(path / 'dense.py').state_dict()
+    meta = dict(dataset_meta=dict(classes=tiny.CLASSES))
+    torch.save(dict(state_dict=state, meta=meta), path / 'dense.pth')
+    return path
+
+
+def argv(folder, out, *flags):
+    words = (folder / 'dense.py', folder / 'dense.pth', '--out', folder / out, *flags)
+    words += ('--data-root', folder / 'coco', '--distil', 2, '--calib', 4)
+    return [*map(str, words), *OPTIONS]
+
+
+@pytest.fixture(scope='module')
+def done(folder):
+    slim(argv(folder, 'out', '--target-macs', 0.7))
+    forget()
+    return folder / 'out'
+
+
+def test_everything_is_in_the_folder(done):
+    page = (done / 'index.html').read_text()
+    for stage in ('dense', 'projected', 'calibrated', 'distilled'):
+        assert f'<th scope="row">{stage}</th>' in page
+    assert 'data:image/png;base64,' in page
+    assert f'python tools/train.py {done / "train_on.py"}' in page
+    gain = re.search(r'MACs\).*?× (0\.\d+)', page, re.DOTALL)
+    assert 0.6 < float(gain[1]) <= 0.7
+    assert len(list((done / 'images').iterdir())) == tiny.SPLITS['val']
+    layers = Config.fromfile(done / 'converted.py').model.layers
+    assert 'rpn_head.rpn_conv' in Config.fromfile(done / 'eligible.py').model.layers
+    assert layers and not any('rpn_cls' in name for name in layers)
+    content = torch.load(done / 'deployed.pth', weights_only=True)
+    assert content['hetconv_plan'] and content['hetconv_precision'] == 'fp32'
+
+
+def test_steps_that_are_done_are_not_done_again(folder, done, monkeypatch):
+    def refuse(args):
+        raise AssertionError('again')
+
+    monkeypatch.setattr(converting, 'convert', refuse)
+    before = (done / 'deployed.pth').stat().st_mtime_ns
+    (done / 'index.html').unlink()
+    slim(argv(folder, 'out', '--target-macs', 0.7))
+    assert (done / 'index.html').exists()
+    assert (done / 'deployed.pth').stat().st_mtime_ns == before
+    message = error_of(slim, *argv(folder, 'out', '--target-macs', 0.8))
+    assert 'holds the work of target_macs=0.7, not of target_macs=0.8' in message
+
+
+def test_it_trains_on(folder, done):
+    words = (done / 'train_on.py', '--work-dir', folder / 'w', '--cfg-options', *tiny.SCALES)
+    train([*map(str, words), 'train_cfg.max_epochs=1'])
+    state = torch.load(folder / 'w' / 'epoch_1.pth', weights_only=False)['state_dict']
+    layers = Config.fromfile(done / 'converted.py').model.layers
+    assert all(f'{name}.grouped.weight' in state for name in layers)
+
+
+def test_what_cannot_be_slimmed(folder, tmp_path):
+    message = error_of(slim, *argv(folder, 'b', '--target-macs', 0.01))
+    assert '--target-macs 0.01 is out of reach, the least is 0.' in message
+    assert not (folder / 'b' / 'converted.pth').exists()
+    # Nothing was done there yet: other arguments may.
+    message = error_of(slim, *argv(folder, 'b', '--target-macs', 0.02))
+    assert '--target-macs 0.02 is out of reach' in message
+    assert 'p=7 fits none' in error_of(slim, *argv(folder, 'c', '--p', 7))
+    everything = ('backbone', 'neck', 'rpn_head', 'roi_head')
+    assert 'fits none' in error_of(slim, *argv(folder, 'd', '--exclude', *everything))
+    with pytest.raises(SystemExit):
+        slim(argv(folder, 'e', '--p', 1))

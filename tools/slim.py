@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""A trained dense detector to a faster one: convert, distil, deploy, compare."""
+
+import argparse
+from collections.abc import Sequence
+
+from mmdet_hetconv.apps.slim import slim
+from mmdet_hetconv.deploy.precision import PRECISIONS
+from mmdet_hetconv.engine.arguments import add_budget, add_calibration, add_cfg_options, length
+from mmdet_hetconv.utils.errors import one_sentence
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='slim.py', description=__doc__)
+    parser.add_argument('config', help='config of the dense detector')
+    parser.add_argument('checkpoint', help="the dense detector's")
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='config, checkpoints and report; a step whose file is there is not done again',
+    )
+    budget = add_budget(parser)
+    budget.add_argument('--p', type=int, metavar='P', help='of every layer (default: 4)')
+    parser.add_argument(
+        '--distil',
+        type=length,
+        default='1000',
+        metavar='STEPS',
+        help='how long all layers are trained together, steps or minutes as 15m (default: 1000)',
+    )
+    parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='default: fp32')
+    parser.add_argument(
+        '--exclude', nargs='+', default=[], metavar='NAME', help='layers or modules to stay dense'
+    )
+    add_calibration(parser, 256, 'images to fit to, without labels')
+    add_cfg_options(parser)
+    args = parser.parse_args(argv)
+    if args.target_macs is None and args.target_ms is None:
+        args.p = args.p or 4
+    if args.p is not None and args.p < 2:
+        parser.error(f'--p {args.p} is less than 2')
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence('slim.py'):
+        slim(args)
+
+
+if __name__ == '__main__':
+    main()
