@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..deploy.blocks import DeployedBlock, trained_name
 from ..deploy.onnx import RawOutputs
 from ..kernels import PlannedConv2d
 from ..utils.timing import times_in_turns
@@ -30,7 +31,8 @@ def layer_times(
         images (B, C, H, W).
 
     Returns:
-        milliseconds by name of the convolution and p, and of the whole by p.
+        milliseconds by name of the convolution in the trained model and p, and of
+        the whole by p.
     """
     layers: dict[str, dict[int, list[float]]] = {}
     runs: dict[str, Callable[[], object]] = {}
@@ -78,7 +80,9 @@ def _watching(model: nn.Module, spent: dict[str, float]) -> Iterator[None]:
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, PlannedConv2d):
-            before, after = hooks(name)
+            block = model.get_submodule(name.rpartition('.')[0].removesuffix('.convs'))
+            inside = isinstance(block, DeployedBlock)
+            before, after = hooks(trained_name(name) if inside else name)
             handles.append(module.register_forward_pre_hook(before))
             handles.append(module.register_forward_hook(after))
     try:

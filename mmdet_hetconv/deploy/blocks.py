@@ -1,5 +1,7 @@
 """Residual blocks with their additions fused into the last convolution."""
 
+import re
+
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
@@ -26,6 +28,11 @@ class DeployedBlock(nn.Module):
         for conv in first:
             x = conv(x)
         return last(x, residual)
+
+
+def trained_name(name: str) -> str:
+    """What a convolution of a :class:`DeployedBlock` was called before."""
+    return re.sub(r'\.convs\.(\d+)$', lambda found: f'.conv{int(found[1]) + 1}', name)
 
 
 def block_convs(block: nn.Module) -> list[nn.Module] | None:

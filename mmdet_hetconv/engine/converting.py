@@ -81,6 +81,8 @@ def convert(args: argparse.Namespace) -> None:
         if evaluates and fits:
             metrics['calibrated'] = evaluate(het_cfg, het)
         distilled = _distil(dense, het, part, batches, args.distil)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(
             f'{args.dense_config} cannot be converted into {args.het_config}: {error}'
