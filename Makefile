@@ -3,6 +3,7 @@
 
 PYTHON ?=
 DISK_GB ?= 10
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-onedl lint clean docs docs-commands
@@ -27,12 +28,12 @@ setup: ## make .venv with everything pinned; builds mmcv once
 demo: setup ## draw data, train a small detector with HetConv, test it
 	@PYTHON=.venv/bin/python tools/demo/run.sh
 
-test: setup ## run the tests
-	@.venv/bin/python -m pytest -q
+test: setup ## run the tests, JOBS modules at a time
+	@.venv/bin/python -m pytest -q -n $(JOBS) --dist loadscope
 
 test-onedl: ## run the tests with the onedl-* forks, in .venv-onedl
 	@PYTHON='$(PYTHON)' DISK_GB='$(DISK_GB)' tools/setup/setup.sh onedl
-	@.venv-onedl/bin/python -m pytest -q
+	@.venv-onedl/bin/python -m pytest -q -n $(JOBS) --dist loadscope
 
 docs: setup ## build the documentation site in docs/_build/html
 	@.venv/bin/python -m pip --disable-pip-version-check install --quiet \
