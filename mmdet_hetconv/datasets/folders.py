@@ -1,14 +1,15 @@
 """Data set folders: where a COCO or VOC layout keeps what."""
 
 import os
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..utils.announce import announce
 from ..utils.errors import UserError
-from .annotations import Annotations
 from .coco import read_coco
+from .coco_exports import read_pictures
+from .exports import LAYOUTS, as_coco_files, exports_in, find_export
+from .split import DataFolder, Split, choose_splits, in_any_case
+from .to_coco import split_by_seed
 from .voc import read_voc
 from .voc_images import ImageNames
 
@@ -30,108 +31,53 @@ _COCO_IMAGES = (
     'JPEGImages',
     '',
 )
-# Trained on, evaluated on; the first pair of which both are there counts.
-_SPLITS = (('train', 'val'), ('trainval', 'test'), ('train', 'test'))
+# What the two look like.
+_OWN = {
+    'COCO': 'annotations/instances_train*.json and images',
+    'VOC': 'Annotations/, ImageSets/Main/*.txt and JPEGImages/',
+}
+# Where COCO files of other layouts go unless told otherwise.
+KEEP = Path('work_dirs') / 'annotations'
 # VOC07+12 as mmdet's VOC configs use it.
 _VOC0712 = ('VOC2007', 'VOC2012')
 
 
-@dataclass(frozen=True)
-class Split:
-    """One annotation file and the folder of its images.
-
-    Attributes:
-        annotations: what the file says.
-        ann_file: the file, relative to the data root.
-        images: COCO: the images' folder; VOC: the folder of Annotations/ and
-            JPEGImages/. Relative to the data root, '' or ending in '/'.
-        ann_subdir: VOC: Annotations/, as it is spelled.
-        img_subdir: VOC: JPEGImages/, as it is spelled.
-    """
-
-    annotations: Annotations
-    ann_file: str
-    images: str
-    ann_subdir: str = 'Annotations'
-    img_subdir: str = 'JPEGImages'
-
-
-@dataclass(frozen=True)
-class DataFolder:
-    """A data set on disk.
-
-    Attributes:
-        root: the folder.
-        layout: 'COCO' or 'VOC'.
-        classes: of all splits.
-        train: what to train on; two parts for VOC07+12.
-        val: what to evaluate on.
-    """
-
-    root: Path
-    layout: str
-    classes: tuple[str, ...]
-    train: tuple[Split, ...]
-    val: Split
-
-    def __str__(self) -> str:
-        train = ' + '.join(split.ann_file for split in self.train)
-        images = sum(len(split.annotations.images) for split in self.train)
-        names = ', '.join(self.classes[:20])
-        more = ', ...' if len(self.classes) > 20 else ''
-        return (
-            f'{self.layout} layout in {self.root}: training on {train} '
-            f'({images} images), evaluation on {self.val.ann_file} '
-            f'({len(self.val.annotations.images)} images), '
-            f'{len(self.classes)} classes: {names}{more}'
-        )
-
-
-def find_data(root: str | Path, prefer: str) -> DataFolder:
+def find_data(root: str | Path, prefer: str, keep: str | Path = KEEP) -> DataFolder:
     """Find out what a folder holds.
 
     Args:
         root: the folder.
         prefer: 'COCO' or 'VOC', which counts if the folder has both.
+        keep: folder of the COCO files that are made of another layout's.
 
     Raises:
-        UserError: no such folder; neither layout; a split is missing; the
+        UserError: no such folder; no known layout; a split is missing; the
             annotations are wrong or name other classes.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
         raise UserError(f'--data-root {root} is not a folder')
     finders = {'COCO': _find_coco, 'VOC': _find_voc}
+    exports = exports_in(root)
     for layout in sorted(finders, key=lambda name: name != prefer):
-        found = finders[layout](root)
+        found = finders[layout](root, Path(keep))
         if found:
+            _say_others(root, layout, exports)
             return found
-    raise UserError(
-        f'--data-root {root} has neither the COCO layout '
-        '(annotations/instances_train*.json and images) nor the VOC layout '
-        '(Annotations/, ImageSets/Main/*.txt and JPEGImages/)'
-    )
+    if exports:
+        _say_others(root, exports[0], exports[1:])
+        return find_export(root, exports[0], Path(keep))
+    there = ', '.join(sorted(path.name for path in root.iterdir())[:10]) or 'nothing'
+    known = '; '.join(f'{name} ({looks})' for name, looks in {**_OWN, **LAYOUTS}.items())
+    raise UserError(f'--data-root {root} has {there}, and none of the layouts {known}')
 
 
-def _in_any_case(patterns: Iterable[str]) -> list[str]:
-    """Patterns for Path.glob(): as they are, then in any letter case."""
-    patterns = list(patterns)
-    return patterns + [
-        re.sub('[A-Za-z]', lambda x: f'[{x[0].lower()}{x[0].upper()}]', name) for name in patterns
-    ]
+def _say_others(root: Path, layout: str, others: list[str]) -> None:
+    if others:
+        announce(f'{root} has the layouts {layout} and {", ".join(others)}: {layout} is taken')
 
 
-def _choose_splits(root: Path, there: dict) -> tuple[str, str]:
-    for train, val in _SPLITS:
-        if train in there and val in there:
-            return train, val
-    raise UserError(
-        f'--data-root {root} needs the splits train and val, trainval and '
-        f'test, or train and test; it has {", ".join(there)}'
-    )
-
-
-def _find_coco(root: Path) -> DataFolder | None:
+def _find_coco(root: Path, keep: Path) -> DataFolder | None:
     files = {}
     for name in ('train', 'val', 'test', 'trainval'):
         path = _coco_file(root, name)
@@ -139,7 +85,12 @@ def _find_coco(root: Path) -> DataFolder | None:
             files[name] = path
     if not files:
         return None
-    train, val = (_coco_split(root, name, files[name]) for name in _choose_splits(root, files))
+    if len(files) == 1:
+        ((name, path),) = files.items()
+        split = _coco_split(root, name, path)
+        splits = split_by_seed(read_pictures(path, [root / split.images]), root)
+        return as_coco_files(root, 'COCO', splits, list(split.annotations.classes), keep)
+    train, val = (_coco_split(root, name, files[name]) for name in choose_splits(root, files))
     if train.annotations.classes != val.annotations.classes:
         raise UserError(
             f'{val.annotations.path} and {train.annotations.path} do not '
@@ -149,7 +100,7 @@ def _find_coco(root: Path) -> DataFolder | None:
 
 
 def _coco_file(root: Path, name: str) -> Path | None:
-    for pattern in _in_any_case(text.format(name) for text in _COCO_FILES):
+    for pattern in in_any_case(text.format(name) for text in _COCO_FILES):
         found = sorted(
             path
             for path in root.glob(pattern)
@@ -168,7 +119,7 @@ def _coco_file(root: Path, name: str) -> Path | None:
 def _coco_split(root: Path, name: str, path: Path) -> Split:
     annotations = read_coco(path)
     first = annotations.images[0]
-    for pattern in _in_any_case(text.format(name) for text in _COCO_IMAGES):
+    for pattern in in_any_case(text.format(name) for text in _COCO_IMAGES):
         for folder in sorted(root.glob(pattern)) if pattern else [root]:
             # Path.is_file() fails for a name that is too long.
             if os.path.isfile(folder / first):
@@ -184,7 +135,7 @@ def _inside(root: Path, folder: Path) -> str:
     return '' if folder == root else f'{folder.relative_to(root).as_posix()}/'
 
 
-def _find_voc(root: Path) -> DataFolder | None:
+def _find_voc(root: Path, keep: Path) -> DataFolder | None:
     folders = [
         path
         for path in (root, *sorted(root.glob('*')), *sorted(root.glob('*/*')))
@@ -205,7 +156,7 @@ def _find_voc(root: Path) -> DataFolder | None:
         }
         for folder in folders
     ]
-    train, val = _choose_splits(folders[0], there[0])
+    train, val = choose_splits(folders[0], there[0])
     if len(folders) == 2 and {'trainval', 'test'} <= set(there[0]):
         train, val = 'trainval', 'test'
     for folder, lists in zip(folders, there):
@@ -242,7 +193,7 @@ def _named(folder: Path, name: str) -> Path:
     Raises:
         UserError: several are, and none of them is spelled so.
     """
-    for pattern in _in_any_case([name]):
+    for pattern in in_any_case([name]):
         found = sorted(folder.glob(pattern))
         if len(found) > 1:
             raise UserError(

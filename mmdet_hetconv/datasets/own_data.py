@@ -1,6 +1,7 @@
 """``--data-root DIR``: any detection config on another data set."""
 
 import colorsys
+from pathlib import Path
 
 from mmdet.datasets import VOCDataset
 from mmengine.config import Config, ConfigDict
@@ -8,24 +9,28 @@ from mmengine.config import Config, ConfigDict
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from .config_parts import class_counts, leaf_datasets, type_name
-from .folders import DataFolder, Split, find_data
+from .folders import KEEP, find_data
+from .split import DataFolder, Split
 from .voc_images import VOC_DATASETS, AnyImageVOCDataset
 
 _LAYOUTS = {'CocoDataset': 'COCO', **dict.fromkeys(VOC_DATASETS, 'VOC')}
 _VOC_FOLDERS = ('VOC2007', 'VOC2012')
 
 
-def use_own_data(cfg: Config, root: str) -> None:
+def use_own_data(cfg: Config, root: str, keep: str | Path = KEEP) -> None:
     """Point a config at the data set in a folder.
 
     Data sets, their classes, every num_classes and the evaluators are set;
     pipelines, wrappers such as RepeatDataset, and schedules stay.
 
+    Args:
+        keep: folder of the COCO files that are made of another layout's.
+
     Raises:
         UserError: the folder holds no data set that fits the config.
     """
     prefer = _config_layout(cfg)
-    data = find_data(root, prefer)
+    data = find_data(root, prefer, keep)
     if (_trains_masks(cfg) or _counts_masks(cfg)) and not all(
         split.annotations.has_masks for split in (*data.train, data.val)
     ):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ..utils.errors import UserError
 from .annotations import MOST_PIXELS, Annotations, Content, is_number, read_file
+from .image_sizes import check_size
+
+Box = tuple[float, float, float, float]
 
 
 def read_voc(
@@ -43,7 +46,8 @@ def read_voc(
         path = xml_dir / f'{image_id}.xml'
         root = _parse_xml(path)
         content = Content(_size(path, root))
-        for name, usable, difficult in _objects(path, root, content.size):
+        for name, box, difficult in _objects(path, root, content.size):
+            usable = min(box[2] - box[0], box[3] - box[1]) >= 1
             names.append(name)
             unusable += not usable
             content.classes.add(name)
@@ -61,6 +65,22 @@ def read_voc(
         unusable,
         contents=tuple(contents),
     )
+
+
+def read_objects(path: Path, size: tuple[int, int]) -> list[tuple[str, Box, bool]]:
+    """The objects of one XML file, see :func:`_objects`.
+
+    Args:
+        size: width and height of the image.
+
+    Raises:
+        UserError: names the file and what is wrong in it.
+    """
+    root = _parse_xml(path)
+    declared = _size(path, root)
+    if declared:
+        check_size(str(path.with_suffix('')), declared, size, path)
+    return list(_objects(path, root, declared or size))
 
 
 def _parse_xml(path: Path) -> ET.Element:
@@ -84,12 +104,12 @@ def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
 
 def _objects(
     path: Path, root: ET.Element, size: tuple[int, int] | None
-) -> Iterable[tuple[str, bool, bool]]:
+) -> Iterable[tuple[str, Box, bool]]:
     """The objects in one XML file, checked.
 
     Yields:
-        the class name, whether the box is at least a pixel wide and high,
-        and whether the object is marked as difficult.
+        the class name, left, top, right and bottom, counted from 1, and whether
+        the object is marked as difficult.
     """
     for thing in root.findall('object'):
         name = thing.findtext('name')
@@ -108,11 +128,7 @@ def _objects(
         difficult = thing.findtext('difficult', '0')
         if difficult not in ('0', '1'):
             raise UserError(f'{path}: object {name!r:.80} has difficult={difficult!r:.80}')
-        yield (
-            name,
-            min(box['xmax'] - box['xmin'], box['ymax'] - box['ymin']) >= 1,
-            difficult == '1',
-        )
+        yield name, (box['xmin'], box['ymin'], box['xmax'], box['ymax']), difficult == '1'
 
 
 def _side(path: Path, root: ET.Element, key: str) -> int:

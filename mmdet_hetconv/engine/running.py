@@ -118,7 +118,8 @@ def _prepare(args: argparse.Namespace, task: str) -> Config:
     cfg = configs.read_config(args.config)
     cfg.launcher = args.launcher
     if args.data_root:
-        use_own_data(cfg, args.data_root)
+        work = args.work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(args.config).stem
+        use_own_data(cfg, args.data_root, Path(work) / 'annotations')
     configs.merge_options(cfg, args.cfg_options)
     check_kinds(cfg)
     check_needs(cfg, training=task == 'train')
