@@ -10,6 +10,7 @@ import pytest
 
 from mmdet_hetconv.datasets.folders import find_data
 from mmdet_hetconv.utils.errors import UserError
+from tests.tools.entry import load_main
 
 CLASSES = ('disc', 'long bar')
 SIZE = (64, 48)
@@ -291,6 +292,24 @@ def test_sizes_and_classes_of_labelimg(tmp_path):
     path.write_text(text.replace('disc', 'disk'))
     with pytest.raises(UserError, match="e.JPG: the class 'disk' does not occur"):
         found(tmp_path, tmp_path / 'keep')
+
+
+def test_a_look_at_the_data(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr('mmdet_hetconv.engine.browsing.announce', told.append)
+    monkeypatch.chdir(tmp_path)
+    labelimg(tmp_path / 'data')
+    load_main('browse_data')(['--data-root', 'data', '--out', 'sheet.png', '--number', '3'])
+    table, end = told
+    rows = {line.split('  ')[0]: line.split()[-5:] for line in table.splitlines()}
+    assert rows['disc'] == ['2', '2', '18', '37', '55']
+    assert rows['long bar'] == ['2', '2', '12', '16', '20']
+    assert '4 images, 1 without boxes' in table
+    assert end == 'sheet.png written: 3 of the training images'
+    sheet = cv2.imread('sheet.png')
+    assert sheet.shape == (2 * 240, 2 * 320, 3)
+    # Boxes are in colour, the images are grey.
+    assert (np.ptp(sheet[:240, :320].astype(int), axis=2) > 100).any()
 
 
 def test_a_folder_of_nothing_known(tmp_path):

@@ -306,3 +306,11 @@ def test_unknown_class_in_what_is_evaluated(tmp_path):
     cfg = ours()
     with pytest.raises(UserError, match="class 'cube' does not occur"):
         use_own_data(cfg, str(root))
+
+
+@pytest.mark.parametrize('layout, kept', [('COCO', 'CocoMetric'), ('VOC', 'VOCMetric')])
+def test_evaluators_of_both_layouts_become_one(roots, layout, kept):
+    cfg = Config.fromfile('configs/faster_rcnn_het_r50.py')
+    cfg.val_evaluator = [dict(type='VOCMetric', metric='mAP'), dict(type='CocoMetric')]
+    use_own_data(cfg, str(roots[layout]))
+    assert [part['type'] for part in cfg.val_evaluator] == [kept]

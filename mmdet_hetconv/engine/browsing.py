@@ -1,0 +1,31 @@
+"""A look at a data set, from parsed arguments to a picture."""
+
+import argparse
+import random
+
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+
+from ..datasets.browse import count_boxes, draw_sheet, read_samples
+from ..datasets.config_parts import leaf_datasets
+from ..datasets.own_data import use_own_data
+from ..utils.announce import announce
+from .files import check_writable_file, write_whole
+
+
+def browse(args: argparse.Namespace) -> None:
+    """What ``tools/browse_data.py`` does with its arguments.
+
+    Raises:
+        UserError: see :func:`use_own_data`; the picture cannot be written.
+    """
+    register_all_modules(init_default_scope=True)
+    out = check_writable_file(args.out, '--out')
+    cfg = Config(dict(model={}, train_dataloader=dict(dataset=dict(type='CocoDataset'))))
+    use_own_data(cfg, args.data_root)
+    samples = read_samples(cfg)
+    _, leaf = next(leaf_datasets(cfg.train_dataloader.dataset, ''))
+    announce('\n' + count_boxes(samples, leaf.metainfo['classes']))
+    chosen = random.Random(args.seed).sample(samples, min(args.number, len(samples)))
+    write_whole(out, draw_sheet(chosen, leaf.metainfo))
+    announce(f'{out} written: {len(chosen)} of the training images')
