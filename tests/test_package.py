@@ -139,6 +139,27 @@ def test_installed_wheel_is_found_by_configs(site, tmp_path):
     assert where.startswith(str(site))
 
 
+def test_tools_run_from_an_installed_wheel(site, tmp_path):
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, '-W', 'ignore', '-m', 'mmdet_hetconv', *words],
+            env={'PYTHONPATH': str(site), 'OMP_NUM_THREADS': '1'},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    usage = run()
+    for path in (ROOT / 'tools').glob('*.py'):
+        assert f'  {path.stem} ' in usage.stdout
+    config = site / 'mmdet_hetconv' / '.mim' / 'configs' / 'ssd300_het_vgg16.py'
+    flops = run('get_flops', str(config), '--p', '1', '4')
+    assert flops.returncode == 0 and 'p=4' in flops.stdout
+    wrong = run('fly')
+    assert wrong.returncode == 1
+    assert wrong.stderr.rstrip().endswith("mmdet_hetconv: error: 'fly' is no tool")
+
+
 def test_wheel_brings_configs_and_tools_as_copies(site):
     """What mim and mmengine look for in an OpenMMLab package."""
     mim = site / 'mmdet_hetconv' / '.mim'
