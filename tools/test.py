@@ -17,6 +17,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     add_run(parser, 'evaluate')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions there')
+    parser.add_argument(
+        '--confusion-matrix',
+        metavar='FILE.png',
+        help='draw which class is taken for which, at scores from 0.3 on',
+    )
     parser.add_argument('--show', action='store_true', help='show the detections in a window')
     parser.add_argument(
         '--show-dir', metavar='DIR', help='draw the detections, into WORK_DIR/TIME/DIR'

@@ -35,8 +35,12 @@ class NumberedCocoMetric(CocoMetric):
             number_boxes(self._coco_api)
 
 
-def use_own_metrics(cfg: Config) -> None:
-    """Evaluate by this module, where a config has mmdet's CocoMetric."""
+def use_own_metrics(cfg: Config, by_class: bool = False) -> None:
+    """Evaluate by this module, where a config has mmdet's CocoMetric.
+
+    Args:
+        by_class: print AP of each class, too, unless the config says otherwise.
+    """
     for name in _EVALUATORS:
         evaluator = cfg.get(name) or []
         if isinstance(evaluator, dict):
@@ -44,3 +48,5 @@ def use_own_metrics(cfg: Config) -> None:
         for metric in evaluator:
             if type_name(metric) == 'CocoMetric':
                 metric['type'] = NumberedCocoMetric.__name__
+                if by_class:
+                    metric.setdefault('classwise', True)

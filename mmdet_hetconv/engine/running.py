@@ -16,6 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from ..datasets.config_parts import is_local
+from ..datasets.confusion import ConfusionMatrix
 from ..datasets.metrics import use_own_metrics
 from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
@@ -88,6 +89,8 @@ def test(args: argparse.Namespace) -> None:
     preflight.check_config(cfg, ('test',), args.skip_checks)
     if args.out:
         check_writable_file(args.out, '--out')
+    if args.confusion_matrix:
+        check_writable_file(args.confusion_matrix, '--confusion-matrix')
     if args.show or args.show_dir:
         check_draws(cfg)
         trigger_visualization_hook(cfg, args)
@@ -104,10 +107,15 @@ def test(args: argparse.Namespace) -> None:
     else:
         deploying.check_not_deployed(content, args.checkpoint)
         checkpoint.load_weights(runner.model, content, args.checkpoint)
+    if args.confusion_matrix:
+        matrix = ConfusionMatrix(runner.test_dataloader.dataset, Path(args.confusion_matrix))
+        runner.test_evaluator.metrics.append(matrix)
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     with _explained_run(cfg):
         runner.test()
+    if args.confusion_matrix:
+        announce(f'{args.confusion_matrix} written')
 
 
 def _prepare(args: argparse.Namespace, task: str) -> Config:
@@ -125,7 +133,7 @@ def _prepare(args: argparse.Namespace, task: str) -> Config:
     check_needs(cfg, training=task == 'train')
     configs.set_work_dir(cfg, args.work_dir, args.config)
     configs.use_own_hooks(cfg)
-    use_own_metrics(cfg)
+    use_own_metrics(cfg, by_class=task == 'test')
     return cfg
 
 

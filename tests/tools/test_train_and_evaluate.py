@@ -61,8 +61,11 @@ def test_evaluation(trained):
     checkpoint = trained / 'whole' / 'epoch_3.pth'
     config, *rest = argv(trained / 'tiny.py', trained / 'coco', work)
     out = work / 'predictions.pkl'
-    evaluate([config, str(checkpoint), '--out', str(out), '--show-dir', 'drawn'] + rest)
-    assert 'coco/bbox_mAP_50' in metrics_of(work)
+    matrix = work / 'matrix.png'
+    words = ['--out', str(out), '--show-dir', 'drawn', '--confusion-matrix', str(matrix)]
+    evaluate([config, str(checkpoint), *words, *rest])
+    assert {'coco/bbox_mAP_50', 'coco/disc_precision'} <= set(metrics_of(work))
+    assert matrix.read_bytes()[:4] == b'\x89PNG'
     assert len(pickle.loads(out.read_bytes())) == tiny.SPLITS['val']
     assert len(list(work.glob('*/drawn/*.jpg'))) == tiny.SPLITS['val']
 
