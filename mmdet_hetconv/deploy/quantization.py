@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..kernels import PlannedConv2d
 from ..kernels.compile_cpu import load_library
+from ..kernels.int8 import most_weight
 from ..kernels.int8 import quantize as to_levels
 from ..kernels.weights import Int8, Levels
 from ..utils.machine import cpu_name
@@ -117,8 +118,12 @@ def set_int8(model: nn.Module, int8: dict[str, Int8 | None]) -> None:
         ValueError: there is no such convolution.
     """
     library, _ = load_library()
-    if library is not None and library.hetconv_bytes_per_word() < 4:
-        print_log(f'HetConv: {cpu_name()} multiplies no bytes (VNNI): int8 gains less', 'current')
+    if most_weight() < 127:
+        print_log(
+            f'HetConv: {cpu_name()} has no VNNI: int8 gains less, its weights have 7 bits', 'current'
+        )
+    elif library is not None and library.hetconv_bytes_per_word() < 4:
+        print_log(f'HetConv: {cpu_name()} multiplies no bytes: int8 gains less', 'current')
     # Nobody need write no_grad() for the sake of an L2Norm's weight.
     model.requires_grad_(False)
     for name, how in int8.items():

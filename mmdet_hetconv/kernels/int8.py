@@ -3,8 +3,8 @@
     y = input.scale * weight_scale * sum((x - input.zero) * w) + bias
 
 with x unsigned bytes per tensor, and w from -127 to 127 with a scale per filter
-(Krishnamoorthi, arXiv 1806.08342, sections 2.1 and 3.1). Sums are exact on
-every processor.
+(Krishnamoorthi, arXiv 1806.08342, sections 2.1 and 3.1), from -63 to 63 on a
+processor with AVX2 but without VNNI. Sums are exact on every processor.
 """
 
 from dataclasses import replace
@@ -19,7 +19,6 @@ from .fused_call import Format, Geometry, call, merge_blocks, pack_panels
 from .quantized import QuantizedTensor
 from .weights import ConvWeights, Levels
 
-MOST = 127
 # Of a filter's largest weight, what is tried as the largest level.
 CLIPS = torch.linspace(0.5, 1.0, 26)
 
@@ -30,18 +29,25 @@ def quantize(x: Tensor, levels: Levels) -> Tensor:
     return q.clamp_(0, 255).nan_to_num_(0.0)
 
 
+def most_weight() -> int:
+    """The largest level of a weight: 127, or 63 if larger ones were not exact."""
+    library, _ = load_library()
+    return 127 if library is None else int(library.hetconv_most_weight())
+
+
 def weight_scales(rows: Tensor) -> Tensor:
     """Per filter, the scale of least squared error.
 
     Shape:
         rows (N, K); returns (N,), 1 for filters of zeros.
     """
+    most = most_weight()
     largest = rows.abs().amax(1)
-    best = torch.where(largest > 0, largest / MOST, 1.0)
+    best = torch.where(largest > 0, largest / most, 1.0)
     least = rows.new_full((len(rows),), float('inf'))
     for clip in CLIPS.tolist():
-        scale = torch.where(largest > 0, clip * largest / MOST, 1.0)
-        q = (rows / scale[:, None]).round_().clamp_(-MOST, MOST)
+        scale = torch.where(largest > 0, clip * largest / most, 1.0)
+        q = (rows / scale[:, None]).round_().clamp_(-most, most)
         error = (q * scale[:, None] - rows).square().sum(1)
         best = torch.where(error < least, scale, best)
         least = torch.minimum(error, least)
@@ -49,7 +55,7 @@ def weight_scales(rows: Tensor) -> Tensor:
 
 
 def quantize_weights(weights: ConvWeights) -> tuple[ConvWeights, Tensor]:
-    """The layer with levels of -127 to 127 for weights, and their scales.
+    """The layer with levels for weights, and their scales.
 
     Returns:
         ConvWeights: of float32, without a bias.
@@ -57,7 +63,8 @@ def quantize_weights(weights: ConvWeights) -> tuple[ConvWeights, Tensor]:
     """
     branches = [t.float() for t in (weights.grouped, weights.foreign) if t is not None]
     scales = weight_scales(torch.cat([t.flatten(1) for t in branches], 1))
-    levels = [(t / scales[:, None, None, None]).round().clamp(-MOST, MOST) for t in branches]
+    most = most_weight()
+    levels = [(t / scales[:, None, None, None]).round().clamp(-most, most) for t in branches]
     grouped, foreign = (*levels, None)[:2]
     return replace(weights, grouped=grouped, foreign=foreign, bias=None), scales
 

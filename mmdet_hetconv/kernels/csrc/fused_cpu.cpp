@@ -288,6 +288,9 @@ int64_t hetconv_panel_width() { return 2 * WIDE; }
 // instruction multiplies bytes.
 int64_t hetconv_bytes_per_word() { return Int8::PER_WORD; }
 
+// The largest level of a weight of 8 bits that this build multiplies exactly.
+int64_t hetconv_most_weight() { return MOST_WEIGHT; }
+
 // compute: FLOAT32, BFLOAT16 or, with UINT8, integers; the first two take
 // inputs of their own type only. 0; 1 if memory ran out; 2 if the panels are
 // not of these weights. weight_count is in words.

@@ -183,12 +183,18 @@ struct BFloat16 {
 };
 
 // sum + the products of a word of integers: four unsigned bytes times four
-// signed ones where one instruction does that, else two times two of 16 bits.
-// Either is exact.
+// signed ones where there are instructions for that, else two times two of 16
+// bits. All are exact: AVX2 adds pairs of products in 16 bits, which those with
+// weights of 7 bits fit, 2 * 255 * 63 < 2 ** 15.
 #if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
 typedef uint8_t Packed;
+constexpr int64_t MOST_WEIGHT = 127;
+#elif defined(__AVX2__)
+typedef uint8_t Packed;
+constexpr int64_t MOST_WEIGHT = 63;
 #else
 typedef int16_t Packed;
+constexpr int64_t MOST_WEIGHT = 127;
 #endif
 
 template <int VW>
@@ -240,8 +246,9 @@ template <>
 struct IntegerDot<8> {
   typedef Vector<8>::integers V;
   static V add(V sum, uint32_t word, Vector<8>::words k) {
-    return sum + bits<V>(_mm256_madd_epi16(_mm256_set1_epi32(word),
-                                           bits<__m256i>(k)));
+    const __m256i pairs =
+        _mm256_maddubs_epi16(_mm256_set1_epi32(word), bits<__m256i>(k));
+    return sum + bits<V>(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
 };
 #if defined(__AVX512BW__)
@@ -249,8 +256,9 @@ template <>
 struct IntegerDot<16> {
   typedef Vector<16>::integers V;
   static V add(V sum, uint32_t word, Vector<16>::words k) {
-    return sum + bits<V>(_mm512_madd_epi16(_mm512_set1_epi32(word),
-                                           bits<__m512i>(k)));
+    const __m512i pairs =
+        _mm512_maddubs_epi16(_mm512_set1_epi32(word), bits<__m512i>(k));
+    return sum + bits<V>(_mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
   }
 };
 #endif
