@@ -39,6 +39,7 @@ def convert(args: argparse.Namespace) -> None:
     load_weights_only()
     register_all_modules(init_default_scope=True)
     out = check_writable_file(args.out, '--out')
+    beside = _config_beside(out, args)
     dense_cfg = configs.read_config(args.dense_config)
     het_cfg = configs.read_config(args.het_config)
     for cfg in (dense_cfg, het_cfg):
@@ -66,7 +67,7 @@ def convert(args: argparse.Namespace) -> None:
     if evaluates:
         metrics['dense'] = evaluate(dense_cfg, dense)
     try:
-        if args.target_macs or args.target_ms:
+        if beside:
             if part:
                 raise ValueError('a budget needs the checkpoint of a whole detector')
             targets = (args.target_macs, args.target_ms)
@@ -99,10 +100,9 @@ def convert(args: argparse.Namespace) -> None:
         seconds=round(time.monotonic() - started, 1),
     )
     announce(describe(fits, kept, metrics))
-    if args.target_macs or args.target_ms:
-        path = out.with_suffix('.py')
-        write_whole(path, het_cfg.pretty_text.encode())
-        announce(f'{path} written, the config with a p for each layer')
+    if beside:
+        write_whole(beside, het_cfg.pretty_text.encode())
+        announce(f'{beside} written, the config with a p for each layer')
     _write(out, het, part, content, het_cfg, report)
     announce(f'{out} written, {report["seconds"]:.0f} s')
 
@@ -131,6 +131,20 @@ def describe(
     if metrics:
         parts.append(metrics_table(metrics))
     return '\n\n'.join(parts) or 'Dense weights projected, free of data.'
+
+
+def _config_beside(out: Path, args: argparse.Namespace) -> Path | None:
+    """Where the config with a p for each layer goes, if there is a budget."""
+    if not (args.target_macs or args.target_ms):
+        return None
+    path = out.with_suffix('.py')
+    taken = (out, Path(args.dense_config), Path(args.het_config))
+    if any(path.resolve() == other.resolve() for other in taken):
+        raise UserError(
+            f'--out {out}: the config that is written beside it would replace {path}; '
+            'name another file'
+        )
+    return path
 
 
 def _load_dense(dense: nn.Module, content: dict, path: str) -> str:

@@ -278,6 +278,14 @@ def test_milliseconds_as_the_budget(folder, tmp_path, monkeypatch):
     assert not out.exists() and not out.with_suffix('.py').exists()
 
 
+@pytest.mark.parametrize('name', ['het.pth', 'dense.pth', 'new.py'])
+def test_a_budgets_config_replaces_none_that_is_there(folder, name):
+    texts = {path: path.read_bytes() for path in folder.glob('*.py')}
+    message = error_of(convert, *argv(folder, folder / name, '--target-macs', '0.7'))
+    assert 'would replace' in message
+    assert {path: path.read_bytes() for path in folder.glob('*.py')} == texts
+
+
 @pytest.mark.parametrize('value', ['0', '-1', 'inf', 'x'])
 def test_what_is_no_budget(folder, tmp_path, value):
     with pytest.raises(SystemExit):
