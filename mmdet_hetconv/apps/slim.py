@@ -4,6 +4,7 @@ Each step leaves a file, written whole; a step whose file is there is not done a
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -38,6 +39,8 @@ HIDDEN = 'rpn_conv'
 LEAST_P = 2
 CONVERTED = 'converted.pth'
 TEMPLATES = ('eligible.py', 'converted.py')
+LATER = ('dense_deployed.pth', 'deployed.pth', PAGE)  # what is made of these
+NOTE = 'slim.json'  # of what all that is the work
 SHOWN = 12  # images on the page
 ROUNDS = 11  # of timing
 
@@ -53,7 +56,6 @@ def slim(args: argparse.Namespace) -> None:
     register_all_modules(init_default_scope=True)
     out = Path(args.out).expanduser().resolve()
     check_writable(out, '--out')
-    _check_arguments(args, out / 'slim.json')
     cfg = configs.read_config(args.config)
     configs.merge_options(cfg, args.cfg_options)
     content = checkpoint.read_weights(args.checkpoint)
@@ -61,6 +63,7 @@ def slim(args: argparse.Namespace) -> None:
     if root and use_data(root, [cfg], content):
         root = None  # the config now names its images
     configs.use_own_hooks(cfg)
+    _check_arguments(args, cfg, out)
 
     def write_config(name: str, written: Config) -> str:
         write_whole(out / name, written.pretty_text.encode())
@@ -131,21 +134,31 @@ def eligible_layers(model: nn.Module, p: int, exclude: list[str]) -> dict[str, i
     return found
 
 
-def _check_arguments(args: argparse.Namespace, path: Path) -> None:
-    """Note the arguments, or refuse others than those of the work that is there."""
-    mine = json.loads(json.dumps(vars(args)))
-    if not (path.exists() and path.with_name(CONVERTED).exists()):
-        for name in TEMPLATES:
-            path.with_name(name).unlink(missing_ok=True)
-        write_whole(path, json.dumps(mine, indent=1).encode())
+def _check_arguments(args: argparse.Namespace, cfg: Config, out: Path) -> None:
+    """Note what the work is of, or refuse another than the work that is there."""
+    mine = {key: value for key, value in vars(args).items() if key != 'out'}
+    mine = json.loads(json.dumps(mine))
+    # The same names may hold something else than they did.
+    mine['config_sha256'] = _digest(cfg.pretty_text.encode())
+    if Path(args.checkpoint).is_file():
+        mine['checkpoint_sha256'] = _digest(Path(args.checkpoint).read_bytes())
+    note = out / NOTE
+    if not (note.exists() and (out / CONVERTED).exists()):
+        for name in (*TEMPLATES, *LATER):
+            (out / name).unlink(missing_ok=True)
+        write_whole(note, json.dumps(mine, indent=1).encode())
         return
-    theirs = json.loads(path.read_text())
+    theirs = json.loads(note.read_text())
     for key, value in mine.items():
         if theirs.get(key) != value:
             raise UserError(
-                f'--out {path.parent} holds the work of {key}={theirs.get(key)}, not of '
+                f'--out {out} holds the work of {key}={theirs.get(key)}, not of '
                 f'{key}={value}: name another folder'
             )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _step(path: Path, work: Callable[[], object]) -> Path:

@@ -1,6 +1,7 @@
 """From a dense detector to a faster one in one command."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -70,6 +71,36 @@ def test_steps_that_are_done_are_not_done_again(folder, done, monkeypatch):
     assert (done / 'deployed.pth').stat().st_mtime_ns == before
     message = error_of(slim, *argv(folder, 'out', '--target-macs', 0.8))
     assert 'holds the work of target_macs=0.7, not of target_macs=0.8' in message
+
+
+def test_the_work_of_other_weights_is_not_taken_for_these(folder, done):
+    former = (folder / 'dense.pth').read_bytes()
+    content = torch.load(folder / 'dense.pth', weights_only=True)
+    content['state_dict']['backbone.conv1.weight'] *= 2
+    torch.save(content, folder / 'dense.pth')
+    message = error_of(slim, *argv(folder, 'out', '--target-macs', 0.7))
+    (folder / 'dense.pth').write_bytes(former)
+    assert 'holds the work of checkpoint_sha256=' in message
+    text = (folder / 'dense.py').read_text()
+    (folder / 'dense.py').write_text(text + '\nmodel["test_cfg"]["rcnn"]["score_thr"] = 0.1\n')
+    message = error_of(slim, *argv(folder, 'out', '--target-macs', 0.7))
+    (folder / 'dense.py').write_text(text)
+    assert 'holds the work of config_sha256=' in message
+
+
+def test_what_was_made_of_a_checkpoint_goes_with_it(folder, done, monkeypatch):
+    copied = folder / 'copied'
+    shutil.copytree(done, copied)
+    (copied / 'converted.pth').unlink()
+
+    def stop(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(converting, 'convert', stop)
+    with pytest.raises(KeyboardInterrupt):
+        slim(argv(folder, 'copied', '--p', 2))
+    left = {path.name for path in copied.iterdir()}
+    assert left == {'slim.json', 'dense.py', 'converted.py', 'images', 'train_on.py'}
 
 
 def test_it_trains_on(folder, done):
