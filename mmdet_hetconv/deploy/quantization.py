@@ -119,9 +119,8 @@ def set_int8(model: nn.Module, int8: dict[str, Int8 | None]) -> None:
     """
     library, _ = load_library()
     if most_weight() < 127:
-        print_log(
-            f'HetConv: {cpu_name()} has no VNNI: int8 gains less, its weights have 7 bits', 'current'
-        )
+        text = f'HetConv: {cpu_name()} has no VNNI: int8 gains less, its weights have 7 bits'
+        print_log(text, 'current')
     elif library is not None and library.hetconv_bytes_per_word() < 4:
         print_log(f'HetConv: {cpu_name()} multiplies no bytes: int8 gains less', 'current')
     # Nobody need write no_grad() for the sake of an L2Norm's weight.
