@@ -254,9 +254,10 @@ def test_what_the_table_says(results, tmp_path):
     for name in files:
         assert f'From `{name}.csv` (a computer' in text
         assert f'python benchmarks/{name}.py --data' in text
-    line = next(x for x in text.splitlines() if x.startswith('| resnet44 | 2 |'))
+    line = next(x for x in text.splitlines() if x.startswith('| resnet44 | 2 | uniform |'))
     assert '| 777 | 88 | test | 91.37 ± 0.00 | 73.18 ± 0.25 | 83.20 ± 0.29 |' in line
-    assert '--images 777 --steps 88 \\\n    --depth 44 --p 2 4 --seeds 4\n' in text
+    assert '--images 777 --steps 88 \\\n    --depth 44 --p 2 --seeds 4\n' in text
+    assert '--depth 44 --p 4 --seeds 4 --per-layer\n' in text
     assert '--width 0.37 --epochs 3 --batch-size 77 --lr 0.023 --amp' in text
     assert '--conv dense dwc gwc4 het --p 2 4 --seeds 4 6' in text
     assert '--convert 4 --calib 12\n' in text

@@ -35,6 +35,12 @@ class World:
         self.xml = self.voc / 'Annotations' / 'train_1.xml'
         self.image = self.coco / 'train2017' / 'train_2.jpg'
 
+    def renamed(self, old, new):
+        """With another name of an annotation file."""
+        folder = self.coco / 'annotations'
+        (folder / old).rename(folder / new)
+        return self.argv()
+
     def argv(self, *pairs, data=None):
         return (
             self.config,
@@ -418,10 +424,10 @@ TRAIN = {
     'no data root': (lambda w: w.argv(data=w.path / 'nowhere'), 'nowhere is not a folder'),
     'data root without a data set': (
         lambda w: w.argv(data=w.coco / 'train2017'),
-        'has neither the COCO layout',
+        'train_0.jpg, .*, and none of the layouts COCO',
     ),
-    'nothing to evaluate on': (
-        lambda w: w.replace(w.coco / 'annotations' / 'instances_val2017.json', None),
+    'nothing to train on': (
+        lambda w: w.renamed('instances_train2017.json', 'instances_test2017.json'),
         'needs the splits train and val',
     ),
     # The machine

@@ -110,6 +110,7 @@ OTHERS = {
         *('--out', w.path / 'a.pth', '--method', 'free'),
     ),
     'infer': lambda w: (w.config, w.evil, w.image),
+    'slim': lambda w: (w.config, w.evil, '--out', w.path / 'slim'),
     'demo_web': lambda w: (w.config, w.evil, '--port', 0),
     'compare': lambda w: (
         *('--a', w.config, w.evil, '--b', w.config, w.evil),
@@ -131,7 +132,7 @@ def test_others(world, way):
 
 def test_no_tool_is_forgotten():
     """Each tool is above, or takes no checkpoint."""
-    harmless = {'benchmark', 'get_flops', 'summary', 'report'}
+    harmless = {'benchmark', 'browse_data', 'get_flops', 'plot_curves', 'summary'}
     tested = {'train', 'test', 'demo_web', *(way.split(',')[0] for way in OTHERS)}
     assert {path.stem for path in TOOLS.glob('*.py')} - harmless <= tested
 
