@@ -11,6 +11,7 @@ from mmdet_hetconv.analysis.config import build_detector, input_shape
 from mmdet_hetconv.deploy import switch_to_deploy
 from mmdet_hetconv.deploy.onnx import RawOutputs
 from mmdet_hetconv.kernels import Plan
+from mmdet_hetconv.utils.image_channels import image_channels
 from mmdet_hetconv.utils.timing import times_in_turns
 
 
@@ -24,7 +25,7 @@ def latencies(configs: dict[str, Config], rounds: int) -> dict[str, float]:
         model = build_detector(cfg.model)
         model.init_weights()
         switch_to_deploy(model.to(device).eval(), Plan(60.0, clock=clock))
-        images = torch.randn(1, 3, *input_shape(cfg), device=device)
+        images = torch.randn(1, image_channels(model), *input_shape(cfg), device=device)
         images = images.contiguous(memory_format=torch.channels_last)
         runs[key] = partial(RawOutputs(model), images)
     with torch.no_grad():

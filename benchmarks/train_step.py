@@ -26,6 +26,7 @@ from mmdet_hetconv.deploy.onnx import RawOutputs
 from mmdet_hetconv.engine.arguments import add_shape
 from mmdet_hetconv.engine.configs import read_config
 from mmdet_hetconv.kernels.candidate import LAYOUTS
+from mmdet_hetconv.utils.image_channels import image_channels
 from mmdet_hetconv.utils.timing import times_in_turns
 
 
@@ -59,9 +60,10 @@ def measure(path: str, args: argparse.Namespace) -> None:
     """Append the rows of one config."""
     cfg = read_config(path)
     shape = tuple(args.shape or input_shape(cfg))
-    images = torch.randn(args.batch, 3, *shape, device=args.device)
     for layout in LAYOUTS:
         models = detectors(cfg)
+        channels = image_channels(models['het'])
+        images = torch.randn(args.batch, channels, *shape, device=args.device)
         parameters = {
             kind: sum(p.numel() for p in model.parameters()) for kind, model in models.items()
         }

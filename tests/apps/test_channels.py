@@ -119,7 +119,6 @@ def test_deploy_tunes_and_export_traces(detector, tmp_path, capsys):
     deployed = tmp_path / 'deployed.pth'
     run('deploy', *detector.pair, '--out', deployed, '--tune', 64, 96)
     graph = tmp_path / 'graph.onnx'
-    pytest.importorskip('onnxscript')
     run('export_onnx', *(detector.config, deployed, '--out', graph, '--size', 64, 96))
     import onnx
 

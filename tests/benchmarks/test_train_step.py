@@ -5,6 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from mmdet_hetconv.engine.configs import read_config
@@ -14,10 +15,12 @@ from tests.engine import tiny
 ROOT = Path(__file__).parents[2]
 
 
-def test_rows(tmp_path, monkeypatch):
+@pytest.mark.parametrize('channels', [3, 1])
+def test_rows(tmp_path, monkeypatch, channels):
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
     script = importlib.import_module('train_step')
-    config = tiny.write_config(tmp_path / 'tiny.py')
+    extra = f'\nmodel["backbone"]["in_channels"] = {channels}\n'
+    config = tiny.write_config(tmp_path / 'tiny.py', extra)
     out = tmp_path / 'rows.csv'
     words = ('train_step.py', config, '--shape', 64, 96, '--rounds', 2)
     monkeypatch.setattr(sys, 'argv', [*map(str, words), '--out', str(out)])
@@ -33,7 +36,7 @@ def test_rows(tmp_path, monkeypatch):
         assert float(dense['ms']) > 0 and float(dense['peak_mb']) > 0
 
     models = script.detectors(read_config(config))
-    images = torch.randn(1, 3, 64, 96)
+    images = torch.randn(1, channels, 64, 96)
     for kind, model in models.items():
         step = script.Step(model, images, 'nhwc')
         step()
