@@ -17,6 +17,7 @@ disturb less than the clock on the wall.
 """
 
 import argparse
+import copy
 import math
 import sys
 import time
@@ -129,8 +130,8 @@ def backend_runs(kind: str, layer: nn.Module, x: Tensor, args) -> dict:
     with TemporaryDirectory() as folder:
         graph = Path(folder) / 'layer.onnx'
         if args.backend:
-            # Of float32, whatever it is to compute in.
-            model = nn.Sequential(layer.float(), nn.ReLU()).eval()
+            # Of float32, whatever it is to compute in; the other runs keep theirs.
+            model = nn.Sequential(copy.deepcopy(layer).float(), nn.ReLU()).eval()
             torch.onnx.export(
                 *(model, (x.float(),), str(graph)),
                 input_names=['images'],
