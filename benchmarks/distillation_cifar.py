@@ -21,10 +21,10 @@ from record import RESULTS, append_row, has_row
 from torch import nn
 from trained_resnets import CHECKPOINTS, load_images, load_trained, normalised
 
-from mmdet_hetconv.analysis.complexity import LayerCost, count_complexity
+from mmdet_hetconv.analysis.complexity import count_complexity
 from mmdet_hetconv.convert import calibrate, choose_p, convert_model, distil, layer_errors
 from mmdet_hetconv.convert.calibration import call
-from mmdet_hetconv.engine.budgeting import CHOICES, macs_shares
+from mmdet_hetconv.engine.budgeting import CHOICES, macs_by_p
 
 BATCH = 100
 CALIBRATED = 1000  # images
@@ -42,20 +42,11 @@ def layers_of_macs(
     dense: nn.Module, names: list[str], p: int, batches: list[torch.Tensor]
 ) -> dict[str, int]:
     """A p for each layer, with the MACs that they have at `p` together."""
-    costs = {name: macs_by_p(cost) for name, cost in dense_costs(dense).items() if name in names}
+    counted = count_complexity(copy.deepcopy(dense), (32, 32)).layers
+    costs = {cost.name: macs_by_p(cost, CHOICES) for cost in counted if cost.name in names}
     budget = sum(by_p[p] for by_p in costs.values())
     errors = layer_errors(dense, batches, call, dict.fromkeys(names, CHOICES))
     return choose_p(errors, costs, budget)
-
-
-def dense_costs(dense: nn.Module) -> dict[str, LayerCost]:
-    costs = count_complexity(copy.deepcopy(dense), (32, 32)).layers
-    return {cost.name: cost for cost in costs}
-
-
-def macs_by_p(cost: LayerCost) -> dict[int, float]:
-    shares = macs_shares(cost.layer, CHOICES)
-    return {p: cost.dense_macs * share for p, share in shares.items()}
 
 
 def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 from mmcv.cnn import ConvModule
-from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from torch import nn
 
 from ..analysis.config import build_detector, input_shape
-from ..datasets.config_parts import leaf_datasets
+from ..convert.convert_model import matches
+from ..datasets.config_parts import leaf_datasets, read_infos
 from ..engine import checkpoint, configs, converting, deploying
 from ..engine.budgeting import converted
 from ..engine.calibration_images import choose_images, use_data
@@ -124,8 +124,7 @@ def eligible_layers(model: nn.Module, p: int, exclude: list[str]) -> dict[str, i
         head, _, rest = name.partition('.')
         parent = modules[name.rpartition('.')[0]]
         predicts = head in HEADS and not isinstance(parent, ConvModule) and rest != HIDDEN
-        excluded = any(f'{name}.'.startswith(f'{word}.') for word in exclude)
-        if type(conv) is not nn.Conv2d or predicts or excluded:
+        if type(conv) is not nn.Conv2d or predicts or matches(name, *exclude):
             continue
         if why_not_heterogeneous(conv, p) is None:
             found[name] = p
@@ -223,6 +222,6 @@ def _shown_images(cfg: Config, root: str | None, seed: int) -> list[str]:
     if root or not has_annotations(cfg):
         return choose_images(root, cfg, SHOWN, seed)
     _, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, ''))
-    dataset = DATASETS.build(dict(leaf, pipeline=[], lazy_init=False))
-    step = max(1, len(dataset) // SHOWN)
-    return [dataset.get_data_info(n)['img_path'] for n in range(0, len(dataset), step)][:SHOWN]
+    infos = read_infos(leaf)
+    step = max(1, len(infos) // SHOWN)
+    return [info['img_path'] for info in infos[::step]][:SHOWN]

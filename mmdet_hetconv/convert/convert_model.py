@@ -86,7 +86,7 @@ def _shortened(names: list[str]) -> str:
     return f'{names[0]} ... {names[-1]}'
 
 
-def _matches(name: str, *patterns: str) -> bool:
+def matches(name: str, *patterns: str) -> bool:
     """Whether one is a pattern of a layer's name or of a module around it."""
     words = name.split('.')
     prefixes = ['.'.join(words[: i + 1]) for i in range(len(words))]
@@ -149,17 +149,17 @@ def convert_model(
         check_p(own, arrangement)
     names = list(find_convs(model))
     for pattern in (*included, *excluded, *layers):
-        if not any(_matches(name, pattern) for name in names):
+        if not any(matches(name, pattern) for name in names):
             raise ValueError(
                 f'{pattern!r} matches none of the {len(names)} convolutions '
                 f'of this {type(model).__name__}'
             )
 
     def choose(name: str, conv: nn.Conv2d) -> dict[str, Any] | str:
-        if _matches(name, *excluded):
+        if matches(name, *excluded):
             return 'it is excluded'
-        named = [q for pattern, q in layers.items() if _matches(name, pattern)]
-        if not named and included and not _matches(name, *included):
+        named = [q for pattern, q in layers.items() if matches(name, pattern)]
+        if not named and included and not matches(name, *included):
             return 'it is not included'
         own = named[0] if named else p
         if own is None:

@@ -7,26 +7,15 @@ from statistics import median
 import cv2
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, VISUALIZERS
+from mmdet.registry import VISUALIZERS
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
 from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
 
 from ..utils.table import format_table
-from .config_parts import leaf_datasets
 
 # Of one picture on the sheet, pixels.
 TILE = 320
-
-
-def read_samples(cfg: Config) -> list[dict]:
-    """What the training data sets say of each image: path, size, boxes, labels."""
-    samples = []
-    for _, leaf in leaf_datasets(cfg.train_dataloader.dataset, ''):
-        dataset = DATASETS.build(dict(leaf, pipeline=[], lazy_init=False))
-        samples += [dataset.get_data_info(number) for number in range(len(dataset))]
-    return samples
 
 
 def count_boxes(samples: Sequence[dict], classes: Sequence[str]) -> str:

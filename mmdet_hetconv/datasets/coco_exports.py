@@ -15,21 +15,24 @@ SINGLE = {
 }
 
 
-def find_roboflow(root: Path) -> tuple[dict[str, list[Picture]], list[str]] | None:
-    """Pictures by split, and the classes.
-
-    Raises:
-        UserError: a file is wrong, or the splits have other classes.
-    """
+def roboflow_files(root: Path) -> dict[str, Path]:
+    """Roboflow's files by split; empty if there are none."""
     folders = dict(train=('train',), val=('valid', 'val'), test=('test',))
-    files = {
+    return {
         split: path
         for split, names in folders.items()
         for name in names
         if (path := root / name / ROBOFLOW).is_file()
     }
-    if not files:
-        return None
+
+
+def read_roboflow(root: Path) -> tuple[dict[str, list[Picture]], list[str]]:
+    """Pictures by split, and the classes.
+
+    Raises:
+        UserError: a file is wrong, or the splits have other classes.
+    """
+    files = roboflow_files(root)
     classes: list[str] = []
     for path in files.values():
         mine = list(read_coco(path).classes)
@@ -42,18 +45,16 @@ def find_roboflow(root: Path) -> tuple[dict[str, list[Picture]], list[str]] | No
     return splits, classes if classes[0] in used else classes[1:]
 
 
-def find_single(root: Path) -> tuple[str, list[Picture], list[str]] | None:
-    """The tool that exported one file for everything, its pictures and classes.
+def read_single(root: Path, tool: str) -> tuple[dict[str, list[Picture]], list[str]]:
+    """Pictures and classes of a tool of SINGLE.
 
     Raises:
         UserError: the file is wrong, or its images are nowhere.
     """
-    for tool, (name, folders) in SINGLE.items():
-        path = root / name
-        if path.is_file():
-            classes = list(read_coco(path).classes)
-            return tool, read_pictures(path, [root / folder for folder in folders]), classes
-    return None
+    name, folders = SINGLE[tool]
+    classes = list(read_coco(root / name).classes)
+    pictures = read_pictures(root / name, [root / folder for folder in folders])
+    return dict(all=pictures), classes
 
 
 def read_pictures(path: Path, folders: list[Path]) -> list[Picture]:

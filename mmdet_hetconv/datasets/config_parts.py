@@ -33,6 +33,16 @@ def leaf_datasets(dataset: ConfigDict, path: str) -> Iterator[tuple[str, ConfigD
         yield path, dataset
 
 
+def read_infos(dataset: ConfigDict) -> list[dict]:
+    """What a leaf says of each image, as annotated: path, size, boxes.
+
+    Raises:
+        FileNotFoundError, AssertionError: its files cannot be read.
+    """
+    built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=False))
+    return [built.get_data_info(number) for number in range(len(built))]
+
+
 def loaders(cfg: Config, roles: tuple[str, ...]) -> Iterator[str]:
     """The keys of the data loaders that a run with these roles builds."""
     for role in roles:

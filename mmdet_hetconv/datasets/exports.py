@@ -4,11 +4,11 @@ from pathlib import Path
 
 from ..utils.errors import UserError
 from .coco import read_coco
-from .coco_exports import ROBOFLOW, SINGLE, find_roboflow, find_single
-from .labelimg import find_labelimg
+from .coco_exports import ROBOFLOW, SINGLE, read_roboflow, read_single, roboflow_files
+from .labelimg import labelimg_folders, read_labelimg
 from .split import DataFolder, Split, choose_splits
-from .to_coco import Picture, images_in, split_by_seed, write_coco
-from .yolo import find_yolo
+from .to_coco import Picture, split_by_seed, write_coco
+from .yolo import read_yolo, yolo_config
 
 # By name, what one looks like.
 LAYOUTS = {
@@ -22,10 +22,10 @@ LAYOUTS = {
 def exports_in(root: Path) -> list[str]:
     """Names of LAYOUTS that a folder seems to have, in the order in which they count."""
     marks = {
-        'Roboflow': [*root.glob(f'*/{ROBOFLOW}')],
-        **{tool: [*root.glob(file)] for tool, (file, _) in SINGLE.items()},
-        'YOLO': [*root.glob('data.y*ml')],
-        'LabelImg': [f for f in (root, *_split_folders(root).values()) if _has_pairs(f)],
+        'Roboflow': roboflow_files(root),
+        **{tool: (root / file).is_file() for tool, (file, _) in SINGLE.items()},
+        'YOLO': yolo_config(root),
+        'LabelImg': labelimg_folders(root),
     }
     return [name for name in LAYOUTS if marks[name]]
 
@@ -59,14 +59,13 @@ def as_coco_files(
 
 def _read(root: Path, layout: str) -> tuple[dict[str, list[Picture]], list[str]]:
     if layout == 'Roboflow':
-        return find_roboflow(root)
+        return read_roboflow(root)
     if layout == 'YOLO':
-        return find_yolo(root)
+        return read_yolo(root)
     if layout == 'LabelImg':
-        splits = find_labelimg(root, _split_folders(root))
+        splits = read_labelimg(root)
         return splits, _classes(root, splits)
-    _, pictures, classes = find_single(root)
-    return dict(all=pictures), classes
+    return read_single(root, layout)
 
 
 def _classes(root: Path, splits: dict[str, list[Picture]]) -> list[str]:
@@ -83,21 +82,3 @@ def _classes(root: Path, splits: dict[str, list[Picture]]) -> list[str]:
     if not classes:
         raise UserError(f'{root}: no image has an object')
     return sorted(classes)
-
-
-def _split_folders(root: Path) -> dict[str, Path]:
-    """Folders of splits by name, in any letter case."""
-    names = dict(train='train', val='val', valid='val', test='test', trainval='trainval')
-    found: dict[str, Path] = {}
-    for path in sorted(p for p in root.iterdir() if p.is_dir()):
-        split = names.get(path.name.lower())
-        if split and _has_pairs(path):
-            found[split] = path
-        elif split and not any(path.iterdir()):
-            raise UserError(f'{path} is empty')
-    return found
-
-
-def _has_pairs(folder: Path) -> bool:
-    """Whether XML files lie beside images."""
-    return any(p.suffix.lower() == '.xml' for p in folder.iterdir()) and bool(images_in(folder))

@@ -1,6 +1,7 @@
 """Data set folders: where a COCO or VOC layout keeps what."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 from ..utils.announce import announce
@@ -57,10 +58,10 @@ def find_data(root: str | Path, prefer: str, keep: str | Path = KEEP) -> DataFol
     root = Path(root).expanduser()
     if not root.is_dir():
         raise UserError(f'--data-root {root} is not a folder')
-    finders = {'COCO': _find_coco, 'VOC': _find_voc}
+    finders = {'COCO': partial(_find_coco, keep=Path(keep)), 'VOC': _find_voc}
     exports = exports_in(root)
     for layout in sorted(finders, key=lambda name: name != prefer):
-        found = finders[layout](root, Path(keep))
+        found = finders[layout](root)
         if found:
             _say_others(root, layout, exports)
             return found
@@ -135,7 +136,7 @@ def _inside(root: Path, folder: Path) -> str:
     return '' if folder == root else f'{folder.relative_to(root).as_posix()}/'
 
 
-def _find_voc(root: Path, keep: Path) -> DataFolder | None:
+def _find_voc(root: Path) -> DataFolder | None:
     folders = [
         path
         for path in (root, *sorted(root.glob('*')), *sorted(root.glob('*/*')))

@@ -19,6 +19,8 @@ from .config_parts import type_name
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay an image on its side
 # What a tool may round: boxes are as good as right then.
 _ROUNDING_PX = 2
+# What Pillow raises for a file that it cannot open as an image.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _THREADS = 16
 
 
@@ -31,16 +33,21 @@ def turns_images(pipeline: Sequence[dict]) -> bool:
     return True
 
 
-def _read_head(path: str) -> tuple[tuple[int, int] | None, int]:
-    """Width and height of the bitmap, and how it is to be turned.
+def read_head(path: str | Path) -> tuple[tuple[int, int], bool]:
+    """Width and height of the bitmap, and whether EXIF lays it on its side.
 
-    The size is None for a format that Pillow does not know.
+    Raises one of UNREADABLE, also for a format that Pillow does not know.
     """
+    with Image.open(path) as image:
+        return image.size, image.getexif().get(_ORIENTATION, 1) >= 5
+
+
+def _known_head(path: str) -> tuple[tuple[int, int] | None, bool]:
+    """As :func:`read_head`; the size is None if it cannot be told."""
     try:
-        with Image.open(path) as image:
-            return image.size, image.getexif().get(_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None, 1
+        return read_head(path)
+    except UNREADABLE:
+        return None, False
 
 
 def check_sizes(
@@ -61,11 +68,11 @@ def check_sizes(
     declared = list(declared)
     rounded = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        heads = pool.map(_read_head, (path for path, _ in declared))
-        for (path, size), (bitmap, orientation) in zip(declared, heads):
+        heads = pool.map(_known_head, (path for path, _ in declared))
+        for (path, size), (bitmap, lies) in zip(declared, heads):
             if bitmap is None:
                 continue
-            on_side = turned and orientation >= 5
+            on_side = turned and lies
             loaded = bitmap[::-1] if on_side else bitmap
             try:
                 check_size(path, size, loaded, named_by, on_side)

@@ -4,24 +4,41 @@ from pathlib import Path
 
 from ..utils.announce import announce
 from ..utils.errors import UserError
+from .images import IMAGE_ENDINGS
 from .to_coco import Picture, images_in, size_of
 from .voc import read_objects
 
+# Names of folders of splits, in any letter case.
+SPLITS = dict(train='train', val='val', valid='val', test='test', trainval='trainval')
 
-def find_labelimg(root: Path, splits: dict[str, Path]) -> dict[str, list[Picture]] | None:
+
+def labelimg_folders(root: Path) -> dict[str, Path]:
+    """Folders with XML files beside images by split, or one named 'all'; may be empty."""
+    found = {split: path for split, path in _split_folders(root).items() if _has_pairs(path)}
+    return found or ({'all': root} if _has_pairs(root) else {})
+
+
+def read_labelimg(root: Path) -> dict[str, list[Picture]]:
     """Pictures by split, one named 'all' where there are no folders for them.
 
-    Args:
-        splits: folders of splits, by name; empty if there are none.
-
     Raises:
-        UserError: a folder has images without XML files and the other way round, or a
-            file is wrong.
+        UserError: a split's folder is empty; an XML file without an image, or one that
+            is wrong.
     """
-    folders = splits or dict(all=root)
-    if not any(_xml_files(folder) for folder in folders.values()):
-        return None
-    return {name: _read(folder) for name, folder in folders.items()}
+    for path in _split_folders(root).values():
+        if not any(path.iterdir()):
+            raise UserError(f'{path} is empty')
+    return {split: _read(path) for split, path in labelimg_folders(root).items()}
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    return {SPLITS[p.name.lower()]: p for p in folders if p.name.lower() in SPLITS}
+
+
+def _has_pairs(folder: Path) -> bool:
+    endings = {path.suffix.lower() for path in folder.iterdir()}
+    return '.xml' in endings and not endings.isdisjoint(IMAGE_ENDINGS)
 
 
 def _xml_files(folder: Path) -> dict[str, Path]:
@@ -35,8 +52,6 @@ def _read(folder: Path) -> list[Picture]:
         if path.stem in images:
             raise UserError(f'{folder} has two images of the name {path.stem}')
         images[path.stem] = path
-    if not files:
-        raise UserError(f'{folder} has no XML files, other folders beside it have')
     lonely = sorted(set(files) - set(images))
     if lonely:
         raise UserError(f'{files[lonely[0]]} has no image beside it')

@@ -153,11 +153,13 @@ def _voc_type(split: Split, data: DataFolder) -> str:
 def _evaluator(old, data: DataFolder):
     """The evaluator, with the metric of the data's layout."""
     if isinstance(old, list | tuple):
-        mine, other = ('CocoMetric', 'VOCMetric')[:: 1 if data.layout == 'COCO' else -1]
-        kinds = [type_name(part) for part in old]
-        # Turned into the layout's own metric it would be there twice.
-        left_out = other if mine in kinds else None
-        return [_evaluator(part, data) for part in old if type_name(part) != left_out]
+        mine, other = 'CocoMetric', 'VOCMetric'
+        if data.layout == 'VOC':
+            mine, other = other, mine
+        if any(type_name(part) == mine for part in old):
+            # Turned into the layout's own metric the other would be there twice.
+            old = [part for part in old if type_name(part) != other]
+        return [_evaluator(part, data) for part in old]
     kind = type_name(old)
     if kind not in ('CocoMetric', 'VOCMetric'):
         return old

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..utils.announce import announce
 from ..utils.errors import UserError
+from .image_sizes import UNREADABLE, read_head
 from .images import IMAGE_ENDINGS
 
 # Of the images of a layout with one split only.
@@ -47,10 +46,8 @@ def size_of(path: Path) -> tuple[int, int]:
         UserError: it is none.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            on_side = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        (width, height), on_side = read_head(path)
+    except UNREADABLE as error:
         raise UserError(f'image {path} cannot be read: {error}') from error
     return (height, width) if on_side else (width, height)
 

@@ -16,17 +16,21 @@ SPLITS = dict(train=('train',), val=('val', 'valid'), test=('test',))
 PLACES = ('images/{}', '{}/images')
 
 
-def find_yolo(root: Path) -> tuple[dict[str, list[Picture]], list[str]] | None:
+def yolo_config(root: Path) -> Path | None:
+    """data.yaml, if there is one."""
+    names = ('data.yaml', 'data.yml')
+    return next((path for path in root.glob('*.y*ml') if path.name.lower() in names), None)
+
+
+def read_yolo(root: Path) -> tuple[dict[str, list[Picture]], list[str]]:
     """Pictures by split, one named 'all' where there are no splits, and the classes.
 
     Raises:
         UserError: data.yaml or a label file is wrong; labels without an image.
     """
-    files = [path for path in root.glob('*.y*ml') if path.name.lower() in ('data.yaml', 'data.yml')]
-    if not files:
-        return None
-    config = _read_yaml(files[0])
-    classes = _classes(files[0], config)
+    path = yolo_config(root)
+    config = _read_yaml(path)
+    classes = _classes(path, config)
     splits = {}
     for split, names in SPLITS.items():
         folder = _image_folder(root, config, names)
@@ -35,7 +39,7 @@ def find_yolo(root: Path) -> tuple[dict[str, list[Picture]], list[str]] | None:
     if not splits and (root / 'images').is_dir():
         splits['all'] = _read(root / 'images', classes, root)
     if not splits:
-        raise UserError(f'{files[0]} names no folder of images that is there')
+        raise UserError(f'{path} names no folder of images that is there')
     return splits, classes
 
 

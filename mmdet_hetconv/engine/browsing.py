@@ -6,8 +6,8 @@ import random
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from ..datasets.browse import count_boxes, draw_sheet, read_samples
-from ..datasets.config_parts import leaf_datasets
+from ..datasets.browse import count_boxes, draw_sheet
+from ..datasets.config_parts import leaf_datasets, read_infos
 from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
 from .files import check_writable_file, write_whole
@@ -23,9 +23,10 @@ def browse(args: argparse.Namespace) -> None:
     out = check_writable_file(args.out, '--out')
     cfg = Config(dict(model={}, train_dataloader=dict(dataset=dict(type='CocoDataset'))))
     use_own_data(cfg, args.data_root)
-    samples = read_samples(cfg)
-    _, leaf = next(leaf_datasets(cfg.train_dataloader.dataset, ''))
-    announce('\n' + count_boxes(samples, leaf.metainfo['classes']))
+    leaves = [leaf for _, leaf in leaf_datasets(cfg.train_dataloader.dataset, '')]
+    samples = [info for leaf in leaves for info in read_infos(leaf)]
+    metainfo = leaves[0].metainfo
+    announce('\n' + count_boxes(samples, metainfo['classes']))
     chosen = random.Random(args.seed).sample(samples, min(args.number, len(samples)))
-    write_whole(out, draw_sheet(chosen, leaf.metainfo))
+    write_whole(out, draw_sheet(chosen, metainfo))
     announce(f'{out} written: {len(chosen)} of the training images')

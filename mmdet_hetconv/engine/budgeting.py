@@ -8,6 +8,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
+from ..analysis.complexity import LayerCost
 from ..analysis.config import count_config, input_shape
 from ..analysis.layer_times import layer_times
 from ..convert import choose_p, find_pairs, layer_errors
@@ -86,20 +87,18 @@ def choose_layers(
     return chosen
 
 
-def macs_shares(conv: nn.Module, choices: Sequence[int]) -> dict[int, float]:
-    """MACs of a convolution at each p over those of the dense one."""
-    size = conv.in_channels, conv.kernel_size
-    return {p: taps_per_filter(*size, p) / taps_per_filter(*size, 1) for p in choices}
+def macs_by_p(dense: LayerCost, choices: Sequence[int]) -> dict[int, float]:
+    """MACs that a dense convolution would have at each p."""
+    size = dense.layer.in_channels, dense.layer.kernel_size
+    taps = taps_per_filter(*size, 1)
+    return {p: dense.macs * taps_per_filter(*size, p) / taps for p in choices}
 
 
 def _macs(cfg: Config, choices: dict[str, list[int]]) -> tuple[ByLayer, float, float]:
     """MACs of each layer at each p, of all others, and of the dense whole."""
     counts = count_config(cfg.model, input_shape(cfg))
     dense = {layer.name: layer for layer in counts.layers if layer.name in choices}
-    costs: ByLayer = {}
-    for name, cost in dense.items():
-        shares = macs_shares(cost.layer, choices[name])
-        costs[name] = {p: cost.macs * share for p, share in shares.items()}
+    costs = {name: macs_by_p(cost, choices[name]) for name, cost in dense.items()}
     whole = counts.total('dense_macs')
     return costs, whole - sum(cost.macs for cost in dense.values()), whole
 

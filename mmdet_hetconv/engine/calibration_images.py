@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmcv.transforms import Compose
-from mmdet.registry import DATASETS
 from mmengine.config import Config
 
-from ..datasets.config_parts import leaf_datasets
+from ..datasets.config_parts import leaf_datasets, read_infos
 from ..datasets.folders import find_data
 from ..datasets.images import IMAGE_ENDINGS, check_images
 from ..datasets.own_data import use_own_data
@@ -102,10 +101,10 @@ def _training_images(cfg: Config) -> list[str]:
     paths = []
     for key, leaf in leaf_datasets(cfg.train_dataloader.dataset, 'train_dataloader.dataset'):
         try:
-            dataset = DATASETS.build(dict(leaf, pipeline=[], lazy_init=False))
+            infos = read_infos(leaf)
         except (FileNotFoundError, AssertionError) as error:
             raise UserError(
                 f'{key} cannot be read ({error}); name a folder of images with --data-root'
             ) from error
-        paths += [dataset.get_data_info(number)['img_path'] for number in range(len(dataset))]
+        paths += [info['img_path'] for info in infos]
     return paths

@@ -48,12 +48,13 @@ def merge_options(cfg: Config, options: dict | None) -> None:
             raise UserError(f'--cfg-options {key}={value}: {error}') from error
 
 
-def set_work_dir(cfg: Config, work_dir: str | None, config: str) -> None:
+def find_work_dir(cfg: Config, work_dir: str | None, config: str) -> str:
     """Command line, else config, else ``./work_dirs/NAME OF THE CONFIG``."""
     if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(config).stem)
+        return work_dir
+    if cfg.get('work_dir') is not None:
+        return cfg.work_dir
+    return str(Path('work_dirs') / Path(config).stem)
 
 
 def use_own_hooks(cfg: Config) -> None:

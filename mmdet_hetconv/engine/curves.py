@@ -1,5 +1,6 @@
 """Curves of a training: losses, metric and learning rate, as a picture."""
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from mmengine.registry import HOOKS
 
 from ..utils.announce import announce
 from ..utils.errors import UserError
-from .files import unfinished
+from .files import write_whole
 
 Row = dict[str, Any]
 # Ends of the names of metrics that are drawn, the first of them in a full line.
@@ -108,9 +109,9 @@ def draw_curves(runs: Sequence[Run], path: str | Path) -> None:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize=8)
-    part = unfinished(Path(path))
-    figure.savefig(part, format='png', dpi=100)
-    part.replace(path)
+    png = io.BytesIO()
+    figure.savefig(png, format='png', dpi=100)
+    write_whole(path, png.getvalue())
 
 
 def _metrics(run: Run) -> list[str]:

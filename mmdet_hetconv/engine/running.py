@@ -126,12 +126,12 @@ def _prepare(args: argparse.Namespace, task: str) -> Config:
     cfg = configs.read_config(args.config)
     cfg.launcher = args.launcher
     if args.data_root:
-        work = args.work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(args.config).stem
+        work = configs.find_work_dir(cfg, args.work_dir, args.config)
         use_own_data(cfg, args.data_root, Path(work) / 'annotations')
     configs.merge_options(cfg, args.cfg_options)
     check_kinds(cfg)
     check_needs(cfg, training=task == 'train')
-    configs.set_work_dir(cfg, args.work_dir, args.config)
+    cfg.work_dir = configs.find_work_dir(cfg, args.work_dir, args.config)
     configs.use_own_hooks(cfg)
     use_own_metrics(cfg, by_class=task == 'test')
     return cfg

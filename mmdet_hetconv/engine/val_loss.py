@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from ..datasets.config_parts import leaf_datasets
 from ..utils.errors import UserError
+from . import checkpoint
 
 
 @HOOKS.register_module()
@@ -35,7 +36,7 @@ class ValLossHook(Hook):
 
     @torch.no_grad()
     def after_val_epoch(self, runner, metrics=None) -> None:
-        model = runner.model
+        model = checkpoint.unwrap(runner.model)
         was_training = model.training
         model.eval()
         sums: dict[str, torch.Tensor] = {}
@@ -43,10 +44,8 @@ class ValLossHook(Hook):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             for batch in self.loader:
-                unwrapped = model.module if hasattr(model, 'module') else model
-                data = unwrapped.data_preprocessor(batch, False)
-                losses = unwrapped(**data, mode='loss')
-                total, parts = unwrapped.parse_losses(losses)
+                data = model.data_preprocessor(batch, False)
+                _, parts = model.parse_losses(model(**data, mode='loss'))
                 count = len(data['data_samples'])
                 images += count
                 for name, value in parts.items():

@@ -116,6 +116,12 @@ def found(root, keep):
     return find_data(root, 'COCO', keep)
 
 
+def complaint(root):
+    with pytest.raises(UserError) as error:
+        found(root, root / 'keep')
+    return str(error.value)
+
+
 def content(data, split):
     """Boxes by image and class, rounded to hundredths of a pixel."""
     path = data.root / split.ann_file
@@ -153,6 +159,12 @@ def test_the_same_again_changes_no_file(tmp_path, layout):
         files = {p: p.stat().st_mtime_ns for p in (tmp_path / 'keep').rglob('*.json')}
         assert before is None or files == before
         before = files
+
+
+def test_an_empty_folder_beside_another_layout(tmp_path):
+    official(tmp_path)
+    (tmp_path / 'test').mkdir()
+    assert found(tmp_path, tmp_path / 'keep').layout == 'COCO'
 
 
 def one_file(root, path, folder, prefix=''):
@@ -247,9 +259,7 @@ def remove(path):
 def test_what_is_wrong_with_yolo(tmp_path, change, message):
     yolo(tmp_path)
     change(tmp_path)
-    with pytest.raises(UserError) as error:
-        found(tmp_path, tmp_path / 'keep')
-    assert message in str(error.value)
+    assert message in complaint(tmp_path)
     assert not (tmp_path / 'keep').exists()
 
 
@@ -277,9 +287,7 @@ def test_a_polygon_and_images_without_labels(tmp_path, monkeypatch):
 def test_what_is_wrong_with_labelimg(tmp_path, change, message):
     labelimg(tmp_path)
     change(tmp_path)
-    with pytest.raises(UserError) as error:
-        found(tmp_path, tmp_path / 'keep')
-    assert message in str(error.value)
+    assert message in complaint(tmp_path)
 
 
 def test_sizes_and_classes_of_labelimg(tmp_path):
@@ -314,9 +322,7 @@ def test_a_look_at_the_data(tmp_path, monkeypatch):
 
 def test_a_folder_of_nothing_known(tmp_path):
     (tmp_path / 'notes.txt').write_text('')
-    with pytest.raises(UserError) as error:
-        found(tmp_path, tmp_path / 'keep')
-    message = str(error.value)
+    message = complaint(tmp_path)
     assert f'--data-root {tmp_path} has notes.txt, and none of the layouts COCO (' in message
     for name in ('VOC', 'Roboflow', 'CVAT', 'Label Studio', 'YOLO', 'LabelImg'):
         assert f'{name} (' in message
