@@ -8,7 +8,7 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +122,7 @@ class DeviceLoader:
         labels: (B,), int64.
         augment (bool): shuffle, crop after padding by 4, flip.
         generator: of the shuffling and the augmentation, on the CPU.
+        mean, std: of each channel, of pixels between 0 and 1.
 
     Shape:
         yields (b, 3, 32, 32), float, and (b,), int64.
@@ -135,6 +136,8 @@ class DeviceLoader:
         augment: bool,
         device: torch.device | str = 'cpu',
         generator: torch.Generator | None = None,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
     ):
         # Channels last, so that a crop is a gather of whole pixels.
         self.images = images.permute(0, 2, 3, 1).contiguous().to(device)
@@ -146,8 +149,8 @@ class DeviceLoader:
         if augment:
             pad = (0, 0, PADDING, PADDING, PADDING, PADDING)
             self.images = torch.nn.functional.pad(self.images, pad)
-        self.mean = torch.tensor(MEAN, device=device) * 255
-        self.scale = 1 / (torch.tensor(STD, device=device) * 255)
+        self.mean = torch.tensor(mean, device=device) * 255
+        self.scale = 1 / (torch.tensor(std, device=device) * 255)
 
     def __len__(self) -> int:
         """Batches of an epoch; the last, smaller one counts."""

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from cifar_data import DeviceLoader
 from torch import nn
 
+from mmdet_hetconv.convert.taps import find_taps, relative_errors, tapped
+
 
 def evaluate(model: nn.Module, loader: DeviceLoader, amp: bool = False):
     """Accuracy in per cent on a loader that does not augment."""
@@ -36,6 +38,7 @@ def train(
     warm_up_epochs: float = 0.5,
     amp: bool = False,
     after_epoch: Callable[[int, float], None] | None = None,
+    teacher: nn.Module | None = None,
 ) -> None:
     """SGD with Nesterov momentum 0.9 for a number of epochs, in place.
 
@@ -43,6 +46,8 @@ def train(
         model: on the loader's device, in channels_last.
         after_epoch: called with the epoch (from 1) and the accuracy, in
             per cent, on the augmented images while they were trained on.
+        teacher: the dense network, in eval mode, whose features the HetConv
+            network is trained towards as well, as by mmdet_hetconv's TeacherHook.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -53,6 +58,7 @@ def train(
     steps = max(1, round(epochs * len(loader)))
     warm_up = min(steps // 5, round(warm_up_epochs * len(loader)))
     scaler = torch.amp.GradScaler(loader.device.type, enabled=amp)
+    taps = [] if teacher is None else find_taps(model)
     step = 0
     while step < steps:
         model.train()
@@ -63,8 +69,13 @@ def train(
             rate = peak_rate * learning_rate(step, steps, warm_up)
             optimizer.param_groups[0]['lr'] = rate
             with torch.autocast(loader.device.type, enabled=amp):
-                scores = model(images)
+                with tapped(model, taps) as mine:
+                    scores = model(images)
                 loss = F.cross_entropy(scores, labels)
+                if teacher is not None:
+                    with torch.no_grad(), tapped(teacher, taps) as theirs:
+                        teacher(images)
+                    loss = loss + sum(relative_errors(mine, theirs).values())
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             scaler.step(optimizer)

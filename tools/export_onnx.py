@@ -1,5 +1,11 @@
 #!/usr/bin/env python
-"""Export backbone, neck and dense head to ONNX: raw outputs, any size."""
+"""Export a detector to ONNX: raw outputs, or with --end2end from an image to boxes.
+
+    python tools/export_onnx.py CONFIG CHECKPOINT --out model.onnx --end2end
+    python model_detect.py IMAGE            # onnxruntime, no torch, no mmdet
+    python model_detect.py IMAGE openvino
+    python tools/test.py CONFIG model.onnx  # mAP of that file
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -10,13 +16,23 @@ from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='export_onnx.py', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='export_onnx.py',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_conversion(parser, '--size', "image to trace with; the config's test size by default")
     parser.add_argument(
         '--precision',
         choices=['fp32', 'int8'],
         default='fp32',
         help='of the graph (default: fp32); int8 looks at images',
+    )
+    parser.add_argument(
+        '--end2end',
+        action='store_true',
+        help='one graph from an image, uint8 (H, W, C) in the order of cv2.imread, to boxes in '
+        'its pixels, scores and labels; a script that runs it is written beside it',
     )
     add_calibration(parser, 64, 'images that set the levels of int8')
     return parser.parse_args(argv)

@@ -14,7 +14,9 @@ from mmdet_hetconv.utils.errors import one_sentence
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='test.py', description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file, or a graph of tools/export_onnx.py --end2end'
+    )
     add_run(parser, 'evaluate')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions there')
     parser.add_argument(

@@ -119,6 +119,8 @@ def relative_errors(het: Features, dense: Features) -> dict[tuple[str, int], Ten
             if id(mine) in seen or mine.shape != theirs.shape or len(mine) != images:
                 continue
             seen.add(id(mine))
+            # Squares of half-precision features overflow, and sums lose digits.
+            mine, theirs = mine.float(), theirs.float()
             power = theirs.square().sum().clamp_min(torch.finfo(theirs.dtype).tiny)
             errors[name, number] = (mine - theirs).square().sum() / power
     return errors

@@ -22,7 +22,8 @@ class Graph(NamedTuple):
 
     Attributes:
         names: of its outputs.
-        run: images (B, C, H, W) to the outputs, float32.
+        run: images (B, C, H, W) to the outputs, float32; of an end-to-end
+            graph: an image (H, W, C), uint8, to boxes, scores and labels.
     """
 
     names: list[str]
@@ -79,7 +80,8 @@ def load_graph(
     if backend == 'onnxruntime':
         session = open_session(path)
         names = [output.name for output in session.get_outputs()]
-        return Graph(names, lambda images: session.run(None, {'images': images}))
+        of_images = session.get_inputs()[0].name
+        return Graph(names, lambda images: session.run(None, {of_images: images}))
     import openvino
 
     model = openvino.Core().read_model(path)

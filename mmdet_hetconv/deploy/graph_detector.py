@@ -5,8 +5,10 @@ Decoding, NMS and a RoI head stay the detector's own.
 
 from collections.abc import Sequence
 
+import mmcv
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.structures import DetDataSample
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
@@ -97,3 +99,29 @@ def run_by_graph(detector: nn.Module, graph: Graph) -> None:
         detector.neck = nn.Identity()
     name = 'rpn_head' if hasattr(detector, 'rpn_head') else 'bbox_head'
     setattr(detector, name, GraphHead(detector.get_submodule(name)))
+
+
+class EndToEndDetector(nn.Module):
+    """What evaluates an end-to-end graph: it gets image files as they are.
+
+    Args:
+        graph: of end_to_end.py.
+        color_type: how mmcv reads the files.
+    """
+
+    def __init__(self, graph: Graph, color_type: str):
+        super().__init__()
+        self.graph = graph
+        self.color_type = color_type
+
+    def test_step(self, data: dict) -> list[DetDataSample]:
+        """The detections of a batch, in pixels of the files."""
+        samples = data['data_samples']
+        for sample in samples:
+            image = mmcv.imread(sample.img_path, flag=self.color_type)
+            image = image.reshape(*image.shape[:2], -1)
+            boxes, scores, labels = (
+                torch.from_numpy(output.copy()) for output in self.graph.run(image)
+            )
+            sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
+        return samples

@@ -6,6 +6,8 @@ stay in Python, see graph_detector.py.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -80,21 +82,29 @@ def export_onnx(detector: nn.Module, size: tuple[int, int], path: str | Path) ->
     model = RawOutputs(detector).eval()
     # Not one image: a batch of one would be taken for a constant.
     images = torch.randn(2, image_channels(detector), *size)
-    # A graph takes public operators only. Their weights are prepared by the
-    # first call, so that they are constants of the graph.
+    with public_operators(model), torch.no_grad():
+        model(images)
+        _export(model, images, path)
+    return model.names
+
+
+@contextmanager
+def public_operators(model: nn.Module) -> Iterator[None]:
+    """Within the block, deployed layers compute in operators that a graph has.
+
+    Their weights are prepared by the first call, so that they are constants
+    of a graph that is exported after it.
+    """
     public = Plan(frozen=True, only=['two_branch_nchw', 'dense_nchw'])
     convs = planned_convs(model)
     plans = [conv.plan for conv in convs]
     try:
         for conv in convs:
             conv.plan = public
-        with torch.no_grad():
-            model(images)
-            _export(model, images, path)
+        yield
     finally:
         for conv, plan in zip(convs, plans):
             conv.plan = plan
-    return model.names
 
 
 def _export(model: RawOutputs, images: Tensor, path: str | Path) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..analysis.config import input_shape
 from ..deploy.backends import check_backend, check_packages, load_graph, quantize_graph
+from ..deploy.end_to_end import OUTPUTS
 from ..deploy.graph_detector import check_graph_detector, run_by_graph
 from ..deploy.onnx import export_onnx, graph_error
 from ..utils.announce import announce
@@ -18,6 +19,7 @@ from ..utils.errors import UserError
 from . import checkpoint
 from .calibration_images import ImageBatches, calibration_batches
 from .deploying import INT8, build, deploy_model
+from .end_to_end import check_file, classes_of, export_end_to_end, write_script
 from .files import check_writable_file, unfinished
 
 # A graph is checked on an image that is larger by OTHER pixels.
@@ -53,12 +55,20 @@ def export(args: argparse.Namespace) -> None:
             batches = calibration_batches(cfg, args.calib, args.data_root, args.seed)
             quantize_graph(part, _network_inputs(model, batches), part)
             told += f', then quantized on {len(batches)} images'
+        if args.end2end:
+            names = OUTPUTS
+            export_end_to_end(cfg, model, content, size, part)
+            if args.precision == 'fp32':
+                told += f'; {check_file(cfg, model, part)}'
         part.replace(out)
     except ValueError as error:
         raise UserError(f'{args.config}: {error}') from error
     finally:
         part.unlink(missing_ok=True)
     announce(f'{out} written, {told}, outputs: {", ".join(names)}')
+    if args.end2end:
+        script = write_script(out, cfg, model, classes_of(cfg, content))
+        announce(f'{script} runs it without torch and mmdet')
 
 
 def _check_graph(model: nn.Module, size: tuple[int, int], path: Path, out: Path) -> str:

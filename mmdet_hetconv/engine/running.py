@@ -21,7 +21,7 @@ from ..datasets.metrics import use_own_metrics
 from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
 from ..utils.errors import UserError
-from . import checkpoint, configs, deploying, exporting, preflight, processes
+from . import checkpoint, configs, deploying, end_to_end, exporting, preflight, processes
 from .drawing import check_draws, draw_into_folders
 from .files import NO_SPACE, check_writable_file
 from .safe_globals import load_weights_only
@@ -85,7 +85,9 @@ def test(args: argparse.Namespace) -> None:
     # Loaded here, all of it: the runner takes what fits and logs the rest.
     cfg.load_from = None
     cfg.resume = False
-    content = checkpoint.read_weights(args.checkpoint)
+    exported = args.checkpoint.endswith(end_to_end.SUFFIX)
+    read = end_to_end.read_exported if exported else checkpoint.read_weights
+    content = read(args.checkpoint)
     preflight.check_config(cfg, ('test',), args.skip_checks)
     if args.out:
         check_writable_file(args.out, '--out')
@@ -100,7 +102,9 @@ def test(args: argparse.Namespace) -> None:
     preflight.check_classes(content, cfg, args.checkpoint)
     runner = _build_runner(cfg)
     preflight.check_model(runner.model, cfg)
-    if args.backend != 'torch':
+    if exported:
+        end_to_end.test_exported(runner, args)
+    elif args.backend != 'torch':
         exporting.export_runner(runner, content, args)
     elif args.deploy:
         deploying.deploy_runner(runner, content, args)

@@ -1,0 +1,273 @@
+"""One ONNX file from an image to boxes, scores and labels.
+
+Three graphs in a row: the image is resized, normalised and padded as a
+config's test pipeline does it; onnx.py's graph; decoding.py's.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..utils.image_channels import image_channels
+from .decoding import Decoding
+from .graph_ops import translations
+from .graph_script import FLAGS
+from .onnx import RawOutputs, public_operators
+
+OUTPUTS = ['boxes', 'scores', 'labels']
+# Steps of a test pipeline that do nothing to the image.
+NEUTRAL = {'LoadAnnotations', 'PackDetInputs'}
+# The largest level of the maps that the decoding is traced with, and how much
+# each is larger than the next: no side may be 1, which would become a constant.
+LEVEL, STEP = 3, 2
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to an image before the network.
+
+    Attributes:
+        scale: width and height to resize to, or the longest and the shortest
+            side if `keep_ratio`.
+        channels: of the image.
+        mean, std: by channel of what the network takes.
+        swap: the order of the channels is reversed (BGR to RGB).
+        divisor: sides are padded to a multiple of it, at the right and below.
+        pad_value: of the padding, after normalisation.
+        color_type: how mmcv, or a cv2.imread that is like it, reads the image.
+    """
+
+    scale: tuple[int, int]
+    keep_ratio: bool
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    swap: bool
+    divisor: int
+    pad_value: float
+    color_type: str
+
+    def as_text(self) -> str:
+        """The graph, as onnx.parser reads it: see its inputs and outputs.
+
+        Shape:
+            image (H, W, C), uint8; images (1, C, h, w); shape (2,): height
+            and width without padding; scale (4,): x, y, x, y.
+        """
+        if self.keep_ratio:
+            target = f"""
+                longest = Constant <value = double {{{max(self.scale)}}}> ()
+                shortest = Constant <value = double {{{min(self.scale)}}}> ()
+                half = Constant <value = double {{0.5}}> ()
+                long_side = ReduceMax <keepdims = 0> (sides)
+                short_side = ReduceMin <keepdims = 0> (sides)
+                by_long = Div (longest, long_side)
+                by_short = Div (shortest, short_side)
+                factor = Min (by_long, by_short)
+                exact = Mul (sides, factor)
+                nearest = Add (exact, half)
+                whole = Floor (nearest)
+                target = Cast <to = 7> (whole)"""
+        else:
+            width, height = self.scale
+            target = f'target = Constant <value_ints = [{height}, {width}]> ()'
+        order = list(range(self.channels))[:: -1 if self.swap else 1]
+        return f"""
+            prepare (uint8[height, width, {self.channels}] image)
+                => (float[1, {self.channels}, h, w] images, float[2] shape, float[4] scale)
+            {{
+                size = Shape <start = 0, end = 2> (image)
+                sides = Cast <to = 11> (size)
+                {target}
+                first = Constant <value_ints = [1, {self.channels}]> ()
+                sizes = Concat <axis = 0> (first, target)
+                zero = Constant <value_ints = [0]> ()
+                planes = Transpose <perm = [2, 0, 1]> (image)
+                one_image = Unsqueeze (planes, zero)
+                pixels = Cast <to = 1> (one_image)
+                resized = Resize <mode = "linear",
+                    coordinate_transformation_mode = "half_pixel"> (pixels, , , sizes)
+                levels = Round (resized)
+                order = Constant <value_ints = {order}> ()
+                ordered = Gather <axis = 1> (levels, order)
+                flat_mean = Constant <value_floats = {list(self.mean)}> ()
+                flat_std = Constant <value_floats = {list(self.std)}> ()
+                behind = Constant <value_ints = [1, 2]> ()
+                mean = Unsqueeze (flat_mean, behind)
+                std = Unsqueeze (flat_std, behind)
+                centred = Sub (ordered, mean)
+                normalised = Div (centred, std)
+                divisor = Constant <value_int = {self.divisor}> ()
+                one = Constant <value_int = 1> ()
+                above = Add (target, divisor)
+                last = Sub (above, one)
+                times = Div (last, divisor)
+                padded = Mul (times, divisor)
+                missing = Sub (padded, target)
+                nothing = Constant <value_ints = [0, 0, 0, 0, 0, 0]> ()
+                pads = Concat <axis = 0> (nothing, missing)
+                pad_value = Constant <value_float = {float(self.pad_value)}> ()
+                images = Pad (normalised, pads, pad_value)
+                shape = Cast <to = 1> (target)
+                original = Cast <to = 1> (size)
+                ratio = Div (shape, original)
+                twice = Constant <value_ints = [1, 0, 1, 0]> ()
+                scale = Gather (ratio, twice)
+            }}"""
+
+
+def preparation(pipeline: Iterable[dict[str, Any]], detector: nn.Module) -> Preparation:
+    """What a test pipeline and a detector's data preprocessor do.
+
+    Raises:
+        ValueError: the pipeline has a step that the graph does not have.
+    """
+    resize, color_type = None, 'color'
+    for step in pipeline:
+        kind = step['type'] if isinstance(step['type'], str) else step['type'].__name__
+        kind = kind.rpartition('.')[2]
+        if kind == 'LoadImageFromFile':
+            color_type = step.get('color_type', 'color')
+            if step.get('imdecode_backend', 'cv2') != 'cv2' or color_type not in FLAGS:
+                raise ValueError(f'its images are not read as cv2.imread does: {dict(step)}')
+        elif kind == 'Resize' and resize is None and len(step.get('scale') or ()) == 2:
+            resize = step
+        elif kind not in NEUTRAL:
+            raise ValueError(f'its test pipeline has {kind}, which the graph has not')
+    if resize is None:
+        raise ValueError('its test pipeline has no Resize with one scale')
+    found = detector.data_preprocessor
+    channels = image_channels(detector)
+    zeros, ones = torch.zeros(channels), torch.ones(channels)
+    mean = found.mean.flatten() if found._enable_normalize else zeros
+    std = found.std.flatten() if found._enable_normalize else ones
+    width, height = resize['scale']
+    return Preparation(
+        scale=(width, height),
+        keep_ratio=bool(resize.get('keep_ratio', False)),
+        channels=channels,
+        mean=tuple(mean.expand(channels).tolist()),
+        std=tuple(std.expand(channels).tolist()),
+        swap=found._channel_conversion,
+        divisor=found.pad_size_divisor,
+        pad_value=found.pad_value,
+        color_type=color_type,
+    )
+
+
+def _examples(raw: RawOutputs, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """Neck's maps and head's outputs of random values, of sizes of our own."""
+    outputs = dict(zip(raw.names, raw(images), strict=True))
+    features: list[Tensor] = []
+    maps: list[list[Tensor]] = []
+    levels = 1 + max(int(name.rpartition('.')[2]) for name in raw.names)
+    for name, output in outputs.items():
+        kind, *numbers = name.split('.')
+        side = LEVEL + STEP * (levels - int(numbers[-1]))
+        value = torch.randn(1, output.shape[1], side, side + 1)
+        if kind == 'feature':
+            features.append(value)
+            continue
+        if int(numbers[0]) == len(maps):
+            maps.append([])
+        maps[-1].append(value)
+    return features, maps
+
+
+@torch.no_grad()
+def export_decoding(detector: nn.Module, size: tuple[int, int], path: str | Path) -> None:
+    """Write the graph from raw outputs, shape and scale to OUTPUTS.
+
+    Args:
+        detector: of mmdet, in inference mode, on the CPU.
+        size: height and width of an image that it can take.
+
+    Raises:
+        ValueError: see :class:`Decoding`.
+    """
+    model = Decoding(detector).eval()
+    raw = RawOutputs(detector).eval()
+    images = torch.randn(1, image_channels(detector), *size)
+    raw(images)  # names its outputs
+    features, maps = _examples(raw, images)
+    inputs = (features, maps, torch.tensor([200.0, 300.0]), torch.tensor([2.0, 1.5, 2.0, 1.5]))
+    dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    shapes = [dynamic for _ in features], [[dynamic for _ in x] for x in maps], None, None
+    with public_operators(model):
+        model(*inputs)
+        torch.onnx.export(
+            model,
+            inputs,
+            str(path),
+            input_names=[*raw.names, 'shape', 'scale'],
+            output_names=OUTPUTS,
+            dynamic_shapes=shapes,
+            custom_translation_table=translations(),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def join(
+    prepare: Preparation,
+    network: str | Path,
+    decoding: str | Path,
+    target: str | Path,
+    classes: Sequence[str],
+) -> None:
+    """Write the file from an image to boxes.
+
+    Args:
+        network: a graph of export_onnx(), in float32 or quantized.
+        decoding: of export_decoding().
+        target: the file to write. Its metadata has the classes' names.
+    """
+    import onnx
+    from onnx.compose import add_prefix, merge_models
+
+    body, last = onnx.load(network), onnx.load(decoding)
+    opset = next(entry for entry in body.opset_import if entry.domain == '')
+    first = onnx.helper.make_model(
+        onnx.parser.parse_graph(prepare.as_text()),
+        opset_imports=[opset],
+        ir_version=body.ir_version,
+    )
+    names = [output.name for output in body.graph.output]
+    inner = dict(rename_inputs=False, rename_outputs=False)
+    body = add_prefix(body, 'network/', **inner)
+    last = add_prefix(last, 'decoding/', **inner)
+    model = merge_models(
+        first, body, [('images', 'images')], outputs=['shape', 'scale', *names]
+    )
+    passed = [(name, name) for name in ('shape', 'scale', *names)]
+    model = merge_models(model, last, passed, outputs=OUTPUTS)
+    # The graphs call different sizes by the same names.
+    del model.graph.value_info[:]
+    onnx.helper.set_model_props(model, {'classes': json.dumps(list(classes))})
+    onnx.checker.check_model(model)
+    onnx.save(model, str(target))
+
+
+def read_classes(path: str | Path) -> list[str]:
+    """The classes' names in a file of :func:`join`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # of protobuf, which has its own kinds
+        raise ValueError('it is no ONNX file') from error
+    names = [output.name for output in model.graph.output]
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    if names != OUTPUTS or 'classes' not in found:
+        raise ValueError(f'it is none of export_onnx.py --end2end: its outputs are {names}')
+    return json.loads(found['classes'])
