@@ -1,16 +1,22 @@
 """Deployed checkpoints and ONNX graphs, through the tools."""
 
 import copy
+import dataclasses
 import pickle
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+import mmdet_hetconv.engine.end_to_end
 from mmdet_hetconv.deploy.backends import load_graph, open_session
 from mmdet_hetconv.deploy.graph_detector import check_graph_detector, run_by_graph
 from mmdet_hetconv.deploy.onnx import RawOutputs, export_onnx
@@ -217,9 +223,8 @@ def test_deployed_checkpoint_needs_the_flag(folder):
     assert '--deploy' in error_of(evaluate, *argv)
 
 
-@pytest.mark.parametrize('backend', ['onnxruntime', 'openvino'])
-def test_a_graph_serves_a_two_stage_detector(tmp_path, backend):
-    for package in (backend, 'onnxscript'):
+def test_a_graph_serves_a_two_stage_detector(tmp_path):
+    for package in ('onnxruntime', 'openvino', 'onnxscript'):
         pytest.importorskip(package)
     config = tiny.write_config(tmp_path / 'two.py')
     init_default_scope('mmdet')
@@ -228,13 +233,14 @@ def test_a_graph_serves_a_two_stage_detector(tmp_path, backend):
     export_onnx(model, (64, 96), tmp_path / 'two.onnx')
     images = torch.randn(2, 3, 96, 64)
     want = detect(model, images)
-    run_by_graph(model, load_graph(backend, tmp_path / 'two.onnx', 'fp32'))
-    got = detect(model, images)
-    for mine, theirs in zip(got, want, strict=True):
-        assert len(theirs.pred_instances) > 10
-        for key in ('scores', 'bboxes'):
-            mine_values, values = mine.pred_instances[key], theirs.pred_instances[key]
-            torch.testing.assert_close(mine_values, values, rtol=1e-3, atol=1e-2)
+    for backend in ('onnxruntime', 'openvino'):
+        served = copy.deepcopy(model)
+        run_by_graph(served, load_graph(backend, tmp_path / 'two.onnx', 'fp32'))
+        for mine, theirs in zip(detect(served, images), want, strict=True):
+            assert len(theirs.pred_instances) > 10
+            for key in ('scores', 'bboxes'):
+                mine_values, values = mine.pred_instances[key], theirs.pred_instances[key]
+                torch.testing.assert_close(mine_values, values, rtol=1e-3, atol=1e-2)
 
 
 def test_what_a_graph_does_not_serve():
@@ -276,17 +282,22 @@ def test_a_precision_that_is_not_to_be_had(folder, bfloat16_anywhere):
     assert 'is a deployed one of fp32' in error_of(deploy, *argv)
 
 
-def test_a_graph_in_int8(folder, tmp_path, capsys):
+def test_a_graph_in_int8(folder, capsys):
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
-    argv = int8_argv(folder, 'int8.onnx', f'--data-root={folder / "coco"}')
+    argv = int8_argv(folder, 'int8.onnx', f'--data-root={folder / "coco"}', '--end2end')
     load_main('export_onnx')(argv)
     assert 'then quantized on 2 images' in capsys.readouterr().out
     import onnx
 
     kinds = {node.op_type for node in onnx.load(folder / 'int8.onnx').graph.node}
-    assert {'QuantizeLinear', 'DequantizeLinear'} <= kinds
+    assert {'QuantizeLinear', 'DequantizeLinear', 'NonMaxSuppression'} <= kinds
     assert not [*folder.glob('.int8*')]
+    want = predictions(folder, 'trained.pth', 'plain_int8')
+    got = predictions(folder, 'int8.onnx', 'end_to_end_int8')
+    for mine, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(mine['scores'], theirs['scores'], rtol=0.1, atol=0.02)
+        assert not torch.equal(mine['scores'], theirs['scores'])
 
 
 def test_graph_of_any_batch_and_size(folder, exported):
@@ -324,13 +335,28 @@ def test_export_refuses_what_it_cannot_write(folder, tmp_path):
     assert 'is a folder' in error_of(load_main('export_onnx'), *argv)
 
 
-def export(folder, out):
-    argv = [folder / 'config.py', folder / 'trained.pth', '--out', out]
+def export(folder, out, *flags):
+    argv = [folder / 'config.py', folder / 'trained.pth', '--out', out, *flags]
     size = ('--size', 64, 96, '--cfg-options', 'model.bbox_head.num_classes=2')
-    return [str(word) for word in (*argv, *size)]
+    scale = 'test_dataloader.dataset.pipeline.1.scale=(64,48)'
+    return [str(word) for word in (*argv, *size, scale)]
 
 
-def test_export_compares_the_graph_with_torch(folder, tmp_path, capsys):
+@pytest.fixture(scope='module')
+def end_to_end(folder):
+    """A graph from an image to boxes, alone in a folder with its script."""
+    for package in ('onnxruntime', 'openvino', 'onnxscript'):
+        pytest.importorskip(package)
+    out = folder / 'elsewhere' / 'my model.onnx'
+    load_main('export_onnx')(export(folder, out, '--end2end'))
+    return out
+
+
+def test_export_compares_the_graph_with_torch(folder, tmp_path, exported, monkeypatch, capsys):
+    monkeypatch.setattr(
+        'mmdet_hetconv.engine.exporting.export_onnx',
+        lambda detector, size, path: shutil.copy(exported[1], path) and ['a', 'b'],
+    )
     out = tmp_path / 'model.onnx'
     load_main('export_onnx')(export(folder, out))
     told = re.search(r'equal to torch to (\S+) on an image of 128 x 160', capsys.readouterr().out)
@@ -338,14 +364,84 @@ def test_export_compares_the_graph_with_torch(folder, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ['model.onnx']
 
 
-def test_a_wrong_graph_is_not_written(folder, tmp_path, monkeypatch):
+def test_a_wrong_graph_is_not_written(folder, tmp_path, exported, monkeypatch):
     def spoil(detector, size, path):
-        other = copy.deepcopy(detector)
-        for value in other.bbox_head.retina_cls.state_dict().values():
+        shutil.copy(exported[1], path)
+        for value in detector.bbox_head.retina_cls.state_dict().values():
             value.mul_(1.01)
-        return export_onnx(other, size, path)
+        return ['a', 'b']
 
     monkeypatch.setattr('mmdet_hetconv.engine.exporting.export_onnx', spoil)
     message = error_of(load_main('export_onnx'), *export(folder, tmp_path / 'model.onnx'))
     assert 'differ from torch' in message and 'model.onnx' in message
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('backend', ['torch', 'openvino'])
+def test_an_end_to_end_graph_detects_the_same(folder, end_to_end, backend):
+    want = predictions(folder, 'trained.pth', 'plain_end_to_end')
+    name = f'end_to_end_{backend}'
+    got = predictions(folder, 'elsewhere/my model.onnx', name, '--backend', backend)
+    for mine, theirs in zip(got, want, strict=True):
+        assert len(theirs['scores']) == 20
+        # An image of noise, of which one level more or less is 1 / 57.
+        torch.testing.assert_close(mine['scores'], theirs['scores'], rtol=0, atol=0.02)
+        overlaps = bbox_overlaps(theirs['bboxes'], mine['bboxes'])
+        assert (overlaps.amax(1) > 0.9).float().mean() > 0.8
+
+
+def test_the_script_needs_neither_torch_nor_mmdet(folder, end_to_end):
+    """In an empty folder beside it, with a package path of numpy and the runtime."""
+    image = next((folder / 'coco').rglob('*.jpg'))
+    script = end_to_end.with_name('my model_detect.py')
+    low = script.read_text().replace('LOWEST = 0.3', 'LOWEST = 0.0')
+    script.with_name('low.py').write_text(
+        'import sys\n'
+        "sys.modules.update(dict.fromkeys(['torch', 'mmdet', 'mmcv', 'mmengine']))\n" + low
+    )
+    printed = []
+    for runtime in ([], ['openvino']):
+        words = [sys.executable, script.with_name('low.py'), image, *runtime]
+        result = subprocess.run(words, capture_output=True, text=True, check=True)
+        printed.append([line.split() for line in result.stdout.splitlines()])
+    assert len(printed[0]) == 20 and {words[0] for words in printed[0]} <= {'disc', 'bar'}
+    scores = [[float(words[1]) for words in lines] for lines in printed]
+    assert scores[0] == pytest.approx(scores[1], abs=2e-3)
+    result = subprocess.run(
+        [sys.executable, script, script], capture_output=True, text=True, check=False
+    )
+    assert result.returncode and 'is no image' in result.stderr
+
+
+def test_a_wrong_end_to_end_graph_is_not_written(folder, exported, tmp_path, monkeypatch):
+    """Here its preparation forgets to reverse the colours."""
+    monkeypatch.setattr(
+        'mmdet_hetconv.engine.exporting.export_onnx',
+        lambda detector, size, path: shutil.copy(exported[1], path) and ['a', 'b'],
+    )
+    join = mmdet_hetconv.engine.end_to_end.join
+
+    def spoil(prepare, *rest):
+        join(dataclasses.replace(prepare, swap=not prepare.swap), *rest)
+
+    monkeypatch.setattr('mmdet_hetconv.engine.end_to_end.join', spoil)
+    message = error_of(
+        load_main('export_onnx'), *export(folder, tmp_path / 'model.onnx', '--end2end')
+    )
+    assert 'detections of torch in a random image' in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_end_to_end_graph(folder, end_to_end, exported, tmp_path):
+    def refused(path, *flags):
+        argv = test_argv(folder, path, 'x', *flags)
+        return error_of(evaluate, *argv)
+
+    (folder / 'text.onnx').write_text('no graph')
+    assert 'text.onnx: it is no ONNX file' in refused('text.onnx')
+    assert 'is none of export_onnx.py --end2end: its outputs are' in refused('onnx/deployed.onnx')
+    assert 'none.onnx does not exist' in refused('none.onnx')
+    name = 'elsewhere/my model.onnx'
+    assert 'is a graph as it is' in refused(name, '--deploy')
+    flags = ('--backend', 'openvino', '--precision', 'int8')
+    assert 'is a graph as it is' in refused(name, *flags)
