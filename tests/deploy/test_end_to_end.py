@@ -163,7 +163,7 @@ def test_images_are_prepared_as_by_mmdet(scale, keep_ratio, channels, divisor, h
     onnxruntime = pytest.importorskip('onnxruntime')
     init_default_scope('mmdet')
     values = channels if channels < 4 else 1  # mmengine has 1 or 3, of all channels
-    numbers = dict(mean=[10.0, 20, 30][:values], std=[50.0, 60, 70][:values])
+    numbers = dict(mean=[10.0, 20, 30][:values], std=[50, 60, 70][:values])
     model = nn.Module()
     model.data_preprocessor = MODELS.build(
         dict(
