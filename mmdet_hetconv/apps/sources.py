@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..datasets.images import IMAGE_ENDINGS
+from ..datasets.images import IMAGE_ENDINGS, files_below
 from ..utils.errors import UserError
 from .reading import Reading
 
@@ -176,7 +176,7 @@ def image_folder(root: Path) -> ImageFiles:
         raise UserError(f'{root} is not a folder')
     names = sorted(
         path.relative_to(root).as_posix()
-        for path in root.rglob('*')
+        for path in files_below(root)
         if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
     )
     if not names:

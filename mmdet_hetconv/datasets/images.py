@@ -1,9 +1,10 @@
-"""Whether image files are there and complete, without decoding them."""
+"""Image files: which there are, and whether they are complete, without decoding."""
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 from PIL import Image
@@ -17,6 +18,19 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 # image's own end.
 _TAIL = 4096
 _THREADS = 16
+
+
+def files_below(folder: str | Path) -> Iterator[Path]:
+    """The files in a folder and in the folders in it, behind symbolic links, too."""
+    seen = set()
+    for inside, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(inside)
+        if place in seen:  # by a link, which may even lead back
+            folders.clear()
+            continue
+        seen.add(place)
+        folders.sort()
+        yield from (Path(inside, name) for name in files)
 
 
 def what_is_wrong(path: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from .image_sizes import UNREADABLE, read_head
-from .images import IMAGE_ENDINGS
+from .images import IMAGE_ENDINGS, files_below
 
 # Of the images of a layout with one split only.
 VAL_SHARE = 0.2
@@ -35,7 +35,7 @@ class Picture:
 
 def images_in(folder: Path, recursive: bool = False) -> list[Path]:
     """The image files of a folder, sorted."""
-    paths = folder.rglob('*') if recursive else folder.iterdir()
+    paths = files_below(folder) if recursive else folder.iterdir()
     return sorted(p for p in paths if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
 
 

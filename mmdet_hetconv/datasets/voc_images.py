@@ -3,14 +3,13 @@
 XMLDataset of mmdet takes every image for a .jpg, in small letters.
 """
 
-import os
 from pathlib import Path
 
 from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
 
 from ..utils.errors import UserError
-from .images import IMAGE_ENDINGS
+from .images import IMAGE_ENDINGS, files_below
 
 
 class ImageNames:
@@ -23,12 +22,11 @@ class ImageNames:
     def __init__(self, folder: str | Path):
         self._folder = Path(folder)
         self._found: dict[str, list[str]] = {}
-        for inside, _, files in os.walk(folder):
-            for file in files:
-                path = Path(inside, file).relative_to(folder)
-                if path.suffix.lower() in IMAGE_ENDINGS:
-                    image_id = path.with_suffix('').as_posix()
-                    self._found.setdefault(image_id, []).append(str(path))
+        for path in files_below(folder):
+            if path.suffix.lower() in IMAGE_ENDINGS:
+                path = path.relative_to(folder)
+                image_id = path.with_suffix('').as_posix()
+                self._found.setdefault(image_id, []).append(str(path))
 
     def __call__(self, image_id: str) -> str:
         """The name of an image; the .jpg if it is there, or none is.

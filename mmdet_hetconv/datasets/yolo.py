@@ -7,6 +7,7 @@ import yaml
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from .annotations import is_number, read_file
+from .images import files_below
 from .to_coco import Picture, images_in, size_of
 
 # What tools round: beyond the edge of an image by this share a box is cut.
@@ -84,7 +85,11 @@ def _read(folder: Path, classes: list[str], root: Path) -> list[Picture]:
     if not images:
         raise UserError(f'{folder} has no images')
     labels = _label_folder(folder)
-    files = {path.relative_to(labels).with_suffix(''): path for path in labels.rglob('*.txt')}
+    files = {
+        path.relative_to(labels).with_suffix(''): path
+        for path in files_below(labels)
+        if path.suffix == '.txt'
+    }
     files.pop(Path('classes'), None)  # labelImg's list of names
     pictures = []
     bare = 0

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from ..datasets.config_parts import leaf_datasets, read_infos
 from ..datasets.folders import find_data
-from ..datasets.images import IMAGE_ENDINGS, check_images
+from ..datasets.images import IMAGE_ENDINGS, check_images, files_below
 from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
 from ..utils.errors import UserError
@@ -78,7 +78,7 @@ def choose_images(root: str | None, cfg: Config, wanted: int, seed: int) -> list
     if root:
         where = f'--data-root {root}'
         paths = sorted(
-            str(path) for path in Path(root).rglob('*') if path.suffix.lower() in IMAGE_ENDINGS
+            str(path) for path in files_below(root) if path.suffix.lower() in IMAGE_ENDINGS
         )
     else:
         where = "the config's train_dataloader"

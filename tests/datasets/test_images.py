@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdet_hetconv.datasets.images import check_images, what_is_wrong
+from mmdet_hetconv.datasets.images import check_images, files_below, what_is_wrong
 from mmdet_hetconv.utils.errors import UserError
 
 
@@ -56,3 +56,15 @@ def test_the_first_bad_image_is_named(tmp_path):
     with pytest.raises(UserError) as error:
         check_images(paths, 'train.json')
     assert str(error.value) == (f'image {paths[7]} is empty (named by train.json)')
+
+
+def test_files_behind_links_are_found_once(tmp_path):
+    """A data set's folder of images is often a link to another disk."""
+    disk = tmp_path / 'disk' / 'images'
+    disk.mkdir(parents=True)
+    (disk / 'a.jpg').write_bytes(b'')
+    data = tmp_path / 'data'
+    data.mkdir()
+    (data / 'train').symlink_to(disk)
+    (disk / 'back').symlink_to(data)
+    assert [*files_below(data)] == [data / 'train' / 'a.jpg']
