@@ -9,7 +9,9 @@ benchmarks/results/distillation_cifar.csv has the accuracy on the test set
 before and after, and the processor time of all threads. With --held-out the
 accuracy is that on 5,000 training images that are not trained on: for choosing.
 With --per-layer each layer has a p of its own, and the network the MACs of that
-with P everywhere, as by tools/convert_checkpoint.py --target-macs.
+with P everywhere, as by tools/convert_checkpoint.py --target-macs. With
+--permute channels and filters are dealt to the blocks by what they lose, in
+orders that each layer stores (arrangement='permuted').
 """
 
 import argparse
@@ -22,7 +24,14 @@ from torch import nn
 from trained_resnets import CHECKPOINTS, load_images, load_trained, normalised
 
 from mmdet_hetconv.analysis.complexity import count_complexity
-from mmdet_hetconv.convert import calibrate, choose_p, convert_model, distil, layer_errors
+from mmdet_hetconv.convert import (
+    calibrate,
+    choose_p,
+    convert_model,
+    distil,
+    layer_errors,
+    rearrange,
+)
 from mmdet_hetconv.convert.calibration import call
 from mmdet_hetconv.engine.budgeting import CHOICES, macs_by_p
 
@@ -54,6 +63,7 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
         network=f'resnet{depth}',
         p=p,
         chosen='per layer' if args.per_layer else 'uniform',
+        arrangement='permuted' if args.permute else 'blocked',
         images=args.images,
         steps=args.steps,
         seed=seed,
@@ -74,13 +84,16 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
     batches = list(normalised(images).split(BATCH))
     dense = load_trained(args.weights, depth)
     het = copy.deepcopy(dense)
-    report = convert_model(het, p=p, exclude='conv1')
+    kind = dict(arrangement=identity['arrangement'])
+    report = convert_model(het, p=p, exclude='conv1', **kind)
     started = time.process_time()
     if args.per_layer:
         names = [record.name for record in report.converted]
         layers = layers_of_macs(dense, names, p, batches[: CALIBRATED // BATCH])
         het = copy.deepcopy(dense)
-        convert_model(het, p=None, layers=layers)
+        convert_model(het, p=None, layers=layers, **kind)
+    if args.permute:
+        rearrange(dense, het, batches[: CALIBRATED // BATCH], call)
     het.to(memory_format=torch.channels_last)
     calibrate(dense, het, batches[: CALIBRATED // BATCH])
     seconds = time.process_time() - started
@@ -119,6 +132,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=1000)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--per-layer', action='store_true')
+    parser.add_argument('--permute', action='store_true')
     parser.add_argument('--held-out', action='store_true')
     parser.add_argument('--out', default=RESULTS / 'distillation_cifar.csv')
     return parser.parse_args()

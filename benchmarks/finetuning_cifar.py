@@ -25,7 +25,8 @@ from distillation_cifar import BATCH, CALIBRATED, HELD_OUT
 from record import RESULTS, append_row, has_row
 from trained_resnets import CHECKPOINTS, MEAN, STD, load_images, load_trained, normalised
 
-from mmdet_hetconv.convert import calibrate, convert_model
+from mmdet_hetconv.convert import calibrate, convert_model, rearrange
+from mmdet_hetconv.convert.calibration import call
 from mmdet_hetconv.layers import HetConv2d
 
 TRAINED_BATCH = 128
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
     identity = dict(
         network=f'resnet{depth}',
         p=p,
+        arrangement='permuted' if args.permute else 'blocked',
         taught='labels' if args.labels_only else 'labels and features',
         epochs=args.epochs,
         rate=args.rate,
@@ -71,11 +73,14 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
     )
     dense = load_trained(args.weights, depth)
     het = copy.deepcopy(dense)
-    convert_model(het, p=p, exclude='conv1')
+    convert_model(het, p=p, exclude='conv1', arrangement=identity['arrangement'])
     het.to(memory_format=torch.channels_last)
     drawn = torch.randperm(len(images), generator=generator)[:CALIBRATED]
     started = time.process_time()
-    calibrate(dense, het, list(normalised(images[drawn]).split(BATCH)))
+    batches = list(normalised(images[drawn]).split(BATCH))
+    if args.permute:
+        rearrange(dense, het, batches, call)
+    calibrate(dense, het, batches)
     calibrated = evaluate(het, judge)
 
     def after_epoch(epoch: int, seen: float) -> None:
@@ -118,6 +123,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rate', type=float, default=0.1, help='the highest learning rate')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument('--permute', action='store_true', help='as in distillation_cifar.py')
     parser.add_argument('--labels-only', action='store_true')
     parser.add_argument('--held-out', action='store_true')
     parser.add_argument('--out', default=RESULTS / 'finetuning_cifar.csv')

@@ -5,6 +5,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmdet_hetconv.engine.arguments import (
+    DISTIL,
     add_budget,
     add_calibration,
     add_cfg_options,
@@ -43,10 +44,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--distil',
         nargs='?',
         type=length,
-        const='1000',
+        const=DISTIL,
         metavar='STEPS',
         help="then train all layers together towards the dense detector's features on the "
-        'same images, without labels: 1000 steps, or STEPS, or minutes, as 15m (lstsq)',
+        'same images, without labels: STEPS, or minutes as 15m; if neither is said, 1000 '
+        'steps, but at most 15m (lstsq)',
     )
     add_budget(parser)
     add_cfg_options(parser, 'overwrite keys of both configs')

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from mmdet_hetconv.apps.slim import slim
 from mmdet_hetconv.deploy.precision import PRECISIONS
-from mmdet_hetconv.engine.arguments import add_budget, add_calibration, add_cfg_options, length
+from mmdet_hetconv.engine.arguments import (
+    DISTIL,
+    add_budget,
+    add_calibration,
+    add_cfg_options,
+    length,
+)
 from mmdet_hetconv.utils.errors import one_sentence
 
 
@@ -25,9 +31,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--distil',
         type=length,
-        default='1000',
+        default=DISTIL,
         metavar='STEPS',
-        help='how long all layers are trained together, steps or minutes as 15m (default: 1000)',
+        help='how long all layers are trained together, steps or minutes as 15m '
+        '(default: 1000, but at most 15m)',
+    )
+    parser.add_argument(
+        '--arrangement',
+        choices=['blocked', 'permuted'],
+        default='blocked',
+        help='permuted: every layer stores the order of channels that loses least and permutes '
+        'them while it runs, where that cannot be folded into its neighbours: nearer to the '
+        'dense detector, and slower',
     )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='default: fp32')
     parser.add_argument(

@@ -73,7 +73,8 @@ def slim(args: argparse.Namespace) -> None:
     layers = eligible_layers(build_detector(cfg.model), args.p or LEAST_P, args.exclude)
     eligible, result = (out / name for name in TEMPLATES)
     template = result if args.p else eligible
-    _step(template, lambda: write_config(template.name, converted(cfg, cfg.model, layers)))
+    wanted = converted(cfg, cfg.model, layers, args.arrangement)
+    _step(template, lambda: write_config(template.name, wanted))
     files = argparse.Namespace(checkpoint=args.checkpoint, data_root=root, cfg_options=None)
     images = argparse.Namespace(calib=args.calib, seed=args.seed, eval=True, keep=())
 
@@ -96,7 +97,7 @@ def slim(args: argparse.Namespace) -> None:
                 het_config=str(template),
                 out=str(out / CONVERTED),
                 method='lstsq',
-                permute=False,
+                permute=True,  # where it is folded it costs nothing
                 distil=args.distil,
                 target_macs=args.target_macs,
                 target_ms=args.target_ms,

@@ -122,6 +122,10 @@ def add_no_eval(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# How long --distil trains unless told otherwise, whichever is over first.
+DISTIL = dict(steps=1000, minutes=15.0)
+
+
 def length(text: str) -> dict[str, float]:
     """'800' are steps, '15m' are minutes."""
     is_minutes = text.endswith('m')

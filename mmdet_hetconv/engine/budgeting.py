@@ -26,11 +26,15 @@ CHOICES = (1, 2, 4, 8, 16)
 ByLayer = dict[str, dict[int, float]]
 
 
-def converted(cfg: Config, dense_model: dict, layers: Mapping[str, int]) -> Config:
+def converted(
+    cfg: Config, dense_model: dict, layers: Mapping[str, int], arrangement: str = 'blocked'
+) -> Config:
     """The config with a dense model that has a p for each named layer."""
     result = copy.deepcopy(cfg)
     layers = {name: p for name, p in layers.items() if p > 1}
     result.model = dict(type='ConvertedModel', model=dense_model, layers=layers)
+    if arrangement != 'blocked':
+        result.model.arrangement = arrangement
     imports = list((cfg.get('custom_imports') or {}).get('imports', []))
     result.custom_imports = dict(imports=[*dict.fromkeys([*imports, 'mmdet_hetconv'])])
     return result

@@ -14,6 +14,7 @@ from mmengine.device import get_device
 from torch import nn
 
 from ..convert import DistilReport, Fit, calibrate, distil, find_pairs, load_projected, rearrange
+from ..layers import HetConv2d
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.table import format_table
@@ -73,14 +74,10 @@ def convert(args: argparse.Namespace) -> None:
             targets = (args.target_macs, args.target_ms)
             run = _forward(dense, part)
             layers = choose_layers(dense, het, dense_cfg, batches, run, *targets)
-            het_cfg = converted(het_cfg, dense_cfg.model, layers)
+            het_cfg = converted(het_cfg, dense_cfg.model, layers, _arrangement(het))
             het = MODELS.build(het_cfg.model).to(get_device()).eval()
         _project(dense, het, part)
-        if evaluates:
-            metrics['projected'] = evaluate(het_cfg, het)
         fits, kept = _calibrate(dense, het, part, batches, args.permute)
-        if evaluates and fits:
-            metrics['calibrated'] = evaluate(het_cfg, het)
         distilled = _distil(dense, het, part, batches, args.distil)
     except UserError:
         raise
@@ -88,8 +85,9 @@ def convert(args: argparse.Namespace) -> None:
         raise UserError(
             f'{args.dense_config} cannot be converted into {args.het_config}: {error}'
         ) from error
-    if evaluates and distilled:
-        metrics['distilled'] = evaluate(het_cfg, het)
+    if evaluates:
+        stage = 'distilled' if distilled else 'calibrated' if fits else 'projected'
+        metrics[stage] = evaluate(het_cfg, het)
     report = dict(
         method=args.method,
         images=len(batches or ()),
@@ -165,6 +163,18 @@ def _project(dense: nn.Module, het: nn.Module, part: str) -> None:
     dense, het = dense.get_submodule(part), het.get_submodule(part)
     find_pairs(dense, het)
     load_projected(dense, het)
+
+
+def _arrangement(het: nn.Module) -> str:
+    """Of all HetConv layers.
+
+    Raises:
+        ValueError: they have several.
+    """
+    found = {layer.arrangement for layer in het.modules() if isinstance(layer, HetConv2d)}
+    if len(found) > 1:
+        raise ValueError(f'a budget needs layers of one arrangement, it has {sorted(found)}')
+    return found.pop()
 
 
 def _calibrate(
