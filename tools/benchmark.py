@@ -1,5 +1,11 @@
 #!/usr/bin/env python
-"""Time whole detectors, dense and HetConv in turns, trained and deployed."""
+"""Time whole detectors, dense and HetConv in turns, trained and deployed.
+
+examples:
+  python tools/benchmark.py configs/faster_rcnn_het_r50_full.py
+  python tools/benchmark.py configs/ssd300_het_vgg16_full.py --precision fp32 bf16 int8 \\
+      --backend torch onnxruntime openvino
+"""
 
 import argparse
 import time
@@ -14,7 +20,7 @@ from mmdet_hetconv.analysis.latency import HEAD, benchmark_config, plot, write_c
 from mmdet_hetconv.deploy import keep_freed_memory
 from mmdet_hetconv.deploy.backends import BACKENDS, check_backend
 from mmdet_hetconv.deploy.precision import PRECISIONS, check_precision
-from mmdet_hetconv.engine.arguments import add_shape
+from mmdet_hetconv.engine.arguments import add_shape, tool_parser
 from mmdet_hetconv.engine.configs import read_config
 from mmdet_hetconv.engine.files import check_writable_file
 from mmdet_hetconv.utils.errors import UserError, one_sentence
@@ -22,7 +28,7 @@ from mmdet_hetconv.utils.table import format_table
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='benchmark.py', description=__doc__)
+    parser = tool_parser('benchmark.py', __doc__)
     parser.add_argument('configs', nargs='+', help='configs with HetConv')
     parser.add_argument('--batch', type=int, nargs='+', default=[1], help='images at once')
     add_shape(parser)

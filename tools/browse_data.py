@@ -1,16 +1,20 @@
 #!/usr/bin/env python
-"""Draw training images with their boxes, and count them, before a training."""
+"""Draw training images with their boxes, and count them, before a training.
+
+examples:
+  python tools/browse_data.py --data-root ~/my_data
+"""
 
 import argparse
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.arguments import count
+from mmdet_hetconv.engine.arguments import count, tool_parser
 from mmdet_hetconv.engine.browsing import browse
 from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='browse_data.py', description=__doc__)
+    parser = tool_parser('browse_data.py', __doc__)
     parser.add_argument('--data-root', required=True, metavar='DIR', help='in any known layout')
     parser.add_argument('--out', metavar='FILE.png', default='browse.png', help='of the sheet')
     parser.add_argument('--number', type=count, default=16, metavar='N', help='images (16)')

@@ -1,15 +1,22 @@
 #!/usr/bin/env python
-"""Compare two detectors on a folder of images, in one HTML page."""
+"""Compare two detectors on a folder of images, in one HTML page.
+
+examples:
+  python tools/compare.py --a dense.py dense.pth --b het.py het.pth --images my_photos --out page
+  python tools/compare.py --a dense.py dense.pth --b het.py het.pth --images val2017 --out page \\
+      --ann-file instances_val2017.json --deploy
+"""
 
 import argparse
 from collections.abc import Sequence
 
 from mmdet_hetconv.apps.compare import PAGE, compare
+from mmdet_hetconv.engine.arguments import tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='compare.py', description=__doc__)
+    parser = tool_parser('compare.py', __doc__)
     for name in 'ab':
         parser.add_argument(
             f'--{name}',

@@ -1,5 +1,12 @@
 #!/usr/bin/env python
-"""Turn a dense checkpoint into one of a HetConv model, ready to fine-tune."""
+"""Turn a dense checkpoint into one of a HetConv model, ready to fine-tune.
+
+examples:
+  python tools/convert_checkpoint.py dense.py dense.pth configs/faster_rcnn_het_r50.py \\
+      --out het.pth --permute --distil
+  python tools/convert_checkpoint.py dense.py dense.pth configs/faster_rcnn_het_r50.py \\
+      --out het.pth --target-macs 0.5 --data-root ~/my_data
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -11,13 +18,14 @@ from mmdet_hetconv.engine.arguments import (
     add_cfg_options,
     add_no_eval,
     length,
+    tool_parser,
 )
 from mmdet_hetconv.engine.converting import convert
 from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='convert_checkpoint.py', description=__doc__)
+    parser = tool_parser('convert_checkpoint.py', __doc__)
     parser.add_argument('dense_config', help='config of the dense detector')
     parser.add_argument(
         'checkpoint',

@@ -1,15 +1,21 @@
 #!/usr/bin/env python
-"""Show a detector in the browser: dense, heterogeneous and deployed."""
+"""Show a detector in the browser: dense, heterogeneous and deployed.
+
+examples:
+  python tools/demo_web.py het.py het.pth
+  python tools/demo_web.py het.py het.pth --dense dense.py dense.pth
+"""
 
 import argparse
 from collections.abc import Sequence
 
 from mmdet_hetconv.apps.web_demo import LOCAL, serve
+from mmdet_hetconv.engine.arguments import tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='demo_web.py', description=__doc__)
+    parser = tool_parser('demo_web.py', __doc__)
     parser.add_argument('config', help='config file with HetConv')
     parser.add_argument('checkpoint', help='trained checkpoint, not deployed')
     parser.add_argument(

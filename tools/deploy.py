@@ -1,17 +1,22 @@
 #!/usr/bin/env python
-"""Turn a trained checkpoint into a deployed one, for test.py --deploy."""
+"""Turn a trained checkpoint into a deployed one, for test.py --deploy.
+
+examples:
+  python tools/deploy.py CONFIG CHECKPOINT --out deployed.pth --tune 480 800
+  python tools/deploy.py CONFIG CHECKPOINT --out deployed.pth --precision int8 --calib 64
+"""
 
 import argparse
 from collections.abc import Sequence
 
 from mmdet_hetconv.deploy.precision import PRECISIONS
-from mmdet_hetconv.engine.arguments import add_calibration, add_conversion, add_no_eval
+from mmdet_hetconv.engine.arguments import add_calibration, add_conversion, add_no_eval, tool_parser
 from mmdet_hetconv.engine.deploying import deploy
 from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='deploy.py', description=__doc__)
+    parser = tool_parser('deploy.py', __doc__)
     add_conversion(
         parser,
         '--tune',

@@ -1,26 +1,23 @@
 #!/usr/bin/env python
 """Export a detector to ONNX: raw outputs, or with --end2end from an image to boxes.
 
-    python tools/export_onnx.py CONFIG CHECKPOINT --out model.onnx --end2end
-    python model_detect.py IMAGE            # onnxruntime, no torch, no mmdet
-    python model_detect.py IMAGE openvino
-    python tools/test.py CONFIG model.onnx  # mAP of that file
+examples:
+  python tools/export_onnx.py CONFIG CHECKPOINT --out model.onnx --end2end
+  python model_detect.py IMAGE            # onnxruntime, no torch, no mmdet
+  python model_detect.py IMAGE openvino
+  python tools/test.py CONFIG model.onnx  # mAP of that file
 """
 
 import argparse
 from collections.abc import Sequence
 
-from mmdet_hetconv.engine.arguments import add_calibration, add_conversion
+from mmdet_hetconv.engine.arguments import add_calibration, add_conversion, tool_parser
 from mmdet_hetconv.engine.exporting import export
 from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='export_onnx.py',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser('export_onnx.py', __doc__)
     add_conversion(parser, '--size', "image to trace with; the config's test size by default")
     parser.add_argument(
         '--precision',

@@ -1,6 +1,9 @@
-"""MACs and parameters of a detector, part by part; needs no data set."""
+"""MACs and parameters of a detector, part by part; needs no data set.
 
-import argparse
+examples:
+  python tools/get_flops.py configs/faster_rcnn_het_r50_full.py --p 1 4 8
+  python tools/get_flops.py configs/ssd300_het_vgg16.py --shape 300 300
+"""
 
 from mmdet_hetconv.analysis import (
     compare_p,
@@ -10,13 +13,13 @@ from mmdet_hetconv.analysis import (
     save_csv,
     save_json,
 )
-from mmdet_hetconv.engine.arguments import add_cfg_options, add_shape
+from mmdet_hetconv.engine.arguments import add_cfg_options, add_shape, tool_parser
 from mmdet_hetconv.engine.configs import merge_options, read_config
 from mmdet_hetconv.engine.files import check_writable_file
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = tool_parser('get_flops.py', __doc__)
     parser.add_argument('config', help='config file of a detector')
     add_shape(parser)
     parser.add_argument(

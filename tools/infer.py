@@ -1,11 +1,17 @@
 #!/usr/bin/env python
-"""Detect in an image, a folder of images, a video or a camera's pictures."""
+"""Detect in an image, a folder of images, a video or a camera's pictures.
+
+examples:
+  python tools/infer.py CONFIG CHECKPOINT my_photos --out-dir drawn
+  python tools/infer.py CONFIG CHECKPOINT film.mp4 --json found.json --deploy
+  python tools/infer.py CONFIG CHECKPOINT 0 --out-dir drawn
+"""
 
 import argparse
 from collections.abc import Sequence
 
 from mmdet_hetconv.apps.infer import OUT_DIR, infer
-from mmdet_hetconv.engine.arguments import add_cfg_options
+from mmdet_hetconv.engine.arguments import add_cfg_options, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 
 
@@ -18,7 +24,7 @@ def positive(text: str) -> int:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='infer.py', description=__doc__)
+    parser = tool_parser('infer.py', __doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(

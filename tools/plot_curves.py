@@ -1,9 +1,14 @@
 #!/usr/bin/env python
-"""Draw losses, metric and learning rate of trainings over each other."""
+"""Draw losses, metric and learning rate of trainings over each other.
+
+examples:
+  python tools/plot_curves.py work_dirs/dense work_dirs/het --out both.png
+"""
 
 import argparse
 from collections.abc import Sequence
 
+from mmdet_hetconv.engine.arguments import tool_parser
 from mmdet_hetconv.engine.curves import draw_curves, read_run
 from mmdet_hetconv.engine.files import check_writable_file
 from mmdet_hetconv.utils.announce import announce
@@ -11,7 +16,7 @@ from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='plot_curves.py', description=__doc__)
+    parser = tool_parser('plot_curves.py', __doc__)
     parser.add_argument('runs', nargs='+', metavar='WORK_DIR', help='of a training')
     parser.add_argument(
         '--out', metavar='FILE.png', default='curves.png', help='default: curves.png'

@@ -1,5 +1,11 @@
 #!/usr/bin/env python
-"""A trained dense detector to a faster one: convert, distil, deploy, compare."""
+"""A trained dense detector to a faster one: convert, distil, deploy, compare.
+
+examples:
+  python tools/slim.py dense.py dense.pth --out slim --target-macs 0.5
+  python tools/slim.py dense.py dense.pth --out slim --p 4 --data-root ~/my_data \\
+      --distil 10m --precision int8
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -12,12 +18,13 @@ from mmdet_hetconv.engine.arguments import (
     add_calibration,
     add_cfg_options,
     length,
+    tool_parser,
 )
 from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='slim.py', description=__doc__)
+    parser = tool_parser('slim.py', __doc__)
     parser.add_argument('config', help='config of the dense detector')
     parser.add_argument('checkpoint', help="the dense detector's")
     parser.add_argument(

@@ -1,14 +1,17 @@
-"""The layers of a detector: heterogeneous, or dense and why."""
+"""The layers of a detector: heterogeneous, or dense and why.
 
-import argparse
+examples:
+  python tools/summary.py configs/faster_rcnn_het_r50.py
+  python tools/summary.py configs/ssd300_het_vgg16.py --shape 300 300
+"""
 
 from mmdet_hetconv.analysis import count_config, input_shape, layer_table
-from mmdet_hetconv.engine.arguments import add_cfg_options, add_shape
+from mmdet_hetconv.engine.arguments import add_cfg_options, add_shape, tool_parser
 from mmdet_hetconv.engine.configs import merge_options, read_config
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = tool_parser('summary.py', __doc__)
     parser.add_argument('config', help='config file of a detector')
     add_shape(parser)
     add_cfg_options(parser)

@@ -1,18 +1,24 @@
 #!/usr/bin/env python
-"""Evaluate a checkpoint: COCO mAP or VOC mAP, as the config or data say."""
+"""Evaluate a checkpoint: COCO mAP or VOC mAP, as the config or data say.
+
+examples:
+  python tools/test.py CONFIG CHECKPOINT --data-root ~/my_data --confusion-matrix taken.png
+  python tools/test.py CONFIG deployed.pth --deploy
+  python tools/test.py CONFIG CHECKPOINT --backend openvino --precision int8
+"""
 
 import argparse
 from collections.abc import Sequence
 
 from mmdet_hetconv.deploy.backends import BACKENDS
 from mmdet_hetconv.deploy.precision import PRECISIONS
-from mmdet_hetconv.engine.arguments import add_number_of_images, add_run, note_rank
+from mmdet_hetconv.engine.arguments import add_number_of_images, add_run, note_rank, tool_parser
 from mmdet_hetconv.engine.running import test
 from mmdet_hetconv.utils.errors import one_sentence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='test.py', description=__doc__)
+    parser = tool_parser('test.py', __doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
         'checkpoint', help='checkpoint file, or a graph of tools/export_onnx.py --end2end'

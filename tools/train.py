@@ -1,14 +1,6 @@
 #!/usr/bin/env python
-"""Train a detector. Ours or any other config of mmdet."""
+"""Train a detector. Ours or any other config of mmdet.
 
-import argparse
-from collections.abc import Sequence
-
-from mmdet_hetconv.engine.arguments import add_run, count, note_rank
-from mmdet_hetconv.engine.running import train
-from mmdet_hetconv.utils.errors import one_sentence
-
-EXAMPLES = """\
 examples:
   python tools/train.py configs/faster_rcnn_het_r50.py
   python tools/train.py configs/faster_rcnn_het_r18_scratch.py --data-root ~/my_data \\
@@ -17,14 +9,16 @@ examples:
   python tools/train.py CONFIG --cfg-options train_cfg.max_epochs=3 load_from=het.pth
 """
 
+import argparse
+from collections.abc import Sequence
+
+from mmdet_hetconv.engine.arguments import add_run, count, note_rank, tool_parser
+from mmdet_hetconv.engine.running import train
+from mmdet_hetconv.utils.errors import one_sentence
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='train.py',
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser('train.py', __doc__)
     parser.add_argument('config', help='config file')
     add_run(parser, 'train')
     parser.add_argument(

@@ -34,9 +34,7 @@ def _clipped(boxes: Tensor, shape: Tensor) -> Tensor:
     return boxes.clamp(min=0).minimum(shape.flip(0).repeat(2))
 
 
-def _kept(
-    cfg: Any, boxes: Tensor, scores: Tensor, groups: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _kept(cfg: Any, boxes: Tensor, scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, scores and groups after NMS, the best `max_per_img` of them."""
     groups = torch.zeros_like(groups) if cfg.nms.get('class_agnostic') else groups
     kept = nms(boxes, scores, groups, cfg.nms.iou_threshold, _limit(cfg.get('max_per_img')))

@@ -242,9 +242,7 @@ def join(
     inner = dict(rename_inputs=False, rename_outputs=False)
     body = add_prefix(body, 'network/', **inner)
     last = add_prefix(last, 'decoding/', **inner)
-    model = merge_models(
-        first, body, [('images', 'images')], outputs=['shape', 'scale', *names]
-    )
+    model = merge_models(first, body, [('images', 'images')], outputs=['shape', 'scale', *names])
     passed = [(name, name) for name in ('shape', 'scale', *names)]
     model = merge_models(model, last, passed, outputs=OUTPUTS)
     # The graphs call different sizes by the same names.

@@ -47,6 +47,4 @@ def script_of(name: str, script: str, classes: Sequence[str], color_type: str) -
         name, script: of the graph and of the script, in one folder.
         color_type: how mmcv reads an image file.
     """
-    return TEMPLATE.format(
-        name=name, script=script, classes=list(classes), flag=FLAGS[color_type]
-    )
+    return TEMPLATE.format(name=name, script=script, classes=list(classes), flag=FLAGS[color_type])

@@ -17,6 +17,17 @@ class OptionsAction(DictAction):
         super().__call__(parser, namespace, values, option_string)
 
 
+def tool_parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
+    """The parser of a tool whose docstring says what it does, then examples."""
+    description, _, examples = (doc or '').partition('examples:')
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description.strip(),
+        epilog=f'examples:{examples}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_cfg_options(
     parser: argparse.ArgumentParser, text: str = 'overwrite keys of the config'
 ) -> None:

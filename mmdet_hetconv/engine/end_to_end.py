@@ -14,7 +14,7 @@ from mmdet.apis import inference_detector
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 
 from ..datasets.config_parts import class_names, leaf_datasets
 from ..deploy.backends import check_backend, load_graph
