@@ -141,7 +141,7 @@ def preparation(pipeline: Iterable[dict[str, Any]], detector: nn.Module) -> Prep
             raise ValueError(f'its test pipeline has {kind}, which the graph has not')
     if resize is None:
         raise ValueError('its test pipeline has no Resize with one scale')
-    found = detector.data_preprocessor
+    found: Any = detector.data_preprocessor
     channels = image_channels(detector)
     zeros, ones = torch.zeros(channels), torch.ones(channels)
     mean = found.mean.flatten() if found._enable_normalize else zeros

@@ -4,6 +4,7 @@ Decoding, NMS and a RoI head stay the detector's own.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import mmcv
 import torch
@@ -114,7 +115,7 @@ class EndToEndDetector(nn.Module):
         self.graph = graph
         self.color_type = color_type
 
-    def test_step(self, data: dict) -> list[DetDataSample]:
+    def test_step(self, data: dict[str, Any]) -> list[DetDataSample]:
         """The detections of a batch, in pixels of the files."""
         samples = data['data_samples']
         for sample in samples:

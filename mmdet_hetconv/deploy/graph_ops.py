@@ -7,7 +7,10 @@ they return depend on the values, and stay open in a graph.
 from typing import Any
 
 import torch
-from mmcv.ops import batched_nms, roi_align
+
+# The operators that mmdet itself decodes with.
+from mmdet.models.dense_heads.base_dense_head import batched_nms
+from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import ops
 from torch import Tensor
 
 LIBRARY = 'mmdet_hetconv'
@@ -64,7 +67,7 @@ def pooled_regions(
     result = boxes.new_zeros(len(boxes), maps[0].shape[1], *size)
     for level, (x, scale) in enumerate(zip(maps, scales)):
         chosen = levels == level
-        result[chosen] = roi_align(
+        result[chosen] = ops.roi_align(
             x, regions[chosen], tuple(size), scale, sampling_ratio, 'avg', aligned
         )
     return result
@@ -95,17 +98,19 @@ def _(
 
 def translations() -> dict[Any, Any]:
     """By operator, the ONNX function of the same; needs onnxscript."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    # Its annotations are for compiled scripts; here every value is symbolic.
+    op: Any = opset18
     zero = [0]
 
-    def onnx_best(scores, threshold: float, most: int):
+    def onnx_best(scores: Any, threshold: float, most: int) -> Any:
         above = op.Squeeze(op.NonZero(op.Greater(scores, threshold)), zero)
         count = op.Min(op.Constant(value_ints=[most]), op.Shape(above))
         _, order = op.TopK(op.Gather(scores, above), count)
         return op.Gather(above, order)
 
-    def onnx_nms(boxes, scores, groups, iou_threshold: float, most: int):
+    def onnx_nms(boxes: Any, scores: Any, groups: Any, iou_threshold: float, most: int) -> Any:
         # Groups lie side by side, apart by more than the widest box. The 0 is
         # for the highest of no boxes at all.
         corners = op.Concat(op.Reshape(boxes, [-1]), op.Constant(value_floats=[0.0]), axis=0)
@@ -119,7 +124,15 @@ def translations() -> dict[Any, Any]:
         )
         return op.Gather(kept, op.Constant(value_int=2), axis=1)
 
-    def onnx_pooled_regions(maps, boxes, levels, scales, size, sampling_ratio, aligned):
+    def onnx_pooled_regions(
+        maps: Any,
+        boxes: Any,
+        levels: Any,
+        scales: list[float],
+        size: list[int],
+        sampling_ratio: int,
+        aligned: bool,
+    ) -> Any:
         parts, places = [], []
         for level, (x, scale) in enumerate(zip(maps, scales)):
             place = op.Squeeze(op.NonZero(op.Equal(levels, op.Constant(value_int=level))), zero)
@@ -144,9 +157,9 @@ def translations() -> dict[Any, Any]:
         _, back = op.TopK(order, op.Shape(order), largest=0)
         return op.Gather(op.Concat(*parts, axis=0), back)
 
-    ops = getattr(torch.ops, LIBRARY)
+    own = getattr(torch.ops, LIBRARY)
     return {
-        ops.best.default: onnx_best,
-        ops.nms.default: onnx_nms,
-        ops.pooled_regions.default: onnx_pooled_regions,
+        own.best.default: onnx_best,
+        own.nms.default: onnx_nms,
+        own.pooled_regions.default: onnx_pooled_regions,
     }
