@@ -1,8 +1,9 @@
 """Where the channels of a network may stand in any order.
 
-Between a convolution and those that read its output, through batch norms,
-activations and pooling only, and where nothing else looks at them, least of
-all what the network returns.
+Between convolutions and those that read their outputs, through batch norms,
+activations, pooling and sums only, and where nothing else looks at them, least of
+all what the network returns. A sum has one order: the convolutions of a residual
+stream share theirs, and so do the inputs of a head that reads several levels.
 """
 
 import weakref
@@ -11,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from .fingerprint import ForwardHook, run_watched, take_fingerprint
 from .trace import Forward
@@ -36,6 +39,19 @@ CHANNEL_WISE = (
     nn.AdaptiveAvgPool2d,
     nn.Upsample,
 )
+# Whose operands get one order.
+SUMS = frozenset(
+    (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__)
+)
+# The same as functions, called between modules.
+FUNCTIONS = frozenset(
+    (
+        *(F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),
+        *(F.relu6, F.leaky_relu, F.silu, F.gelu, F.hardswish),
+        *(torch.sigmoid, Tensor.sigmoid, torch.tanh, Tensor.tanh),
+        *(F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.interpolate),
+    )
+)
 
 
 @dataclass
@@ -48,6 +64,7 @@ class Axis:
         norms: batch norms on them.
         readers: convolutions that have them as channels.
         open: whether something else was seen to use them.
+        into: the axis that these channels turned out to be, too.
     """
 
     size: int
@@ -55,6 +72,11 @@ class Axis:
     norms: set[str] = field(default_factory=set)
     readers: set[str] = field(default_factory=set)
     open: bool = False
+    into: 'Axis | None' = None
+
+    def root(self) -> 'Axis':
+        """The axis that counts."""
+        return self if self.into is None else self.into.root()
 
     def permute(self, modules: dict[str, nn.Module], order: Tensor) -> None:
         """Put the channels in another order, in place."""
@@ -84,7 +106,7 @@ class _AxisFinder:
 
     def _axis_of(self, x: object) -> Axis | None:
         reference, axis = self._tensors.get(id(x), (None, None))
-        return axis if reference is not None and reference() is x else None
+        return axis.root() if axis and reference and reference() is x else None
 
     def _mark(self, x: Tensor, axis: Axis) -> None:
         self._tensors[id(x)] = weakref.ref(x), axis
@@ -95,7 +117,33 @@ class _AxisFinder:
         for y in outputs:
             axis = self._storages.get(StorageWeakRef(y.untyped_storage()))
             if axis is not None:
-                axis.open = True
+                axis.root().open = True
+
+    def follow_function(self, func: object, args: Sequence[object], y: object) -> None:
+        """Take note of one call of a function."""
+        tensors = [x for x in args[:2] if isinstance(x, Tensor)]
+        axes = [self._axis_of(x) for x in tensors]
+        if func in FUNCTIONS or (func in SUMS and len(axes) == 1):
+            axis = axes[0] if axes else None
+        elif func in SUMS:
+            axis = self._one(*axes)
+        else:
+            return
+        if axis is not None and isinstance(y, Tensor):
+            self._mark(y, axis)
+
+    def _one(self, a: Axis | None, b: Axis | None) -> Axis | None:
+        """What two axes are from now on, of which one order is asked."""
+        if a is None or b is None or a.size != b.size:
+            _open([a, b])
+            return None
+        a, b = a.root(), b.root()
+        if a is not b:
+            b.into = a
+            a.open |= b.open
+            for mine, more in ((a.writers, b.writers), (a.norms, b.norms), (a.readers, b.readers)):
+                mine |= more
+        return a
 
     def follow(self, name: str, module: nn.Module, args: tuple[Any, ...], y: object) -> None:
         """Take note of one call of a module without children."""
@@ -104,15 +152,15 @@ class _AxisFinder:
         if not isinstance(y, Tensor):
             _open(axes)
         elif isinstance(module, nn.Conv2d) and module.groups == 1:
-            if self._read.setdefault(name, axis) is not axis:
-                # Shared by several places: all of them stay as they are.
-                _open([axis, self._read[name]])
+            if name in self._read:
+                axis = self._one(self._read[name], axis)
+            self._read[name] = axis
             if axis is not None:
                 axis.readers.add(name)
             if name not in self._written:
                 self._written[name] = Axis(module.out_channels, {name})
                 self.axes.append(self._written[name])
-            self._mark(y, self._written[name])
+            self._mark(y, self._written[name].root())
         elif axis is not None and isinstance(module, _BatchNorm):
             axis.norms.add(name)
             self._mark(y, axis)
@@ -122,10 +170,25 @@ class _AxisFinder:
             _open(axes)
 
 
+class _FunctionWatch(TorchFunctionMode):
+    """Tells a finder of the functions that are called while it is entered."""
+
+    def __init__(self, finder: _AxisFinder):
+        super().__init__()
+        self.finder = finder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        y = func(*args, **(kwargs or {}))
+        self.finder.follow_function(func, args, y)
+        return y
+
+
 def _open(axes: Sequence[Axis | None]) -> None:
     for axis in axes:
         if axis is not None:
-            axis.open = True
+            axis.root().open = True
 
 
 def _random_cycle(size: int, generator: torch.Generator) -> Tensor:
@@ -139,10 +202,10 @@ def _random_cycle(size: int, generator: torch.Generator) -> Tensor:
 def find_axes(model: nn.Module, batch: object, forward: Forward) -> list[Axis]:
     """All axes of a network, those with readers and nothing else not `open`.
 
-    What a network does between its modules (a sum, a concatenation) cannot be
-    seen from outside. So every axis that looks closed is shuffled, and is
-    open after all if an output or an activation's norm then changes. The
-    weights are put back as they were.
+    What else a network does between its modules (a concatenation, a slice) is not
+    followed. So every axis that looks closed is shuffled, and is open after all
+    if an output or an activation's norm then changes. The weights are put back
+    as they were.
 
     Raises:
         ValueError: the network returns no tensor.
@@ -155,11 +218,17 @@ def find_axes(model: nn.Module, batch: object, forward: Forward) -> list[Axis]:
 
         return note
 
-    finder.open_returned(run_watched(model, batch, forward, hook))
+    with _FunctionWatch(finder):
+        returned = run_watched(model, batch, forward, hook)
+    finder.open_returned(returned)
     modules = dict(model.named_modules())
     generator = torch.Generator().manual_seed(0)
     truth = take_fingerprint(model, batch, forward)
-    closed = [axis for axis in finder.axes if axis.readers and not axis.open]
+    axes = [axis for axis in finder.axes if axis.into is None]
+    for axis in axes:
+        # A layer between channels of one order has no best assignment in one step.
+        axis.open |= bool(axis.writers & axis.readers)
+    closed = [axis for axis in axes if axis.readers and not axis.open]
 
     def survives(axes: list[Axis]) -> bool:
         orders = [_random_cycle(axis.size, generator) for axis in axes]
@@ -174,6 +243,6 @@ def find_axes(model: nn.Module, batch: object, forward: Forward) -> list[Axis]:
         if not survives(closed):
             for axis in closed:
                 axis.open = not survives([axis])
-    for axis in finder.axes:
+    for axis in axes:
         axis.open |= not axis.readers
-    return finder.axes
+    return axes
