@@ -66,6 +66,12 @@ SECTIONS = (
         distillation.section,
     ),
     Section(
+        'CIFAR-10: trained networks fine-tuned with labels and teacher',
+        'finetuning_cifar.csv',
+        'benchmarks/finetuning_cifar.py',
+        distillation.fine_tuned,
+    ),
+    Section(
         'Calibrated conversion: time and memory',
         'conversion_cost.csv',
         'benchmarks/conversion_cost.py',

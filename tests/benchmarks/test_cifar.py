@@ -224,3 +224,28 @@ def test_a_distillation_is_judged_on_images_that_it_did_not_see(script, official
     judged = trained.normalised(trained.load_images(official, 'train')[0][-20:])
     assert len(torch.cat(seen)) == 20
     assert not any(image.equal(other) for image in torch.cat(seen) for other in judged)
+
+
+def test_a_fine_tuning_has_labels_and_the_teacher(script, official, monkeypatch):
+    trained = script('trained_resnets')
+    for name, value in (('HELD_OUT', 20), ('BATCH', 10), ('CALIBRATED', 20)):
+        monkeypatch.setattr(script('distillation_cifar'), name, value)
+    module = script('finetuning_cifar')
+    state = {f'module.{key}': value for key, value in trained.ResNet(20).state_dict().items()}
+    torch.save(dict(state_dict=state), official / trained.CHECKPOINTS[20])
+    taught, train = [], module.train
+
+    def noted(*args, **kinds):
+        taught.append(kinds['teacher'])
+        train(*args, **kinds)
+
+    monkeypatch.setattr(module, 'train', noted)
+    out = official / 'tuned.csv'
+    words = ('--data', official, '--weights', official, '--depth', 20, '--p', 4)
+    words += ('--epochs', 1, '--held-out', '--out', out)
+    run(monkeypatch, module, *words, '--permute')
+    run(monkeypatch, module, *words, '--permute')
+    run(monkeypatch, module, *words, '--labels-only')
+    assert [teacher is None for teacher in taught] == [False, True]
+    assert [row['arrangement'] for row in rows_of(out)] == ['permuted', 'blocked']
+    assert all(float(row['fine_tuned']) >= 0 for row in rows_of(out))

@@ -81,6 +81,7 @@ def distillation_rows():
             network='resnet44',
             p=p,
             chosen='per layer' if p == '4' else 'uniform',
+            arrangement='permuted' if seed == '6' and p == '4' else 'blocked',
             images='777',
             steps='88',
             seed=seed,
@@ -88,6 +89,25 @@ def distillation_rows():
             dense='91.37',
             calibrated=f'{73 + 0.36 * index:.2f}',
             distilled=f'{83 + 0.41 * index:.2f}',
+            cpu_seconds='1234',
+        )
+
+
+def tuning_rows():
+    for p, accuracy in (('2', '90.61'), ('4', '88.47')):
+        yield dict(
+            network='resnet44',
+            p=p,
+            arrangement='permuted',
+            taught='labels and features',
+            epochs='3.0',
+            rate='0.0543',
+            amp='True',
+            seed='4',
+            judged_on='test',
+            dense='91.37',
+            calibrated='73.19',
+            fine_tuned=accuracy,
             cpu_seconds='1234',
         )
 
@@ -160,6 +180,7 @@ def results(tmp_path):
     write(folder / 'overfitting.csv', list(overfitting_rows()))
     write(folder / 'conversion_cifar.csv', list(conversion_rows()))
     write(folder / 'distillation_cifar.csv', list(distillation_rows()))
+    write(folder / 'finetuning_cifar.csv', list(tuning_rows()))
     write(folder / 'detection.csv', list(detection_rows()))
     write(folder / 'detection_latency.csv', list(detection_times()))
     write(folder / 'a_config_cpu.csv', list(detector_times()))
@@ -218,7 +239,9 @@ def test_every_number_comes_from_the_rows(results, tmp_path):
     allowed |= {row['share'] for row in overfitting_rows()}
     conversions = list(conversion_rows())
     allowed |= derived(conversions, ['way', 'p', 'tuned_epochs'])
-    allowed |= derived(list(distillation_rows()), ['p'])
+    allowed |= derived(list(distillation_rows()), ['p', 'arrangement'])
+    allowed |= {value for row in tuning_rows() for value in row.values() if '.' in value}
+    allowed.add('0.00')  # spread of one value that is the same for all seeds
     keys = ['conv', 'start', 'tuned_epochs']
     allowed |= derived(list(detection_rows()), keys)
     for row in (*detector_times(), *layer_times()):
@@ -250,14 +273,20 @@ def test_what_the_table_says(results, tmp_path):
         assert row['accuracy'] in text
     assert '| 2 epochs at 0.0123, test % | P=2 | P=4 |' in text
     assert '--fine-tune 2 --tuning-lr 0.0123 \\\n    --p 2 4 --scratch' in text
-    files = ('cifar10', 'overfitting', 'conversion_cifar', 'distillation_cifar', 'detection')
+    files = ('cifar10', 'overfitting', 'conversion_cifar', 'distillation_cifar')
+    files += ('finetuning_cifar', 'detection')
     for name in files:
         assert f'From `{name}.csv` (a computer' in text
         assert f'python benchmarks/{name}.py --data' in text
-    line = next(x for x in text.splitlines() if x.startswith('| resnet44 | 2 | uniform |'))
+    line = next(
+        x for x in text.splitlines() if x.startswith('| resnet44 | 2 | uniform | blocked |')
+    )
     assert '| 777 | 88 | test | 91.37 ± 0.00 | 73.18 ± 0.25 | 83.20 ± 0.29 |' in line
     assert '--images 777 --steps 88 \\\n    --depth 44 --p 2 --seeds 4\n' in text
     assert '--depth 44 --p 4 --seeds 4 --per-layer\n' in text
+    assert '--depth 44 --p 4 --seeds 6 --per-layer --permute\n' in text
+    assert '| resnet44 | 4 | permuted | labels and features | 3.0 | 0.0543 | True | test |' in text
+    assert '--epochs 3.0 --rate 0.0543 \\\n    --depth 44 --p 4 --seeds 4 --amp --permute' in text
     assert '--width 0.37 --epochs 3 --batch-size 77 --lr 0.023 --amp' in text
     assert '--conv dense dwc gwc4 het --p 2 4 --seeds 4 6' in text
     assert '--convert 4 --calib 12\n' in text
@@ -356,7 +385,7 @@ def test_what_is_not_measured_is_said(results, tmp_path):
         if path.name != 'overfitting.csv':
             path.unlink()
     text = write_results(results, tmp_path / 'page').read_text()
-    assert text.count('Not measured yet') == 7
+    assert text.count('Not measured yet') == 8
     drawn = [path.name for path in (tmp_path / 'page').glob('*.png')]
     assert drawn == ['overfitting_0.png']
     with pytest.raises(UserError, match='nowhere is not a folder'):
