@@ -36,7 +36,7 @@ class LayerKey(NamedTuple):
             dilation=weights.dilation,
             p=weights.p,
             bias=weights.bias is not None,
-            permuted=weights.input_order is not None,
+            permuted=not (weights.input_order is None and weights.output_order is None),
             residual=residual,
             relu=relu,
             int8=weights.int8 is not None,

@@ -12,7 +12,7 @@ from .eager import PackedDenseNCHW, TwoBranchNCHW
 from .key import layout_of
 from .plan import Plan
 from .quantized import QuantizedTensor
-from .weights import ConvWeights, Int8, take_weights
+from .weights import ConvWeights, Int8, moving, take_weights
 
 # Input shapes of which the plan's answer is remembered. A detector that sees
 # images of all sizes meets ever new ones.
@@ -107,8 +107,8 @@ class PlannedConv2d(nn.Module):
             padding=self.padding,
             dilation=self.dilation,
             p=self.p,
-            input_order=self.input_order,
-            output_order=self.output_order,
+            input_order=moving(self.input_order),
+            output_order=moving(self.output_order),
             int8=self.int8,
         )
 

@@ -58,7 +58,8 @@ class ConvWeights:
         foreign: the 1 x 1 kernels of the foreign blocks; None if p is 1.
         bias: (N,) or None; of its own dtype, as more than one adds it in
             float32.
-        input_order, output_order: HetConv2d's buffers of these names.
+        input_order, output_order: HetConv2d's buffers of these names; None where
+            they change nothing.
         int8: how it computes in 8 bits; None if it does not.
 
     Shape:
@@ -110,7 +111,9 @@ class ConvWeights:
         """Dense weight and bias of the channels as they come and go."""
         weight, bias = self.dense(), self.typed_bias
         if self.input_order is not None:
-            weight = weight[self.output_order][:, self.input_order.argsort()]
+            weight = weight[:, self.input_order.argsort()]
+        if self.output_order is not None:
+            weight = weight[self.output_order]
             bias = None if bias is None else bias[self.output_order]
         return weight, bias
 
@@ -167,6 +170,13 @@ class ConvWeights:
         if residual is None or self.output_order is None:
             return residual
         return residual.index_select(1, self.output_order.argsort())
+
+
+def moving(order: Tensor | None) -> Tensor | None:
+    """An order of channels, or None if it is the order in which they come."""
+    if order is None or torch.equal(order, torch.arange(len(order), device=order.device)):
+        return None
+    return order
 
 
 def take_weights(layer: nn.Module) -> ConvWeights:

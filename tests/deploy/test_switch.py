@@ -146,3 +146,26 @@ def test_backbones(name):
     assert HetConv2d not in kinds
     assert nn.BatchNorm2d not in kinds
     assert sum(m.p > 1 for m in planned_convs(deployed)) == layers
+
+
+@pytest.mark.parametrize('moves_input', [False, True])
+@pytest.mark.parametrize('moves_output', [False, True])
+@pytest.mark.parametrize('only', ['two_branch_nchw', 'dense_nchw', None])
+def test_orders_that_change_nothing_are_not_followed(moves_input, moves_output, only):
+    """They stay in the checkpoint, which other weights may fill."""
+    torch.manual_seed(0)
+    layer = HetConv2d(8, 16, 3, padding=1, p=4, arrangement='permuted')
+    for order, moves in ((layer.input_order, moves_input), (layer.output_order, moves_output)):
+        order.copy_(torch.randperm(len(order)) if moves else torch.arange(len(order)))
+    x = torch.randn(2, 8, 9, 7)
+    want = layer(x)
+    plan = Plan() if only is None else Plan(frozen=True, only=[only])
+    deployed = switch_to_deploy(nn.Sequential(layer).eval(), plan)
+    torch.testing.assert_close(deployed(x), want, rtol=1e-4, atol=1e-5)
+    (conv,) = planned_convs(deployed)
+    assert set(conv.state_dict()) >= {'input_order', 'output_order'}
+    weights = conv.weights()
+    assert (weights.input_order is None, weights.output_order is None) == (
+        not moves_input,
+        not moves_output,
+    )
