@@ -101,7 +101,7 @@ class Parsed(BaseException):
 
 def parse(script: Path, arguments: list[str]) -> None:
     """Let a script read its command line, and nothing more."""
-    if 'ArgumentParser' not in script.read_text(encoding='utf-8'):
+    if 'parse_args' not in script.read_text(encoding='utf-8'):
         assert not arguments, f'{script.name} takes no arguments'
         return
     real = argparse.ArgumentParser.parse_args
