@@ -9,8 +9,9 @@ from ..utils.errors import UserError
 from .coco import read_coco
 from .coco_exports import read_pictures
 from .exports import LAYOUTS, as_coco_files, exports_in, find_export
+from .labelimg import read_picture
 from .split import DataFolder, Split, choose_splits, in_any_case
-from .to_coco import split_by_seed
+from .to_coco import Picture, split_by_seed
 from .voc import read_voc
 from .voc_images import ImageNames
 
@@ -58,7 +59,8 @@ def find_data(root: str | Path, prefer: str, keep: str | Path = KEEP) -> DataFol
     root = Path(root).expanduser()
     if not root.is_dir():
         raise UserError(f'--data-root {root} is not a folder')
-    finders = {'COCO': partial(_find_coco, keep=Path(keep)), 'VOC': _find_voc}
+    finders = {'COCO': partial(_find_coco, keep=Path(keep))}
+    finders['VOC'] = partial(_find_voc, keep=Path(keep))
     exports = exports_in(root)
     for layout in sorted(finders, key=lambda name: name != prefer):
         found = finders[layout](root)
@@ -136,7 +138,7 @@ def _inside(root: Path, folder: Path) -> str:
     return '' if folder == root else f'{folder.relative_to(root).as_posix()}/'
 
 
-def _find_voc(root: Path) -> DataFolder | None:
+def _find_voc(root: Path, keep: Path) -> DataFolder | None:
     folders = [
         path
         for path in (root, *sorted(root.glob('*')), *sorted(root.glob('*/*')))
@@ -157,6 +159,10 @@ def _find_voc(root: Path) -> DataFolder | None:
         }
         for folder in folders
     ]
+    if len(folders) == 1 and len(there[0]) == 1:
+        split = _voc_split(root, folders[0], *there[0].values())
+        splits = split_by_seed(_voc_pictures(root, split), root)
+        return as_coco_files(root, 'VOC', splits, list(split.annotations.classes), keep)
     train, val = choose_splits(folders[0], there[0])
     if len(folders) == 2 and {'trainval', 'test'} <= set(there[0]):
         train, val = 'trainval', 'test'
@@ -186,6 +192,15 @@ def _voc_split(root: Path, folder: Path, list_file: Path) -> Split:
         xml_dir.name,
         image_dir.name,
     )
+
+
+def _voc_pictures(root: Path, split: Split) -> list[Picture]:
+    folder = root / split.images
+    pictures = []
+    for name in map(Path, split.annotations.images):
+        xml = name.relative_to(split.img_subdir).with_suffix('.xml')
+        pictures.append(read_picture(folder / name, folder / split.ann_subdir / xml))
+    return pictures
 
 
 def _named(folder: Path, name: str) -> Path:

@@ -58,14 +58,19 @@ def _read(folder: Path) -> list[Picture]:
     bare = len(set(images) - set(files))
     if bare:
         announce(f'{folder}: {bare} images without XML file are left out')
-    pictures = []
-    for name, path in files.items():
-        image = images[name]
-        size = size_of(image)
-        boxes = []
-        for kind, (x1, y1, x2, y2), difficult in read_objects(path, size):
-            # VOC counts pixels from 1.
-            box = (kind, x1 - 1, y1 - 1, x2 - x1, y2 - y1, dict(ignore=1) if difficult else {})
-            boxes.append(box)
-        pictures.append(Picture(image, size, boxes))
-    return pictures
+    return [read_picture(images[name], path) for name, path in files.items()]
+
+
+def read_picture(image: Path, path: Path) -> Picture:
+    """An image and what its VOC XML file says.
+
+    Raises:
+        UserError: as :func:`read_labelimg`.
+    """
+    size = size_of(image)
+    boxes = []
+    for kind, (x1, y1, x2, y2), difficult in read_objects(path, size):
+        # VOC counts pixels from 1.
+        box = (kind, x1 - 1, y1 - 1, x2 - x1, y2 - y1, dict(ignore=1) if difficult else {})
+        boxes.append(box)
+    return Picture(image, size, boxes)

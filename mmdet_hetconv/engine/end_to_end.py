@@ -18,9 +18,11 @@ from torch import nn
 
 from ..datasets.config_parts import class_names, leaf_datasets
 from ..deploy.backends import check_backend, load_graph
+from ..deploy.decoding import Decoding
 from ..deploy.end_to_end import export_decoding, join, preparation, read_classes
 from ..deploy.graph_detector import EndToEndDetector
 from ..deploy.graph_script import script_of
+from ..deploy.onnx import RawOutputs
 from ..utils.errors import UserError
 from ..utils.image_channels import image_channels
 from .calibration_images import test_pipeline
@@ -37,13 +39,20 @@ SAME_SCORE = 0.02
 LEAST_SAME = 0.95
 
 
+def check_end_to_end(cfg: Config, model: nn.Module) -> None:
+    """Raise ValueError unless pipeline, dense head and decoding are common ones."""
+    preparation(test_pipeline(cfg), model)
+    RawOutputs(model)
+    Decoding(model)
+
+
 def export_end_to_end(
     cfg: Config, model: nn.Module, content: dict, size: tuple[int, int], path: Path
 ) -> None:
     """Put preparation and decoding around the graph in `path`, in place.
 
     Raises:
-        ValueError: the pipeline, or the decoding, is not a common one.
+        ValueError: see :func:`check_end_to_end`.
         UserError: neither checkpoint nor config names the classes.
     """
     prepare = preparation(test_pipeline(cfg), model)

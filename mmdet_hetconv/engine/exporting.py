@@ -19,7 +19,7 @@ from ..utils.errors import UserError
 from . import checkpoint
 from .calibration_images import ImageBatches, calibration_batches
 from .deploying import INT8, build, deploy_model
-from .end_to_end import check_file, classes_of, export_end_to_end, write_script
+from .end_to_end import check_end_to_end, check_file, classes_of, export_end_to_end, write_script
 from .files import check_writable_file, unfinished
 
 # A graph is checked on an image that is larger by OTHER pixels.
@@ -49,6 +49,8 @@ def export(args: argparse.Namespace) -> None:
     part = unfinished(out)
     try:
         size = args.size or input_shape(cfg)
+        if args.end2end:
+            check_end_to_end(cfg, model)
         names = export_onnx(model, size, part)
         told = _check_graph(model, size, part, out)
         if args.precision == 'int8':

@@ -10,6 +10,7 @@ import pytest
 
 from mmdet_hetconv.datasets.folders import find_data
 from mmdet_hetconv.utils.errors import UserError
+from tests.engine import tiny
 from tests.tools.entry import load_main
 
 CLASSES = ('disc', 'long bar')
@@ -193,6 +194,21 @@ def test_one_split_becomes_two(tmp_path, monkeypatch, source, path, folder, pref
     assert [len(part) for part in parts] == [5, 1]
     assert set(parts[0]) | set(parts[1]) == set(DATA['train'] | DATA['val'])
     assert 'one split: 1 of its 6 images, drawn with seed 0' in told[0]
+
+
+def test_one_list_of_voc_becomes_two_splits(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr('mmdet_hetconv.datasets.to_coco.announce', told.append)
+    tiny.write_voc(tmp_path / 'data', ('trainval',))
+    data = found(tmp_path / 'data', tmp_path / 'keep')
+    assert (data.layout, data.source, data.classes) == ('COCO', 'VOC', ('bar', 'disc'))
+    count = tiny.SPLITS.get('trainval', 3)
+    sizes = [len(split.annotations.images) for split in (data.train[0], data.val)]
+    assert sum(sizes) == count and min(sizes) == 1
+    assert f'one split: 1 of its {count} images, drawn with seed 0' in told[0]
+    boxes = json.loads(Path(data.val.annotations.path).read_text())['annotations']
+    # x1 y1 x2 y2 of the disc is 6 12 24 30, counted from 1.
+    assert [5, 11, 18, 18] in [box['bbox'] for box in boxes]
 
 
 def test_photos_in_one_folder(tmp_path):

@@ -432,6 +432,16 @@ def test_a_wrong_end_to_end_graph_is_not_written(folder, exported, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+def test_what_cannot_be_exported_end_to_end(folder, tmp_path):
+    words = export(folder, tmp_path / 'model.onnx', '--end2end')
+    for option, message in [
+        ('model.test_cfg.nms.type=soft_nms', 'a graph has only nms with iou_threshold'),
+        ('test_dataloader.dataset.pipeline.1.type=RandomFlip', 'has RandomFlip, which the graph'),
+    ]:
+        assert message in error_of(load_main('export_onnx'), *words, option)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_no_end_to_end_graph(folder, end_to_end, exported, tmp_path):
     def refused(path, *flags):
         argv = test_argv(folder, path, 'x', *flags)
