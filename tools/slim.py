@@ -44,12 +44,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '(default: 1000, but at most 15m)',
     )
     parser.add_argument(
+        '--permute',
+        action='store_true',
+        help='choose which channels share a block, where that folds into the neighbours',
+    )
+    parser.add_argument(
         '--arrangement',
         choices=['blocked', 'permuted'],
         default='blocked',
-        help='permuted: every layer stores the order of channels that loses least and permutes '
-        'them while it runs, where that cannot be folded into its neighbours: nearer to the '
-        'dense detector, and slower',
+        help='permuted: --permute, and what cannot be folded every layer stores, and permutes '
+        'its channels while it runs: nearer to the dense network, and slower',
     )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='default: fp32')
     parser.add_argument(

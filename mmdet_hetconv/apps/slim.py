@@ -97,7 +97,7 @@ def slim(args: argparse.Namespace) -> None:
                 het_config=str(template),
                 out=str(out / CONVERTED),
                 method='lstsq',
-                permute=True,  # where it is folded it costs nothing
+                permute=args.permute or args.arrangement == 'permuted',
                 distil=args.distil,
                 target_macs=args.target_macs,
                 target_ms=args.target_ms,

@@ -1,7 +1,7 @@
 """Permutations of channels folded into the weights of a dense network.
 
 Between a convolution and those that read its output, through batch norms,
-activations and pooling only, the channels may stand in any order: filters,
+activations, pooling and sums only, the channels may stand in any order: filters,
 norm parameters and the readers' channels permuted alike compute the same
 function. Which channels share a block of a HetConv layer can so be chosen at
 no cost at run time. A HetConv layer of the 'permuted' arrangement keeps the
@@ -11,6 +11,7 @@ order itself where it cannot be folded, and permutes while it runs.
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,16 +29,42 @@ from .trace import Forward
 POSITIONS = 10_000
 
 
+@dataclass
+class _Seen:
+    """What a layer saw, summed up.
+
+    Attributes:
+        positions: their number.
+        values: of the channels at the taps, (M, T).
+        products: of the values at two taps, (M, T, T).
+        outputs: number of output positions.
+        output, squares: of the filters and of their squares, (N,).
+    """
+
+    positions: int = 0
+    values: Any = 0.0
+    products: Any = 0.0
+    outputs: int = 0
+    output: Any = 0.0
+    squares: Any = 0.0
+
+    def covariance(self) -> Tensor:
+        """(M, T, T), the taps row by row, relative to the output's variance."""
+        mean = self.values / self.positions
+        outer = mean[:, :, None] * mean[:, None, :]
+        variance = self.squares / self.outputs - (self.output / self.outputs).square()
+        return (self.products / self.positions - outer) / variance.sum().clamp_min(1e-12)
+
+
 def _tap_covariances(
     dense: nn.Module, pairs: dict[str, HetConv2d], batches: Sequence[Any], forward: Forward
 ) -> dict[str, Tensor]:
     """Covariance of every input channel's values at the taps, by layer.
 
-    Shape:
-        of a layer: (M, T, T), the taps row by row.
+    Relative, since layers that share an order are to lose little each: by the
+    energy itself those of large values would decide.
     """
-    # Of the positions, the values and their products, by layer.
-    sums: dict[str, tuple[int, Any, Any]] = {}
+    seen: dict[str, _Seen] = {}
     quota = math.ceil(POSITIONS / len(batches))
     generator = torch.Generator().manual_seed(0)
 
@@ -50,12 +77,14 @@ def _tap_covariances(
             taps = list(patches.around.double().unbind(2))
             taps.insert(middle, patches.centre.double())
             values = torch.stack(taps, 2)
-            count, total, squares = sums.get(name, (0, 0.0, 0.0))
-            sums[name] = (
-                count + len(values),
-                total + values.sum(0),
-                squares + torch.einsum('smi,smj->mij', values, values),
-            )
+            sums = seen.setdefault(name, _Seen())
+            sums.positions += len(values)
+            sums.values += values.sum(0)
+            sums.products += torch.einsum('smi,smj->mij', values, values)
+            y = y.double()
+            sums.outputs += y.numel() // y.shape[1]
+            sums.output += y.sum((0, 2, 3))
+            sums.squares += y.square().sum((0, 2, 3))
 
         return hook
 
@@ -70,13 +99,7 @@ def _tap_covariances(
     finally:
         for handle in handles:
             handle.remove()
-    covariances = {}
-    for name, (count, total, squares) in sums.items():
-        if count:
-            mean = total / count
-            outer = mean[:, :, None] * mean[:, None, :]
-            covariances[name] = squares / count - outer
-    return covariances
+    return {name: sums.covariance() for name, sums in seen.items() if sums.positions}
 
 
 def rearrange(
