@@ -39,19 +39,30 @@ CHANNEL_WISE = (
     nn.AdaptiveAvgPool2d,
     nn.Upsample,
 )
-# Whose operands get one order.
-SUMS = frozenset(
-    (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__)
-)
 # The same as functions, called between modules.
-FUNCTIONS = frozenset(
-    (
-        *(F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),
-        *(F.relu6, F.leaky_relu, F.silu, F.gelu, F.hardswish),
-        *(torch.sigmoid, Tensor.sigmoid, torch.tanh, Tensor.tanh),
-        *(F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.interpolate),
-    )
-)
+FUNCTIONS = {
+    F.adaptive_avg_pool2d,
+    F.avg_pool2d,
+    F.dropout,
+    F.gelu,
+    F.hardswish,
+    F.interpolate,
+    F.leaky_relu,
+    F.max_pool2d,
+    F.relu,
+    F.relu6,
+    F.silu,
+    Tensor.relu,
+    Tensor.relu_,
+    Tensor.sigmoid,
+    Tensor.tanh,
+    torch.relu,
+    torch.relu_,
+    torch.sigmoid,
+    torch.tanh,
+}
+# Whose operands get one order.
+SUMS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__}
 
 
 @dataclass
