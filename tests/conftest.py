@@ -7,9 +7,17 @@ import pytest
 
 @pytest.fixture(scope='session', autouse=True)
 def cache_of_its_own(tmp_path_factory):
-    """The user's cache folder stays as it is; child processes, too."""
+    """The user's cache folder stays as it is; child processes, too.
+
+    What is compiled is compiled once for all workers of pytest-xdist.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        folder = folder.parent
+    cache = folder / 'cache'
+    cache.mkdir(exist_ok=True)
     before = os.environ.get('XDG_CACHE_HOME')
-    os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
+    os.environ['XDG_CACHE_HOME'] = str(cache)
     yield
     del os.environ['XDG_CACHE_HOME']
     if before is not None:
