@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from torch import nn
 
-from ..datasets.config_parts import class_counts, class_names, leaf_datasets, type_name
+from ..datasets.config_parts import class_counts, leaf_datasets, type_name
 from ..datasets.own_data import palette
 from ..engine import checkpoint, configs, deploying, preflight
 from ..utils.announce import announce
@@ -127,15 +127,8 @@ def _set_classes(cfg: Config, content: dict, weights: str) -> dict:
             model has.
     """
     key, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
-    trained = (content.get('meta') or {}).get('dataset_meta') or {}
-    trained = {name.lower(): value for name, value in trained.items()}
-    classes = trained.get('classes') or class_names(leaf, key)
-    if not classes:
-        raise UserError(
-            f'neither checkpoint {weights} nor {key} of the config names the '
-            'classes: add metainfo=dict(classes=...) there'
-        )
-    classes = tuple(map(str, classes))
+    trained = configs.trained_meta(content)
+    classes = configs.classes_of(cfg, content, weights)
     for path, part in class_counts(cfg.model):
         if part['num_classes'] == len(classes):
             continue

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..datasets.images import IMAGE_ENDINGS, files_below
+from ..datasets.images import IMAGE_ENDINGS, images_below
 from ..utils.errors import UserError
 from .reading import Reading
 
@@ -175,9 +175,7 @@ def image_folder(root: Path) -> ImageFiles:
     if not root.is_dir():
         raise UserError(f'{root} is not a folder')
     names = sorted(
-        path.relative_to(root).as_posix()
-        for path in files_below(root)
-        if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
+        path.relative_to(root).as_posix() for path in images_below(root) if path.is_file()
     )
     if not names:
         raise UserError(f'folder {root} has no image (that is {", ".join(IMAGE_ENDINGS)})')

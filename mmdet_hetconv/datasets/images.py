@@ -33,6 +33,11 @@ def files_below(folder: str | Path) -> Iterator[Path]:
         yield from (Path(inside, name) for name in files)
 
 
+def images_below(folder: str | Path) -> Iterator[Path]:
+    """Those of :func:`files_below` that are named as images are."""
+    return (path for path in files_below(folder) if path.suffix.lower() in IMAGE_ENDINGS)
+
+
 def what_is_wrong(path: str) -> str | None:
     """What keeps an image file from being read in full, or None.
 

@@ -9,7 +9,7 @@ from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
 
 from ..utils.errors import UserError
-from .images import IMAGE_ENDINGS, files_below
+from .images import images_below
 
 
 class ImageNames:
@@ -22,11 +22,10 @@ class ImageNames:
     def __init__(self, folder: str | Path):
         self._folder = Path(folder)
         self._found: dict[str, list[str]] = {}
-        for path in files_below(folder):
-            if path.suffix.lower() in IMAGE_ENDINGS:
-                path = path.relative_to(folder)
-                image_id = path.with_suffix('').as_posix()
-                self._found.setdefault(image_id, []).append(str(path))
+        for path in images_below(folder):
+            path = path.relative_to(folder)
+            image_id = path.with_suffix('').as_posix()
+            self._found.setdefault(image_id, []).append(str(path))
 
     def __call__(self, image_id: str) -> str:
         """The name of an image; the .jpg if it is there, or none is.

@@ -36,9 +36,9 @@ def _clipped(boxes: Tensor, shape: Tensor) -> Tensor:
 
 def _kept(cfg: Any, boxes: Tensor, scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, scores and groups after NMS, the best `max_per_img` of them."""
-    groups = torch.zeros_like(groups) if cfg.nms.get('class_agnostic') else groups
-    kept = nms(boxes, scores, groups, cfg.nms.iou_threshold, _limit(cfg.get('max_per_img')))
-    return boxes[kept], scores[kept], kept
+    apart = torch.zeros_like(groups) if cfg.nms.get('class_agnostic') else groups
+    kept = nms(boxes, scores, apart, cfg.nms.iou_threshold, _limit(cfg.get('max_per_img')))
+    return boxes[kept], scores[kept], groups[kept]
 
 
 class DenseDecoding(nn.Module):
@@ -93,8 +93,7 @@ class DenseDecoding(nn.Module):
             sides = (boxes[:, 2:] - boxes[:, :2]).amin(1)
             large = best(sides, float(smallest), ALL)
             boxes, scores, groups = boxes[large], scores[large], groups[large]
-        boxes, scores, kept = _kept(cfg, boxes, scores, groups)
-        return boxes, scores, groups[kept]
+        return _kept(cfg, boxes, scores, groups)
 
 
 class RegionDecoding(nn.Module):
@@ -132,8 +131,7 @@ class RegionDecoding(nn.Module):
         deltas = deltas.reshape(-1, 1 if head.reg_class_agnostic else classes, 4)
         deltas = deltas[place, torch.zeros_like(label) if head.reg_class_agnostic else label]
         boxes = _clipped(head.bbox_coder.decode(regions[place], deltas), shape) / scale
-        boxes, scores, kept = _kept(cfg, boxes, scores[chosen], label)
-        return boxes, scores, label[kept]
+        return _kept(cfg, boxes, scores[chosen], label)
 
     def _pooled(self, maps: list[Tensor], regions: Tensor) -> Tensor:
         extractor = self.head.bbox_roi_extractor

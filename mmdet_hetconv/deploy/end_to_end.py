@@ -17,7 +17,7 @@ from ..utils.image_channels import image_channels
 from .decoding import Decoding
 from .graph_ops import translations
 from .graph_script import FLAGS
-from .onnx import RawOutputs, public_operators
+from .onnx import RawOutputs, by_kind, public_operators
 
 OUTPUTS = ['boxes', 'scores', 'labels']
 # Steps of a test pipeline that do nothing to the image.
@@ -160,23 +160,10 @@ def preparation(pipeline: Iterable[dict[str, Any]], detector: nn.Module) -> Prep
     )
 
 
-def _examples(raw: RawOutputs, images: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-    """Neck's maps and head's outputs of random values, of sizes of our own."""
-    outputs = dict(zip(raw.names, raw(images), strict=True))
-    features: list[Tensor] = []
-    maps: list[list[Tensor]] = []
-    levels = 1 + max(int(name.rpartition('.')[2]) for name in raw.names)
-    for name, output in outputs.items():
-        kind, *numbers = name.split('.')
-        side = LEVEL + STEP * (levels - int(numbers[-1]))
-        value = torch.randn(1, output.shape[1], side, side + 1)
-        if kind == 'feature':
-            features.append(value)
-            continue
-        if int(numbers[0]) == len(maps):
-            maps.append([])
-        maps[-1].append(value)
-    return features, maps
+def _like(levels: Sequence[Tensor]) -> list[Tensor]:
+    """Random values of as many channels, of sizes of our own."""
+    sides = [LEVEL + STEP * (len(levels) - number) for number in range(len(levels))]
+    return [torch.randn(1, x.shape[1], side, side + 1) for x, side in zip(levels, sides)]
 
 
 @torch.no_grad()
@@ -193,8 +180,9 @@ def export_decoding(detector: nn.Module, size: tuple[int, int], path: str | Path
     model = Decoding(detector).eval()
     raw = RawOutputs(detector).eval()
     images = torch.randn(1, image_channels(detector), *size)
-    raw(images)  # names its outputs
-    features, maps = _examples(raw, images)
+    outputs = raw(images)  # which names them
+    features, maps = by_kind(raw.names, outputs)
+    features, maps = _like(features), [_like(levels) for levels in maps]
     inputs = (features, maps, torch.tensor([200.0, 300.0]), torch.tensor([2.0, 1.5, 2.0, 1.5]))
     dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     shapes = [dynamic for _ in features], [[dynamic for _ in x] for x in maps], None, None

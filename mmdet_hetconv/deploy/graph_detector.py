@@ -14,6 +14,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from .backends import Graph
+from .onnx import by_kind
 
 
 class GraphMaps(tuple[Tensor, ...]):
@@ -36,18 +37,9 @@ class GraphBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> GraphMaps:
         outputs = self.graph.run(images.cpu().contiguous().numpy())
-        features: list[Tensor] = []
-        head: list[list[Tensor]] = []
-        for name, output in zip(self.graph.names, outputs, strict=True):
-            kind, *numbers = name.split('.')
-            # OpenVINO writes the next outputs into the same memory.
-            value = torch.from_numpy(output.copy())
-            if kind == 'feature':
-                features.append(value)
-                continue
-            if int(numbers[0]) == len(head):
-                head.append([])
-            head[-1].append(value)
+        # OpenVINO writes the next outputs into the same memory.
+        values = [torch.from_numpy(output.copy()) for output in outputs]
+        features, head = by_kind(self.graph.names, values)
         maps = GraphMaps(features)
         maps.head = head
         return maps

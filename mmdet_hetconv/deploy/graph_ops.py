@@ -74,13 +74,9 @@ def pooled_regions(
 
 
 @best.register_fake
-def _(scores: Tensor, threshold: float, most: int) -> Tensor:
-    return scores.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
-
-
 @nms.register_fake
-def _(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, most: int) -> Tensor:
-    return scores.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+def _(x: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 
 
 @pooled_regions.register_fake

@@ -6,7 +6,7 @@ stay in Python, see graph_detector.py.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,6 +86,27 @@ def export_onnx(detector: nn.Module, size: tuple[int, int], path: str | Path) ->
         model(images)
         _export(model, images, path)
     return model.names
+
+
+def by_kind(
+    names: Sequence[str], values: Sequence[Tensor]
+) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """What belongs to the names of :class:`RawOutputs`.
+
+    Returns:
+        The neck's maps by level, and the head's outputs by output and level.
+    """
+    features: list[Tensor] = []
+    head: list[list[Tensor]] = []
+    for name, value in zip(names, values, strict=True):
+        kind, *numbers = name.split('.')
+        if kind == 'feature':
+            features.append(value)
+            continue
+        if int(numbers[0]) == len(head):
+            head.append([])
+        head[-1].append(value)
+    return features, head
 
 
 @contextmanager

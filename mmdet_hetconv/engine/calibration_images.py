@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from ..datasets.config_parts import leaf_datasets, read_infos
 from ..datasets.folders import find_data
-from ..datasets.images import IMAGE_ENDINGS, check_images, files_below
+from ..datasets.images import check_images, images_below
 from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
 from ..utils.errors import UserError
@@ -77,9 +77,7 @@ def choose_images(root: str | None, cfg: Config, wanted: int, seed: int) -> list
     """Paths of calibration images, checked, drawn from all there are."""
     if root:
         where = f'--data-root {root}'
-        paths = sorted(
-            str(path) for path in files_below(root) if path.suffix.lower() in IMAGE_ENDINGS
-        )
+        paths = sorted(map(str, images_below(root)))
     else:
         where = "the config's train_dataloader"
         paths = sorted(_training_images(cfg))

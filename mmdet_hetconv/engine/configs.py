@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from ..datasets.config_parts import type_name
+from ..datasets.config_parts import class_names, leaf_datasets, type_name
 from ..utils.announce import announce
 from ..utils.errors import UserError
 
@@ -122,3 +122,25 @@ def set_auto_scale_lr(cfg: Config) -> None:
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise UserError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
     cfg.auto_scale_lr.enable = True
+
+
+def trained_meta(content: dict) -> dict:
+    """What a checkpoint says of the data that it was trained on, in small letters."""
+    meta = (content.get('meta') or {}).get('dataset_meta') or {}
+    return {name.lower(): value for name, value in meta.items()}
+
+
+def classes_of(cfg: Config, content: dict, weights: str) -> tuple[str, ...]:
+    """What a checkpoint was trained on, else what the test data of a config has.
+
+    Raises:
+        UserError: neither names the classes.
+    """
+    key, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
+    classes = trained_meta(content).get('classes') or class_names(leaf, key)
+    if not classes:
+        raise UserError(
+            f'neither checkpoint {weights} nor {key} of the config names the '
+            'classes: add metainfo=dict(classes=...) there'
+        )
+    return tuple(map(str, classes))

@@ -3,7 +3,6 @@
 import argparse
 import copy
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,10 +15,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
-from ..datasets.config_parts import class_names, leaf_datasets
 from ..deploy.backends import check_backend, load_graph
 from ..deploy.decoding import Decoding
-from ..deploy.end_to_end import export_decoding, join, preparation, read_classes
+from ..deploy.end_to_end import Preparation, export_decoding, join, preparation, read_classes
 from ..deploy.graph_detector import EndToEndDetector
 from ..deploy.graph_script import script_of
 from ..deploy.onnx import RawOutputs
@@ -39,51 +37,37 @@ SAME_SCORE = 0.02
 LEAST_SAME = 0.95
 
 
-def check_end_to_end(cfg: Config, model: nn.Module) -> None:
-    """Raise ValueError unless pipeline, dense head and decoding are common ones."""
-    preparation(test_pipeline(cfg), model)
+def check_end_to_end(cfg: Config, model: nn.Module) -> Preparation:
+    """What is done to an image.
+
+    Raises:
+        ValueError: pipeline, dense head or decoding are not common ones.
+    """
     RawOutputs(model)
     Decoding(model)
+    return preparation(test_pipeline(cfg), model)
 
 
 def export_end_to_end(
-    cfg: Config, model: nn.Module, content: dict, size: tuple[int, int], path: Path
+    prepare: Preparation,
+    model: nn.Module,
+    classes: Sequence[str],
+    size: tuple[int, int],
+    path: Path,
 ) -> None:
-    """Put preparation and decoding around the graph in `path`, in place.
-
-    Raises:
-        ValueError: see :func:`check_end_to_end`.
-        UserError: neither checkpoint nor config names the classes.
-    """
-    prepare = preparation(test_pipeline(cfg), model)
+    """Put preparation and decoding around the graph in `path`, in place."""
     with TemporaryDirectory() as folder:
         decoding = Path(folder) / 'decoding.onnx'
         export_decoding(model, size, decoding)
-        join(prepare, path, decoding, path, classes_of(cfg, content))
-
-
-def classes_of(cfg: Config, content: dict) -> tuple[str, ...]:
-    """What a checkpoint was trained on, else what the test data of a config has.
-
-    Raises:
-        UserError: neither names them.
-    """
-    trained = (content.get('meta') or {}).get('dataset_meta') or {}
-    key, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, 'test_dataloader.dataset'))
-    classes = trained.get('classes') or class_names(leaf, key)
-    if not classes:
-        raise UserError(f'neither the checkpoint nor {key} of the config names the classes')
-    return tuple(map(str, classes))
+        join(prepare, path, decoding, path, classes)
 
 
 def check_file(cfg: Config, model: nn.Module, path: Path) -> str:
-    """Compare a file's detections with the detector's; in words.
+    """Compare a file's detections in onnxruntime with the detector's; in words.
 
     Raises:
         UserError: they differ.
     """
-    if find_spec('onnxruntime') is None:
-        return 'not checked (onnxruntime is not installed)'
     channels = image_channels(model)
     values = np.random.default_rng(0).random((*COARSE, channels), dtype=np.float32)
     image = cv2.resize(values, CHECKED[::-1], interpolation=cv2.INTER_CUBIC)
@@ -106,10 +90,9 @@ def check_file(cfg: Config, model: nn.Module, path: Path) -> str:
     return f'{share:.0%} of the {len(wanted)} detections in a random image as torch'
 
 
-def write_script(out: Path, cfg: Config, model: nn.Module, classes: Sequence[str]) -> Path:
+def write_script(out: Path, color_type: str, classes: Sequence[str]) -> Path:
     """Write the script that runs the file `out` beside it."""
     script = out.with_name(f'{out.stem}_detect.py')
-    color_type = preparation(test_pipeline(cfg), model).color_type
     write_whole(script, script_of(out.name, script.name, classes, color_type).encode())
     return script
 

@@ -18,8 +18,9 @@ from ..utils.announce import announce
 from ..utils.errors import UserError
 from . import checkpoint
 from .calibration_images import ImageBatches, calibration_batches
+from .configs import classes_of
 from .deploying import INT8, build, deploy_model
-from .end_to_end import check_end_to_end, check_file, classes_of, export_end_to_end, write_script
+from .end_to_end import check_end_to_end, check_file, export_end_to_end, write_script
 from .files import check_writable_file, unfinished
 
 # A graph is checked on an image that is larger by OTHER pixels.
@@ -50,7 +51,8 @@ def export(args: argparse.Namespace) -> None:
     try:
         size = args.size or input_shape(cfg)
         if args.end2end:
-            check_end_to_end(cfg, model)
+            prepare = check_end_to_end(cfg, model)
+            classes = classes_of(cfg, content, args.checkpoint)
         names = export_onnx(model, size, part)
         told = _check_graph(model, size, part, out)
         if args.precision == 'int8':
@@ -59,8 +61,8 @@ def export(args: argparse.Namespace) -> None:
             told += f', then quantized on {len(batches)} images'
         if args.end2end:
             names = OUTPUTS
-            export_end_to_end(cfg, model, content, size, part)
-            if args.precision == 'fp32':
+            export_end_to_end(prepare, model, classes, size, part)
+            if args.precision == 'fp32' and find_spec('onnxruntime'):
                 told += f'; {check_file(cfg, model, part)}'
         part.replace(out)
     except ValueError as error:
@@ -69,7 +71,7 @@ def export(args: argparse.Namespace) -> None:
         part.unlink(missing_ok=True)
     announce(f'{out} written, {told}, outputs: {", ".join(names)}')
     if args.end2end:
-        script = write_script(out, cfg, model, classes_of(cfg, content))
+        script = write_script(out, prepare.color_type, classes)
         announce(f'{script} runs it without torch and mmdet')
 
 
