@@ -21,7 +21,7 @@ import time
 import torch
 from record import RESULTS, append_row, has_row
 from torch import nn
-from trained_resnets import CHECKPOINTS, load_images, load_trained, normalised
+from trained_resnets import load_images, load_trained, normalised, parser_of, run_all
 
 from mmdet_hetconv.analysis.complexity import count_complexity
 from mmdet_hetconv.convert import (
@@ -121,29 +121,16 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--data', required=True, metavar='DIR', help='CIFAR-10')
-    parser.add_argument('--weights', required=True, metavar='DIR', help='the checkpoints')
-    parser.add_argument('--depth', type=int, nargs='+', choices=CHECKPOINTS, default=[56])
-    parser.add_argument('--p', type=int, nargs='+', default=[2, 4])
+    parser = parser_of(__doc__)
     parser.add_argument('--images', type=int, default=1000)
     parser.add_argument('--steps', type=int, default=1000)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--per-layer', action='store_true')
-    parser.add_argument('--permute', action='store_true')
-    parser.add_argument('--held-out', action='store_true')
     parser.add_argument('--out', default=RESULTS / 'distillation_cifar.csv')
     return parser.parse_args()
 
 
 def main() -> None:
-    args = parse_args()
-    for seed in args.seeds:
-        for depth in args.depth:
-            for p in args.p:
-                run(args, depth, p, seed)
+    run_all(parse_args(), run)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ network's, as tools/train.py does with a TeacherHook. A row of
 benchmarks/results/finetuning_cifar.csv has the accuracy on the test set before
 and after, and the processor time of all threads. With --held-out the last
 5,000 training images are not trained on, and judge: for choosing. With
---labels-only there is no teacher.
+--labels-only there is no teacher, --permute is that of distillation_cifar.py.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from cifar_data import DeviceLoader
 from cifar_train import evaluate, train
 from distillation_cifar import BATCH, CALIBRATED, HELD_OUT
 from record import RESULTS, append_row, has_row
-from trained_resnets import CHECKPOINTS, MEAN, STD, load_images, load_trained, normalised
+from trained_resnets import MEAN, STD, load_images, load_trained, normalised, parser_of, run_all
 
 from mmdet_hetconv.convert import calibrate, convert_model, rearrange
 from mmdet_hetconv.convert.calibration import call
@@ -112,30 +112,17 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--data', required=True, metavar='DIR', help='CIFAR-10')
-    parser.add_argument('--weights', required=True, metavar='DIR', help='the checkpoints')
-    parser.add_argument('--depth', type=int, nargs='+', choices=CHECKPOINTS, default=[56])
-    parser.add_argument('--p', type=int, nargs='+', default=[2, 4])
+    parser = parser_of(__doc__)
     parser.add_argument('--epochs', type=float, default=20)
     parser.add_argument('--rate', type=float, default=0.1, help='the highest learning rate')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
-    parser.add_argument('--permute', action='store_true', help='as in distillation_cifar.py')
     parser.add_argument('--labels-only', action='store_true')
-    parser.add_argument('--held-out', action='store_true')
     parser.add_argument('--out', default=RESULTS / 'finetuning_cifar.csv')
     return parser.parse_args()
 
 
 def main() -> None:
-    args = parse_args()
-    for seed in args.seeds:
-        for depth in args.depth:
-            for p in args.p:
-                run(args, depth, p, seed)
+    run_all(parse_args(), run)
 
 
 if __name__ == '__main__':

@@ -5,6 +5,8 @@ Idelbayev (BSD-2-Clause): ResNet-20 with 91.73 % and ResNet-56 with 93.39 % on
 the test set.
 """
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -86,3 +88,26 @@ def load_images(folder: str | Path, split: str) -> tuple[Tensor, Tensor]:
     images, labels = load_split(folder, split)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     return images[order], labels[order]
+
+
+def parser_of(doc: str) -> argparse.ArgumentParser:
+    """What a script that converts these networks is told."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--data', required=True, metavar='DIR', help='CIFAR-10')
+    parser.add_argument('--weights', required=True, metavar='DIR', help='the checkpoints')
+    parser.add_argument('--depth', type=int, nargs='+', choices=CHECKPOINTS, default=[56])
+    parser.add_argument('--p', type=int, nargs='+', default=[2, 4])
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument('--permute', action='store_true')
+    parser.add_argument('--held-out', action='store_true')
+    return parser
+
+
+def run_all(args: argparse.Namespace, run: Callable[..., None]) -> None:
+    """Call `run` for each seed, depth and p."""
+    for seed in args.seeds:
+        for depth in args.depth:
+            for p in args.p:
+                run(args, depth, p, seed)

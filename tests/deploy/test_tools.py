@@ -352,11 +352,17 @@ def end_to_end(folder):
     return out
 
 
-def test_export_compares_the_graph_with_torch(folder, tmp_path, exported, monkeypatch, capsys):
+@pytest.fixture
+def exported_before(exported, monkeypatch):
+    """Takes the graph that is there in place of exporting it again."""
     monkeypatch.setattr(
         'mmdet_hetconv.engine.exporting.export_onnx',
         lambda detector, size, path: shutil.copy(exported[1], path) and ['a', 'b'],
     )
+
+
+@pytest.mark.usefixtures('exported_before')
+def test_export_compares_the_graph_with_torch(folder, tmp_path, capsys):
     out = tmp_path / 'model.onnx'
     load_main('export_onnx')(export(folder, out))
     told = re.search(r'equal to torch to (\S+) on an image of 128 x 160', capsys.readouterr().out)
@@ -413,12 +419,9 @@ def test_the_script_needs_neither_torch_nor_mmdet(folder, end_to_end):
     assert result.returncode and 'is no image' in result.stderr
 
 
-def test_a_wrong_end_to_end_graph_is_not_written(folder, exported, tmp_path, monkeypatch):
+@pytest.mark.usefixtures('exported_before')
+def test_a_wrong_end_to_end_graph_is_not_written(folder, tmp_path, monkeypatch):
     """Here its preparation forgets to reverse the colours."""
-    monkeypatch.setattr(
-        'mmdet_hetconv.engine.exporting.export_onnx',
-        lambda detector, size, path: shutil.copy(exported[1], path) and ['a', 'b'],
-    )
     join = mmdet_hetconv.engine.end_to_end.join
 
     def spoil(prepare, *rest):

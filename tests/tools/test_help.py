@@ -1,6 +1,7 @@
 """What --help says can be done."""
 
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -17,17 +18,13 @@ def examples(module_doc):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_examples_are_command_lines_that_parse(name, monkeypatch):
-    main = load_main(name)
-    doc, parse = main.__globals__['__doc__'], main.__globals__['parse_args']
-    own = [words for words in examples(doc) if words[1] == f'tools/{name}.py']
-    assert own
-    for _, tool, *argv in examples(doc):
-        parser = parse if tool == f'tools/{name}.py' else None
-        if parser is None and tool.startswith('tools/'):
-            parser = load_main(tool[6:-3]).__globals__['parse_args']
-        if parser is not None:
+    lines = examples(load_main(name).__globals__['__doc__'])
+    assert any(tool == f'tools/{name}.py' for _, tool, *_ in lines)
+    for _, tool, *argv in lines:
+        if tool.startswith('tools/'):
             monkeypatch.setattr('sys.argv', [tool, *argv])
-            parser()  # of the command line; a mistake would end the program
+            # A mistake would end the program.
+            load_main(Path(tool).stem).__globals__['parse_args']()
 
 
 def test_help_shows_the_examples_as_they_are(capsys, monkeypatch):
