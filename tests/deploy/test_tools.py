@@ -23,7 +23,7 @@ from mmdet_hetconv.deploy.onnx import RawOutputs, export_onnx
 from mmdet_hetconv.deploy.whole_run import detect
 from mmdet_hetconv.engine.deploying import deploy_model, plan_of
 from tests.engine import tiny
-from tests.tools.conftest import fresh_process  # noqa: F401
+from tests.tools.conftest import forget, fresh_process  # noqa: F401
 from tests.tools.entry import error_of, evaluate, load_main
 
 from .test_fold_bn import trained
@@ -105,6 +105,7 @@ def exported(folder):
     pytest.importorskip('onnxscript')
     flags = ('--backend', 'onnxruntime')
     got = predictions(folder, 'deployed.pth', 'onnx', *flags)
+    forget()
     return got, folder / 'onnx' / 'deployed.onnx'
 
 
