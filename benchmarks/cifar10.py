@@ -145,11 +145,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--width', type=float, default=1.0, help='factor of the channels')
     parser.add_argument('--batch-size', type=int, default=128)
     parser.add_argument('--lr', type=float, default=0.1, help='peak learning rate')
-    parser.add_argument(
-        '--amp',
-        action='store_true',
-        help='float16 on a GPU, bfloat16 on a CPU where that is faster',
-    )
+    parser.add_argument('--amp', action='store_true', help='bf16 autocast')
 
 
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,11 +12,16 @@ from torch import nn
 from mmdet_hetconv.convert.taps import find_taps, relative_errors, tapped
 
 
+def bf16(device: torch.device, enabled: bool) -> torch.autocast:
+    """bf16 autocast, whose gradients need no scaling, unlike those of fp16."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
 def evaluate(model: nn.Module, loader: DeviceLoader, amp: bool = False):
     """Accuracy in per cent on a loader that does not augment."""
     model.eval()
     right = torch.zeros((), dtype=torch.int64, device=loader.device)
-    with torch.no_grad(), torch.autocast(loader.device.type, enabled=amp):
+    with torch.no_grad(), bf16(loader.device, amp):
         for images, labels in loader:
             right += (model(images).argmax(1) == labels).sum()
     return 100 * right.item() / len(loader.labels)
@@ -57,7 +62,6 @@ def train(
     )
     steps = max(1, round(epochs * len(loader)))
     warm_up = min(steps // 5, round(warm_up_epochs * len(loader)))
-    scaler = torch.amp.GradScaler(loader.device.type, enabled=amp)
     taps = [] if teacher is None else find_taps(model)
     step = 0
     while step < steps:
@@ -68,7 +72,7 @@ def train(
                 break
             rate = peak_rate * learning_rate(step, steps, warm_up)
             optimizer.param_groups[0]['lr'] = rate
-            with torch.autocast(loader.device.type, enabled=amp):
+            with bf16(loader.device, amp):
                 with tapped(model, taps) as mine:
                     scores = model(images)
                 loss = F.cross_entropy(scores, labels)
@@ -77,9 +81,8 @@ def train(
                         teacher(images)
                     loss = loss + sum(relative_errors(mine, theirs).values())
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
+            loss.backward()
+            optimizer.step()
             right += (scores.argmax(1) == labels).sum()
             step += 1
         if not torch.isfinite(loss):

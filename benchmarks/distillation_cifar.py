@@ -80,9 +80,10 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
     if args.images < len(images):
         order = torch.randperm(len(images) - HELD_OUT)[: args.images]
         images = images[order]
+    judged = [part.to(args.device) for part in judged]
     # As a list of views, and normalised at once: the calibration reads them often.
-    batches = list(normalised(images).split(BATCH))
-    dense = load_trained(args.weights, depth)
+    batches = list(normalised(images.to(args.device)).split(BATCH))
+    dense = load_trained(args.weights, depth, args.device)
     het = copy.deepcopy(dense)
     kind = dict(arrangement=identity['arrangement'])
     report = convert_model(het, p=p, exclude='conv1', **kind)

@@ -66,18 +66,24 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
     else:
         judged = load_images(args.data, 'test')
     numbers = dict(mean=MEAN, std=STD)
-    judge = DeviceLoader(*judged, BATCH, augment=False, **numbers)
+    judge = DeviceLoader(*judged, BATCH, augment=False, device=args.device, **numbers)
     generator = torch.Generator().manual_seed(seed)
     loader = DeviceLoader(
-        images, labels, TRAINED_BATCH, augment=True, generator=generator, **numbers
+        images,
+        labels,
+        TRAINED_BATCH,
+        augment=True,
+        device=args.device,
+        generator=generator,
+        **numbers,
     )
-    dense = load_trained(args.weights, depth)
+    dense = load_trained(args.weights, depth, args.device)
     het = copy.deepcopy(dense)
     convert_model(het, p=p, exclude='conv1', arrangement=identity['arrangement'])
     het.to(memory_format=torch.channels_last)
     drawn = torch.randperm(len(images), generator=generator)[:CALIBRATED]
     started = time.process_time()
-    batches = list(normalised(images[drawn]).split(BATCH))
+    batches = list(normalised(images[drawn].to(args.device)).split(BATCH))
     if args.permute:
         rearrange(dense, het, batches, call)
     calibrate(dense, het, batches)

@@ -11,6 +11,10 @@ machine with a GPU:
 
     python benchmarks/latency.py --device cuda --precision bf16 --batch 8
 
+On a GPU every implementation is replayed from a CUDA graph, all of the plan's
+candidates among them: for a small layer a launch takes the host longer than
+the kernel takes the GPU.
+
 --train times forward + backward of the training layers instead. --cpu-time
 takes one thread and its processor time, which other programs on the machine
 disturb less than the clock on the wall.
@@ -34,6 +38,7 @@ from torch import Tensor, nn
 from mmdet_hetconv.deploy.backends import BACKENDS, load_graph, quantize_graph
 from mmdet_hetconv.kernels import Plan, PlannedConv2d
 from mmdet_hetconv.kernels.candidate import LAYOUTS
+from mmdet_hetconv.kernels.plan import CANDIDATES
 from mmdet_hetconv.kernels.weights import Int8, Levels
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.utils.machine import machine
@@ -48,6 +53,8 @@ GRID = (
 )
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 PARTS = (2, 4, 8, 16, 32, 64)
+# Runs in one CUDA graph.
+CAPTURED = 10
 NEAR = 1.2  # times the least median of a few rounds: may be the best
 COLUMNS = (
     *('layer', 'batch', 'p', 'MACs gain', 'dense by', 'dense ms', 'het by'),
@@ -102,6 +109,10 @@ def dense_runs(x: Tensor, layer: nn.Conv2d, compiled: bool) -> dict:
             return F.conv2d(here, weight, bias, 1, 1).relu_()
 
         runs[f'eager {name}'] = eager
+        if x.device.type == 'cuda':
+            runs[f'cudnn {name}'] = partial(
+                torch.cudnn_convolution_relu, here, weight, bias, (1, 1), (1, 1), (1, 1), 1
+            )
         if compiled:
             runs[f'compiled {name}'] = torch.compile(eager, options={'freezing': True})
         if x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16):
@@ -149,10 +160,18 @@ def backend_runs(kind: str, layer: nn.Module, x: Tensor, args) -> dict:
 
 
 def het_runs(x: Tensor, layer: PlannedConv2d) -> dict:
-    """The plan's choices for both layouts of the input."""
+    """The plan's choices for both layouts of the input; on a GPU all candidates."""
     runs: dict[str, Callable] = {}
     for name, layout in LAYOUTS.items():
         here = x.contiguous(memory_format=layout)
+        if x.device.type == 'cuda':
+            weights = layer.weights()
+            for kind in CANDIDATES:
+                if not kind.quantized and kind.why_not(weights, here) is None:
+                    runs[f'{kind.name} from {name}'] = partial(
+                        kind(weights, here), here, None, layer.relu
+                    )
+            continue
         layer(here)
         chosen = list(layer.plan.choices.values())[-1]
         runs[f'{chosen.candidate} from {name}'] = lambda here=here: layer(here)
@@ -182,7 +201,20 @@ def measure(runs: dict[str, Callable], rounds: int, args) -> dict:
         run()
         run()
     clock = clock_of(args)
-    return times_in_turns(runs, rounds, args.device, clock, args.untimed)
+    if args.device == 'cpu' or args.train:
+        return times_in_turns(runs, rounds, args.device, clock, args.untimed)
+    replays = {name: captured(run) for name, run in runs.items()}
+    times = times_in_turns(replays, rounds, args.device, clock, args.untimed)
+    return {name: [ms / CAPTURED for ms in values] for name, values in times.items()}
+
+
+def captured(run: Callable) -> Callable[[], None]:
+    """What replays some runs, without the host between them."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(CAPTURED):
+            run()
+    return graph.replay
 
 
 def contenders(times: dict[str, list[float]]) -> list[str]:

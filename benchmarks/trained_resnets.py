@@ -62,13 +62,13 @@ class ResNet(nn.Module):
         return self.linear(x.mean((2, 3)))
 
 
-def load_trained(folder: str | Path, depth: int) -> nn.Module:
+def load_trained(folder: str | Path, depth: int, device: str = 'cpu') -> nn.Module:
     """The trained network, in eval mode and channels_last."""
     path = Path(folder) / CHECKPOINTS[depth]
     state = torch.load(path, map_location='cpu', weights_only=True)['state_dict']
     model = ResNet(depth)
     model.load_state_dict({key.removeprefix('module.'): value for key, value in state.items()})
-    return model.eval().to(memory_format=torch.channels_last)
+    return model.eval().to(device, memory_format=torch.channels_last)
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -77,8 +77,8 @@ def normalised(images: Tensor) -> Tensor:
     Shape:
         images (B, 3, 32, 32), uint8; returns floats of the same shape.
     """
-    mean = torch.tensor(MEAN).view(3, 1, 1) * 255
-    std = torch.tensor(STD).view(3, 1, 1) * 255
+    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1) * 255
+    std = torch.tensor(STD, device=images.device).view(3, 1, 1) * 255
     values = (images.float() - mean) / std
     return values.contiguous(memory_format=torch.channels_last)
 
@@ -100,6 +100,7 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
     parser.add_argument('--depth', type=int, nargs='+', choices=CHECKPOINTS, default=[56])
     parser.add_argument('--p', type=int, nargs='+', default=[2, 4])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument('--device', default='cpu')
     parser.add_argument('--permute', action='store_true')
     parser.add_argument('--held-out', action='store_true')
     return parser
