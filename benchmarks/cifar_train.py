@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from cifar_data import DeviceLoader
-from torch import nn
+from torch import Tensor, nn
 
 from mmdet_hetconv.convert.taps import find_taps, relative_errors, tapped
 
@@ -34,6 +34,51 @@ def learning_rate(step: int, steps: int, warm_up: int) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (steps - warm_up))
 
 
+class GraphedStep:
+    """A forward and backward pass, replayed from a CUDA graph.
+
+    The kernels of a small network take the GPU less time than their launches
+    take the host: on an H200 77 ms a step for a ResNet-56 and its teacher.
+
+    Args:
+        run: returns the loss and the scores of a batch; fills the gradients.
+        parameters: those that get gradients.
+        images, labels: a batch, that all others are like.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        parameters: list[nn.Parameter],
+        images: Tensor,
+        labels: Tensor,
+    ):
+        self.images, self.labels = images.clone(), labels.clone()
+        # What is made at the first call may not be made during a capture.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                _forget_gradients(parameters)
+                run(self.images, self.labels)
+        torch.cuda.current_stream().wait_stream(stream)
+        _forget_gradients(parameters)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss, self.scores = run(self.images, self.labels)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        self.images.copy_(images)
+        self.labels.copy_(labels)
+        self.graph.replay()
+        return self.loss, self.scores
+
+
+def _forget_gradients(parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
+
+
 def train(
     model: nn.Module,
     loader: DeviceLoader,
@@ -46,6 +91,8 @@ def train(
     teacher: nn.Module | None = None,
 ) -> None:
     """SGD with Nesterov momentum 0.9 for a number of epochs, in place.
+
+    On a GPU the last batch of an epoch is left out if it is smaller.
 
     Args:
         model: on the loader's device, in channels_last.
@@ -63,6 +110,21 @@ def train(
     steps = max(1, round(epochs * len(loader)))
     warm_up = min(steps // 5, round(warm_up_epochs * len(loader)))
     taps = [] if teacher is None else find_taps(model)
+    parameters = list(model.parameters())
+
+    def run(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with bf16(loader.device, amp):
+            with tapped(model, taps) as mine:
+                scores = model(images)
+            loss = F.cross_entropy(scores, labels)
+            if teacher is not None:
+                with torch.no_grad(), tapped(teacher, taps) as theirs:
+                    teacher(images)
+                loss = loss + sum(relative_errors(mine, theirs).values())
+        loss.backward()
+        return loss.detach(), scores.detach()
+
+    graphed = None
     step = 0
     while step < steps:
         model.train()
@@ -72,16 +134,15 @@ def train(
                 break
             rate = peak_rate * learning_rate(step, steps, warm_up)
             optimizer.param_groups[0]['lr'] = rate
-            with bf16(loader.device, amp):
-                with tapped(model, taps) as mine:
-                    scores = model(images)
-                loss = F.cross_entropy(scores, labels)
-                if teacher is not None:
-                    with torch.no_grad(), tapped(teacher, taps) as theirs:
-                        teacher(images)
-                    loss = loss + sum(relative_errors(mine, theirs).values())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            if loader.device.type == 'cuda':
+                if graphed is None:
+                    graphed = GraphedStep(run, parameters, images, labels)
+                if len(labels) < len(graphed.labels):
+                    continue
+                loss, scores = graphed(images, labels)
+            else:
+                _forget_gradients(parameters)
+                loss, scores = run(images, labels)
             optimizer.step()
             right += (scores.argmax(1) == labels).sum()
             step += 1

@@ -128,6 +128,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    torch.backends.cudnn.benchmark = True
     run_all(parse_args(), run)
 
 

@@ -56,8 +56,10 @@ def run_watched(
         if not any(module.children())
     ]
     handles.append(model.register_forward_hook(lambda module, args, y: returned.append(y)))
+    # A GPU's TF32 would round more than a permutation does.
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), exact:
             returned.append(forward(model, batch))
     finally:
         for handle in handles:

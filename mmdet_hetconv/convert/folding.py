@@ -150,7 +150,8 @@ def rearrange(
             stored[name] = channels, filters
             free.setdefault(channels, layer.in_channels)
             free.setdefault(filters, layer.out_channels)
-        losses[name] = Loss(lost_energy(convs[name].weight, covariance), channels, filters, layer.p)
+        energy = lost_energy(convs[name].weight, covariance).cpu()
+        losses[name] = Loss(energy, channels, filters, layer.p)
     blocks = choose_blocks(list(losses.values()), free)
     orders = {i: blocks[i].argsort(stable=True) for i in free}
     folded = {i: order for i, order in orders.items() if i < len(axes)}

@@ -231,7 +231,9 @@ class HetConv2d(nn.Module):
         if self.pointwise is not None:
             weight = functional.merge_to_dense(weight, self.pointwise.weight, self.p)
         if self.input_order is not None and self.output_order is not None:
-            weight = weight[self.output_order][:, self.input_order.argsort()]
+            # Not by [], whose gradient sorts the indices anew.
+            weight = weight.index_select(0, self.output_order)
+            weight = weight.index_select(1, self.input_order.argsort())
         return weight
 
     def dense_bias(self) -> Tensor | None:
