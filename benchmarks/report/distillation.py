@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmdet_hetconv.utils.table import markdown_table
 
+from .latency import device_of
 from .rows import Row, column, flags, grouped, mean_and_spread, number, options, origin, seeds_of
 
 SETTING = ('network', 'p', 'chosen', 'arrangement', 'images', 'steps', 'judged_on')
@@ -50,6 +51,7 @@ def commands(rows: Sequence[Row]) -> Iterator[str]:
             + options(depth=depths, p=[row['p'] for row in found], seeds=[found[0]['seed']])
             + ' --per-layer' * (found[0]['chosen'] != 'uniform')
             + ' --permute' * (found[0]['arrangement'] != 'blocked')
+            + device_of(found[0])
             + ' --held-out' * (found[0]['judged_on'] != 'test')
         )
 
@@ -72,6 +74,7 @@ def fine_tuned(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
         'python benchmarks/finetuning_cifar.py --data DIR --weights DIR '
         f'{flags(row, ("epochs", "rate"))} \\\n    '
         + options(depth=[row['network'].removeprefix('resnet')], p=[row['p']], seeds=[row['seed']])
+        + device_of(row)
         + ' --amp' * (row['amp'] == 'True')
         + ' --permute' * (row['arrangement'] != 'blocked')
         + ' --labels-only' * (row['taught'] == 'labels')
