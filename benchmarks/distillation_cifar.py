@@ -80,6 +80,10 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
     if args.images < len(images):
         order = torch.randperm(len(images) - HELD_OUT)[: args.images]
         images = images[order]
+    elif args.held_out:
+        raise ValueError(
+            f'--images {args.images}: with --held-out {len(images) - HELD_OUT} are left to train on'
+        )
     judged = [part.to(args.device) for part in judged]
     # As a list of views, and normalised at once: the calibration reads them often.
     batches = list(normalised(images.to(args.device)).split(BATCH))

@@ -58,14 +58,23 @@ def find_work_dir(cfg: Config, work_dir: str | None, config: str) -> str:
 
 
 def use_own_hooks(cfg: Config) -> None:
-    """Write files by :mod:`.hooks`, where a config has mmengine's own."""
+    """Write files by :mod:`.hooks`, where a config has mmengine's own.
+
+    Raises:
+        UserError: an interval is no number.
+    """
     if not cfg.get('default_hooks'):
         cfg.default_hooks = {}
     for name, (stock, own) in _OWN_HOOKS.items():
         if name not in cfg.default_hooks:
             cfg.default_hooks[name] = dict(type=own, interval=_INTERVAL[name])
         hook = cfg.default_hooks[name]
-        if hook is not None and type_name(hook) == stock:
+        if hook is None:
+            continue
+        interval = hook.get('interval', 1)
+        if not isinstance(interval, int):
+            raise UserError(f'default_hooks.{name}.interval is {interval!r}, no whole number')
+        if type_name(hook) == stock:
             hook['type'] = own
     # mmengine keeps the config with the run: whoever reads it finds them.
     imports = cfg.get('custom_imports') or {}

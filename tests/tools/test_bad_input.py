@@ -440,6 +440,10 @@ TRAIN = {
         lambda w: (*w.argv(), '--launcher', 'slurm'),
         '--launcher slurm needs a GPU',
     ),
+    'interval in words': (
+        lambda w: w.set('default_hooks.checkpoint.interval=often'),
+        "default_hooks.checkpoint.interval is 'often', no whole number",
+    ),
     'resume from nowhere': (
         lambda w: (*w.argv(), '--resume', w.path / 'no.pth'),
         'no.pth does not exist',
