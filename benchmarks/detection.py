@@ -6,8 +6,8 @@
 trains every convolution of --conv from scratch on a data set in COCO or VOC
 layout and appends a row per run to benchmarks/results/detection.csv. With
 --convert the dense detector of each seed is also converted at these P, in
-four ways, and every result is trained on for a tenth of the schedule, and so
-is the dense one. For a processor core:
+--ways, and every result is trained on for --tuned-epochs, and so is the dense
+one. For a processor core:
 
     OMP_NUM_THREADS=1 python benchmarks/detection.py --data-root DIR \
         --detector faster_rcnn_r18 --reduced --image 320 240 --workers 0
@@ -43,13 +43,13 @@ from mmdet_hetconv.utils.machine import machine
 
 RATES = dict(faster_rcnn_r18=1e-3, faster_rcnn_r50=5e-4, ssd300=3e-4)
 TUNED_SHARE = 0.1  # of the schedule, for a converted detector
-TUNING_RATE = 0.3  # of the peak learning rate
 # How a converted detector starts: options of tools/convert_checkpoint.py.
 WAYS = dict(
     projected=dict(method='free', permute=False, distil=None),
     calibrated=dict(method='lstsq', permute=False, distil=None),
     permuted=dict(method='lstsq', permute=True, distil=None),
     distilled=dict(method='lstsq', permute=False, distil=dict(steps=300)),
+    distilled_longer=dict(method='lstsq', permute=False, distil=dict(steps=1500)),
 )
 TAUGHT = ', taught'  # with TeacherHook
 CALIBRATED = [way for way, options in WAYS.items() if options['method'] == 'lstsq']
@@ -149,7 +149,7 @@ class Experiment:
             amp=args.amp,
             calib=args.calib if start in CALIBRATED else '',
             tuned_epochs=tuned,
-            tuned_lr=float(f'{self.rate * TUNING_RATE:g}') if tuned else '',
+            tuned_lr=float(f'{self.rate * args.tuning_rate:g}') if tuned else '',
         )
 
     def record(self, row: dict, cfg: Config, path: Path) -> None:
@@ -182,12 +182,12 @@ class Experiment:
             self.record(row, cfg, self.train(self.name(key, seed), cfg))
 
     def tune(self, key: str, start: str, seed: int, path: Path, taught: bool = False) -> None:
-        """The tenth of the schedule that follows on a checkpoint.
+        """The epochs that follow on a checkpoint, by default a tenth of the schedule.
 
         Args:
             taught: with the dense detector of this seed as teacher.
         """
-        tuned = max(1, round(TUNED_SHARE * self.args.epochs))
+        tuned = self.args.tuned_epochs or max(1, round(TUNED_SHARE * self.args.epochs))
         row = self.identity(key, start + TAUGHT * taught, seed, tuned)
         if not has_row(self.args.out, row):
             cfg = self.config(key, seed, epochs=tuned, rate=row['tuned_lr'], load_from=str(path))
@@ -231,7 +231,7 @@ class Experiment:
             if not has_row(self.args.out, row):
                 self.record(row, self.config(key, seed), path)
             self.tune(key, way, seed, path)
-            if way == 'distilled':
+            if WAYS[way]['distil']:
                 self.tune(key, way, seed, path, taught=True)
 
     def time(self) -> None:
@@ -284,7 +284,11 @@ def parse_args() -> argparse.Namespace:
         metavar='P',
         help='convert the dense detector too; needs dense and these P',
     )
-    parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
+    parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS)[:4])
+    parser.add_argument('--tuned-epochs', type=int, help='default: a tenth of --epochs')
+    parser.add_argument(
+        '--tuning-rate', type=float, default=0.3, help='peak of these epochs, as a share of --lr'
+    )
     parser.add_argument('--calib', type=int, default=64, help='images')
     parser.add_argument('--epochs', type=int, default=60)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])

@@ -271,25 +271,17 @@ def compare(args, channels: int, size: int, p: int) -> dict | None:
     pixels = args.batch * size * size
     macs = pixels * channels * (channels + 8 * channels // p)
     gain = 9 * channels / (channels + 8 * channels // p)
-    row = dict(
-        zip(
-            COLUMNS,
-            (
-                *(f'{channels}@{size}', args.batch, p, round(gain, 2)),
-                *(names[0], round(a, 4), names[1], round(b, 4)),
-                *(round(deciles[0], 4), round(deciles[-1], 4)),
-                *(round(a / b, 3), round(a / b / gain, 3)),
-                round(min(times[names[0]]) / min(times[names[1]]) / gain, 3),
-                *(round(macs / 1e9, 4), '', round(kept / 2**20, 2)),
-            ),
-        )
-    )
+    layer_name = f'{channels}@{size}'
+    values = [layer_name, args.batch, p, round(gain, 2), names[0], round(a, 4), names[1]]
+    values += [round(ms, 4) for ms in (b, deciles[0], deciles[-1])]
+    by_minima = min(times[names[0]]) / min(times[names[1]]) / gain
+    values += [round(value, 3) for value in (a / b, a / b / gain, by_minima)]
+    values += [round(macs / 1e9, 4), '', round(kept / 2**20, 2)]
+    row = dict(zip(COLUMNS, values))
     if args.peak:
         moved = x.element_size() * (2 * x.numel() + macs // pixels)
-        row['floor ms'] = round(
-            1e3 * max(2 * macs / args.peak[0] / 1e12,
-                      moved / args.peak[1] / 1e9), 4
-        )  # fmt: skip
+        floor = max(2 * macs / args.peak[0] / 1e12, moved / args.peak[1] / 1e9)
+        row['floor ms'] = round(1e3 * floor, 4)
     return row
 
 
