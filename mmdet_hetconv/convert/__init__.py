@@ -1,7 +1,7 @@
 """Dense to heterogeneous weights. Imports torch, mmengine and layers only."""
 
 from .budget import choose_p
-from .calibration import calibrate, move_norms
+from .calibration import calibrate, count_fitting, move_norms
 from .convert_model import ConversionReport, convert_model
 from .converted_model import converted_model
 from .distillation import DistilReport, distil
@@ -19,6 +19,7 @@ __all__ = [
     'choose_p',
     'convert_model',
     'converted_model',
+    'count_fitting',
     'distil',
     'find_pairs',
     'layer_errors',

@@ -30,7 +30,7 @@ from .pairing import find_modules, find_pairs, load_projected
 from .patches import Patches, split_taps, take_patches
 from .rescaling import rescale
 from .side_by_side import run_one_by_one, run_side_by_side
-from .trace import ConvTrace, DenseTrace, Forward, trace_dense
+from .trace import ConvTrace, DenseTrace, Forward, held_by_a_pass, trace_dense
 
 # Output positions that a layer is fitted to: this many, and so many for each
 # weight of a filter.
@@ -215,6 +215,18 @@ def calibrate(
     return _run(dense, het, pairs, batches, forward, memory, show_progress)
 
 
+def count_fitting(
+    dense: nn.Module, het: nn.Module, batch: Any, forward: Forward = call, memory: float = MEMORY
+) -> int:
+    """How many batches like this one :func:`calibrate` runs once each, at least 1.
+
+    The arguments are those of calibrate, which runs more batches anew for every
+    layer and every batch norm.
+    """
+    held = held_by_a_pass(dense, find_pairs(dense, het), batch, forward)
+    return max(1, int(memory // max(held, 1)))
+
+
 def move_norms(
     dense: nn.Module,
     het: nn.Module,
@@ -253,7 +265,7 @@ def _run(
             bar.update()
 
     trace = trace_dense(dense, pairs, batches, forward, wanted_positions, step)
-    held = trace.held * len(batches)
+    held = held_by_a_pass(dense, pairs, batches[0], forward) * len(batches)
     if held > memory:
         print_log(
             f'{len(batches)} unfinished forward passes would hold '

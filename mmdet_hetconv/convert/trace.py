@@ -3,7 +3,6 @@
 import math
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,14 +44,38 @@ class DenseTrace:
             most. What is never called is not here.
         convs: those convolutions.
         norms: the inputs of those batch norms.
-        held: bytes that one unfinished forward pass holds at one of these
-            modules, at most; of the first batch.
     """
 
     calls: dict[str, int] = field(default_factory=dict)
     convs: dict[str, ConvTrace] = field(default_factory=dict)
     norms: dict[str, Moments] = field(default_factory=dict)
-    held: int = 0
+
+
+def _is_tracked(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.track_running_stats
+
+
+def held_by_a_pass(
+    dense: nn.Module, het_layers: dict[str, HetConv2d], batch: object, forward: Forward
+) -> int:
+    """Bytes that an unfinished forward pass holds at a layer or norm, at most."""
+    memory = LiveMemory(dense)
+
+    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
+        memory.look()
+
+    handles = [
+        module.register_forward_pre_hook(look)
+        for name, module in dense.named_modules()
+        if name in het_layers or _is_tracked(module)
+    ]
+    try:
+        with torch.no_grad(), memory:
+            forward(dense, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return memory.peak
 
 
 def trace_dense(
@@ -76,7 +99,6 @@ def trace_dense(
         positions: how many output positions a layer needs in all.
     """
     result = DenseTrace()
-    memory = LiveMemory(dense)
     output: weakref.ref[Tensor] | None = None  # the last convolution's
     writer = ''
     calls: dict[str, int] = {}  # in this forward pass
@@ -116,9 +138,6 @@ def trace_dense(
 
         return hook
 
-    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-        memory.look()
-
     def before_norm(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             taken = output is not None and output() is args[0]
@@ -131,11 +150,9 @@ def trace_dense(
     handles = []
     for name, module in dense.named_modules():
         if name in het_layers:
-            handles.append(module.register_forward_pre_hook(look))
             after = after_conv(name, het_layers[name])
             handles.append(module.register_forward_hook(after))
-        elif isinstance(module, _BatchNorm) and module.track_running_stats:
-            handles.append(module.register_forward_pre_hook(look))
+        elif _is_tracked(module):
             before = before_norm(name)
             handles.append(module.register_forward_pre_hook(before))
     try:
@@ -144,12 +161,10 @@ def trace_dense(
                 generator.manual_seed(batch)
                 calls.clear()
                 images = 0
-                with memory if batch == 0 else nullcontext():
-                    forward(dense, batches[batch])
+                forward(dense, batches[batch])
                 settle(None)
                 after_batch()
     finally:
         for handle in handles:
             handle.remove()
-    result.held = memory.peak
     return result

@@ -13,7 +13,16 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
-from ..convert import DistilReport, Fit, calibrate, distil, find_pairs, load_projected, rearrange
+from ..convert import (
+    DistilReport,
+    Fit,
+    calibrate,
+    count_fitting,
+    distil,
+    find_pairs,
+    load_projected,
+    rearrange,
+)
 from ..layers import HetConv2d
 from ..utils.announce import announce
 from ..utils.errors import UserError
@@ -189,6 +198,14 @@ def _calibrate(
     if permute:
         few = ImageBatches(batches.paths[:PERMUTATION_IMAGES], batches.pipeline)
         kept = rearrange(*pair, few, run)
+    # Two, as one of them judges.
+    count = max(2, count_fitting(*pair, batches[0], run))
+    if count < len(batches):
+        announce(
+            f'layers are fitted to {count} of the {len(batches)} images: '
+            'as many unfinished forward passes fit into 4 GiB'
+        )
+        batches = ImageBatches(batches.paths[:count], batches.pipeline)
     return calibrate(*pair, batches, run, show_progress=True), kept
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_hetconv.convert import calibrate, find_pairs, load_projected, move_norms
+from mmdet_hetconv.convert import calibrate, count_fitting, find_pairs, load_projected, move_norms
 from mmdet_hetconv.layers import HetConv2d
 
 
@@ -84,6 +84,15 @@ def test_one_pass_in_all_and_one_per_layer_agree(nets):
         torch.testing.assert_close(
             again.state_dict()[name], value, msg=lambda m, n=name: f'{n}: {m}'
         )
+
+
+def test_how_many_batches_run_once_each(nets):
+    memory = 2**20
+    one = count_fitting(*nets, smooth_images(1), memory=memory)
+    # An output of conv2 in front of its norm is what one pass holds at least.
+    assert 2 < one <= memory // (16 * 16 * 16 * 4)
+    assert count_fitting(*nets, smooth_images(2), memory=memory) in (one // 2, one // 2 + 1)
+    assert count_fitting(*nets, smooth_images(1), memory=0) == 1
 
 
 def test_filters_before_a_norm_have_the_dense_length(nets, monkeypatch):

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_hetconv.analysis import count_complexity
+from mmdet_hetconv.engine import converting
 from mmdet_hetconv.layers import HetConv2d
 from tests.engine import tiny
 
@@ -100,6 +101,24 @@ def test_distillation_follows_the_fit(folder, tmp_path, monkeypatch):
     assert report['steps'] <= 40
     assert report['after'] < report['before']
     build(folder / 'het.py').load_state_dict(content['state_dict'], strict=True)
+
+
+def test_layers_are_fitted_to_the_images_that_memory_holds(folder, tmp_path, monkeypatch):
+    seen = []
+    original = converting.calibrate
+
+    def watched(dense, het, batches, *args, **kwargs):
+        seen.append(len(batches))
+        return original(dense, het, batches, *args, **kwargs)
+
+    monkeypatch.setattr(converting, 'calibrate', watched)
+    monkeypatch.setattr(converting, 'count_fitting', lambda *args: 1)
+    said = []
+    monkeypatch.setattr(converting, 'announce', lambda line, *args: said.append(line))
+    convert(argv(folder, tmp_path / 'h.pth', '--data-root', folder / 'coco', '--no-eval'))
+    assert seen == [2]
+    wanted = f'layers are fitted to 2 of the {tiny.SPLITS["train"]} images: '
+    assert any(line.startswith(wanted) for line in said), said
 
 
 def test_free_needs_no_images(folder, tmp_path):
