@@ -56,7 +56,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='STEPS',
         help="then train all layers together towards the dense detector's features on the "
         'same images, without labels: STEPS, or minutes as 15m; if neither is said, 1000 '
-        'steps, but at most 15m (lstsq)',
+        'steps, but at most 12m (lstsq)',
     )
     add_budget(parser)
     add_cfg_options(parser, 'overwrite keys of both configs')

@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=DISTIL,
         metavar='STEPS',
         help='how long all layers are trained together, steps or minutes as 15m '
-        '(default: 1000, but at most 15m)',
+        '(default: 1000, but at most 12m)',
     )
     parser.add_argument(
         '--permute',

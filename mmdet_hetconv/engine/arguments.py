@@ -161,7 +161,7 @@ def add_no_eval(parser: argparse.ArgumentParser) -> None:
 
 
 # How long --distil trains unless told otherwise, whichever is over first.
-DISTIL = dict(steps=1000, minutes=15.0)
+DISTIL = dict(steps=1000, minutes=12.0)
 
 
 def length(text: str) -> dict[str, float]:

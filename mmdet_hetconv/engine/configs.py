@@ -21,6 +21,8 @@ _INTERVAL = {'checkpoint': 1, 'logger': 10}  # mmengine's
 def read_config(path: str) -> Config:
     """Config.fromfile(), with one sentence for everything that goes wrong.
 
+    mmdet's SSDHead becomes HetSSDHead without a conv_cfg.
+
     Raises:
         UserError: no such file, or running it fails.
     """
@@ -32,6 +34,10 @@ def read_config(path: str) -> Config:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     if 'model' not in cfg:
         raise UserError(f'config {path} has no model')
+    head = cfg.model.get('bbox_head')
+    if isinstance(head, dict) and type_name(head) == 'SSDHead':
+        # mmdet 3.3's own cannot predict; without a conv_cfg ours is the same.
+        head.update(type='HetSSDHead', conv_cfg=None)
     return cfg
 
 
