@@ -42,14 +42,14 @@ class GraphedStep:
 
     Args:
         run: returns the loss and the scores of a batch; fills the gradients.
-        parameters: those that get gradients.
+        optimizer: of all parameters that get gradients.
         images, labels: a batch, that all others are like.
     """
 
     def __init__(
         self,
         run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-        parameters: list[nn.Parameter],
+        optimizer: torch.optim.Optimizer,
         images: Tensor,
         labels: Tensor,
     ):
@@ -59,10 +59,10 @@ class GraphedStep:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
-                _forget_gradients(parameters)
+                optimizer.zero_grad()
                 run(self.images, self.labels)
         torch.cuda.current_stream().wait_stream(stream)
-        _forget_gradients(parameters)
+        optimizer.zero_grad()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.loss, self.scores = run(self.images, self.labels)
@@ -72,11 +72,6 @@ class GraphedStep:
         self.labels.copy_(labels)
         self.graph.replay()
         return self.loss, self.scores
-
-
-def _forget_gradients(parameters: list[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None
 
 
 def train(
@@ -110,7 +105,6 @@ def train(
     steps = max(1, round(epochs * len(loader)))
     warm_up = min(steps // 5, round(warm_up_epochs * len(loader)))
     taps = [] if teacher is None else find_taps(model)
-    parameters = list(model.parameters())
 
     def run(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with bf16(loader.device, amp):
@@ -136,12 +130,12 @@ def train(
             optimizer.param_groups[0]['lr'] = rate
             if loader.device.type == 'cuda':
                 if graphed is None:
-                    graphed = GraphedStep(run, parameters, images, labels)
+                    graphed = GraphedStep(run, optimizer, images, labels)
                 if len(labels) < len(graphed.labels):
                     continue
                 loss, scores = graphed(images, labels)
             else:
-                _forget_gradients(parameters)
+                optimizer.zero_grad()
                 loss, scores = run(images, labels)
             optimizer.step()
             right += (scores.argmax(1) == labels).sum()

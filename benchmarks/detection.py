@@ -50,8 +50,12 @@ WAYS = dict(
     permuted=dict(method='lstsq', permute=True, distil=None),
     distilled=dict(method='lstsq', permute=False, distil=dict(steps=300)),
     distilled_longer=dict(method='lstsq', permute=False, distil=dict(steps=1500)),
+    distilled_longest=dict(method='lstsq', permute=False, distil=dict(steps=4000)),
 )
-TAUGHT = ', taught'  # with TeacherHook
+# With TeacherHook, as in the config that tools/slim.py writes. Rows that are only
+# called taught had weight 1 and batch norms of each batch.
+TAUGHT = ', taught at weight 10, norms kept'
+TEACHER = dict(type='TeacherHook', weight=10, norm_eval=True)
 CALIBRATED = [way for way, options in WAYS.items() if options['method'] == 'lstsq']
 
 
@@ -194,8 +198,8 @@ class Experiment:
             if taught:
                 dense = self.config('dense', seed)
                 name = self.name('dense', seed)
-                hook = dict(type='TeacherHook', config=self.write(name, dense))
-                hook['checkpoint'] = str(self.train(name, dense))
+                weights = str(self.train(name, dense))
+                hook = dict(TEACHER, config=self.write(name, dense), checkpoint=weights)
                 cfg.custom_hooks = [hook]
             name = self.name(key, start, *['taught'] * taught, seed)
             self.record(row, cfg, self.train(name, cfg))

@@ -9,7 +9,9 @@ network's, as tools/train.py does with a TeacherHook. A row of
 benchmarks/results/finetuning_cifar.csv has the accuracy on the test set before
 and after, and the processor time of all threads. With --held-out the last
 5,000 training images are not trained on, and judge: for choosing. With
---labels-only there is no teacher, --permute is that of distillation_cifar.py.
+--distil-steps they are distilled without labels first, on the images that are
+trained on; with --labels-only there is no teacher; --permute is that of
+distillation_cifar.py.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from distillation_cifar import BATCH, CALIBRATED, HELD_OUT
 from record import RESULTS, append_row, has_row
 from trained_resnets import MEAN, STD, load_images, load_trained, normalised, parser_of, run_all
 
-from mmdet_hetconv.convert import calibrate, convert_model, rearrange
+from mmdet_hetconv.convert import calibrate, convert_model, distil, rearrange
 from mmdet_hetconv.convert.calibration import call
 from mmdet_hetconv.layers import HetConv2d
 
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
         network=f'resnet{depth}',
         p=p,
         arrangement='permuted' if args.permute else 'blocked',
+        distil_steps=args.distil_steps,
         taught='labels' if args.labels_only else 'labels and features',
         epochs=args.epochs,
         rate=args.rate,
@@ -89,6 +92,11 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
     calibrate(dense, het, batches)
     calibrated = evaluate(het, judge)
 
+    print(f'{identity}: calibrated {calibrated:.2f}', flush=True)
+    if args.distil_steps:
+        crops = list(normalised(images.to(args.device)).split(BATCH))
+        distil(dense, het, crops, steps=args.distil_steps, seed=seed, log=print)
+
     def after_epoch(epoch: int, seen: float) -> None:
         seconds = time.process_time() - started
         print(f'{seconds:.0f} s of processor time, epoch {epoch}: {seen:.2f} % seen', flush=True)
@@ -96,7 +104,6 @@ def run(args: argparse.Namespace, depth: int, p: int, seed: int) -> None:
     for conv in het.modules():
         if isinstance(conv, HetConv2d):
             conv.forward = functools.partial(as_dense, conv)
-    print(f'{identity}: calibrated {calibrated:.2f}', flush=True)
     train(
         het,
         loader,
@@ -121,6 +128,7 @@ def parse_args() -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument('--epochs', type=float, default=20)
     parser.add_argument('--rate', type=float, default=0.1, help='the highest learning rate')
+    parser.add_argument('--distil-steps', type=int, default=0)
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--labels-only', action='store_true')
     parser.add_argument('--out', default=RESULTS / 'finetuning_cifar.csv')

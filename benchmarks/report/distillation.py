@@ -10,7 +10,10 @@ from .rows import Row, column, flags, grouped, mean_and_spread, number, options,
 
 SETTING = ('network', 'p', 'chosen', 'arrangement', 'images', 'steps', 'judged_on')
 AVERAGED = ('dense', 'calibrated', 'distilled')
-TUNING = ('network', 'p', 'arrangement', 'taught', 'epochs', 'rate', 'amp', 'judged_on')
+TUNING = (
+    *('network', 'p', 'arrangement', 'distil_steps', 'taught'),
+    *('epochs', 'rate', 'amp', 'judged_on'),
+)
 
 
 def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
@@ -67,12 +70,13 @@ def fine_tuned(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
         )
         for values, found in grouped(rows, TUNING).items()
     ]
-    head = ('network', 'P', 'arrangement', 'trained on', 'epochs', 'rate', 'bf16', 'judged on')
+    head = ('network', 'P', 'arrangement', 'steps of distillation', 'trained on')
+    head += ('epochs', 'rate', 'bf16', 'judged on')
     head += ('dense %', 'calibrated %', 'fine-tuned %', 'CPU seconds', 'seeds')
     yield markdown_table(head, body) + '\n'
     lines = [
         'python benchmarks/finetuning_cifar.py --data DIR --weights DIR '
-        f'{flags(row, ("epochs", "rate"))} \\\n    '
+        f'{flags(row, ("distil_steps", "epochs", "rate"))} \\\n    '
         + options(depth=[row['network'].removeprefix('resnet')], p=[row['p']], seeds=[row['seed']])
         + device_of(row)
         + ' --amp' * (row['amp'] == 'True')

@@ -178,7 +178,9 @@ def _write_training(out: Path, config: Path, weights: Path, dense_weights: str) 
         f'load_from = {str(weights)!r}\n'
         'custom_hooks = [\n'
         f"    dict(type='TeacherHook', config={str(out / 'dense.py')!r},\n"
-        f'         checkpoint={_address(dense_weights)!r})\n'
+        f'         checkpoint={_address(dense_weights)!r},\n'
+        # A distilled detector's distance is small beside the other losses.
+        '         weight=10, norm_eval=True)\n'
         ']\n'
     )
     write_whole(out / 'train_on.py', text.encode())

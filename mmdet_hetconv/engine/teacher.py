@@ -16,6 +16,7 @@ from mmdet.registry import MODELS
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..convert.pairing import find_pairs
 from ..convert.taps import find_taps, relative_errors, tapped
@@ -37,13 +38,16 @@ class TeacherHook(Hook):
             the checkpoint.
         checkpoint: its weights.
         weight: of the sum of relative errors among the losses.
+        norm_eval: batch norms keep their running statistics, as in mmdet's
+            backbones, but in the whole detector: for a distilled one, which
+            was made with them and not with those of a batch.
 
     Raises:
         UserError: the config or the checkpoint cannot be read, or they do
             not belong together.
     """
 
-    def __init__(self, config: str, checkpoint: str, weight: float = 1.0):
+    def __init__(self, config: str, checkpoint: str, weight: float = 1.0, norm_eval: bool = False):
         if not weight > 0:
             raise UserError(f'TeacherHook: weight must be positive, got {weight}')
         cfg = read_config(config)
@@ -54,6 +58,7 @@ class TeacherHook(Hook):
         self.teacher.requires_grad_(False)
         self.config = config
         self.weight = weight
+        self.norm_eval = norm_eval
 
     def before_train(self, runner) -> None:
         """Compare the two detectors and take the student's losses in hand."""
@@ -66,6 +71,12 @@ class TeacherHook(Hook):
         # What the detector as a whole returns are its losses: not compared.
         taps = [name for name in find_taps(student) if name]
         student.loss = self._with_teacher(student, student.loss, taps)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self.norm_eval:
+            for module in runner.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
 
     def _why_not_teach(self, student: nn.Module) -> str | None:
         try:

@@ -234,18 +234,26 @@ def test_a_fine_tuning_has_labels_and_the_teacher(script, official, monkeypatch)
     state = {f'module.{key}': value for key, value in trained.ResNet(20).state_dict().items()}
     torch.save(dict(state_dict=state), official / trained.CHECKPOINTS[20])
     taught, train = [], module.train
+    distilled, distil = [], module.distil
 
     def noted(*args, **kinds):
         taught.append(kinds['teacher'])
         train(*args, **kinds)
 
+    def noted_distil(*args, **kinds):
+        distilled.append(distil(*args, **kinds).steps)
+
     monkeypatch.setattr(module, 'train', noted)
+    monkeypatch.setattr(module, 'distil', noted_distil)
     out = official / 'tuned.csv'
     words = ('--data', official, '--weights', official, '--depth', 20, '--p', 4)
     words += ('--epochs', 1, '--held-out', '--out', out)
     run(monkeypatch, module, *words, '--permute')
     run(monkeypatch, module, *words, '--permute')
-    run(monkeypatch, module, *words, '--labels-only')
+    assert distilled == []
+    run(monkeypatch, module, *words, '--labels-only', '--distil-steps', 2)
+    assert distilled == [2]
     assert [teacher is None for teacher in taught] == [False, True]
     assert [row['arrangement'] for row in rows_of(out)] == ['permuted', 'blocked']
+    assert [row['distil_steps'] for row in rows_of(out)] == ['0', '2']
     assert all(float(row['fine_tuned']) >= 0 for row in rows_of(out))

@@ -29,8 +29,8 @@ def folder(tmp_path_factory):
     return path
 
 
-def write(path, config, checkpoint):
-    hook = f"dict(type='TeacherHook', config='{config}', checkpoint='{checkpoint}')"
+def write(path, config, checkpoint, more=''):
+    hook = f"dict(type='TeacherHook', config='{config}', checkpoint='{checkpoint}'{more})"
     tiny.write_config(path, f'\ncustom_hooks = [{hook}]\n')
 
 
@@ -53,6 +53,19 @@ def test_it_trains_and_resumes_and_leaves_no_trace(folder):
 
     model = MODELS.build(Config.fromfile(folder / 'plain.py').model)
     assert content['state_dict'].keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize('norm_eval', [True, False])
+def test_batch_norms_keep_their_statistics_if_they_shall(folder, norm_eval):
+    write(folder / 'kept.py', folder / 'dense.py', folder / 'dense.pth', f', norm_eval={norm_eval}')
+    words = argv(folder, 'kept.py') + ['train_cfg.max_epochs=1']
+    words[words.index('--work-dir') + 1] = str(folder / f'kept_{norm_eval}')
+    train(words)
+    content = torch.load(folder / f'kept_{norm_eval}' / 'epoch_1.pth', weights_only=False)
+    means = {key: mean for key, mean in content['state_dict'].items() if 'running_mean' in key}
+    assert means
+    for key, mean in means.items():
+        assert mean.any() != norm_eval, key
 
 
 def test_another_detector_is_no_teacher(folder):
