@@ -4,7 +4,8 @@ After :func:`calibrate` has fitted layer by layer, the converted network is
 trained towards the dense one's features on the same images, shifted and
 mirrored at random. The loss is the sum of relative squared errors over the
 outputs of all blocks, as in Frantar and Alistarh, "SPDY: Accurate Pruning with
-Speedup Guarantees", ICML 2022, over all layers.
+Speedup Guarantees", ICML 2022, over all layers; of a detector that of its
+predictions, too.
 """
 
 import math
@@ -21,7 +22,7 @@ from ..layers import HetConv2d
 from .calibration import call
 from .draws import Draws
 from .pairing import find_pairs
-from .taps import Call, find_taps, last_call, relative_errors, tapped
+from .taps import Call, feature_errors, find_taps, last_call, tapped
 from .trace import Forward
 
 # What learns: converted layers and norms. All else is the dense network's.
@@ -49,7 +50,8 @@ class DistilReport:
 
     Attributes:
         before, after: error on held-out images: the sum over the compared
-            features of |het - dense|^2 / |dense|^2.
+            features of |het - dense|^2 / |dense|^2, and over the dense heads
+            of the errors of their predictions.
         steps: how many were made.
         stopped: why it ended: 'done', 'no gain', 'interrupted' or
             'not finite'.
@@ -117,7 +119,7 @@ class _Student:
             parameter.grad = None
 
     def loss(self, batch: Any) -> Tensor:
-        """The sum of the relative errors.
+        """The sum of the errors.
 
         Raises:
             ValueError: nothing can be compared; features are not finite at
@@ -127,7 +129,7 @@ class _Student:
             self.forward(self.dense, batch)
         with tapped(self.het, self.taps, self.last) as mine:
             self.forward(self.het, batch)
-        errors = relative_errors(mine, theirs)
+        errors = feature_errors(self.het, mine, theirs)
         if self.last is None:
             if not errors:
                 raise ValueError('the two networks have no features to compare')

@@ -1,8 +1,9 @@
 """Where the features of a dense and of a converted network are compared.
 
 At the outputs of every module that holds converted layers: residual blocks,
-stages, the neck, the head, the network itself. A converted layer that stands
-in a mere list of layers is compared behind its batch norm, if it has one.
+stages, the neck, the head, the network itself, and of every dense head. A
+converted layer that stands in a mere list of layers is compared behind its
+batch norm, if it has one.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
+from .predictions import find_predictors, prediction_errors
 
 # A module's name and the number of its call in a forward pass, from 1 on.
 Call = tuple[str, int]
+# The same, and the number or the name of what it returned.
+Named = tuple[str, int | str]
 
 
 @dataclass
@@ -24,12 +28,12 @@ class Features:
     """What a forward pass gave.
 
     Attributes:
-        tensors: outputs by the names of the modules. What is done to them in
-            place afterwards, as activations are, is seen too.
+        outputs: by the names of the modules, one for each call. What is done to
+            them in place afterwards, as activations are, is seen too.
         calls: the modules' names, in the order in which they finished.
     """
 
-    tensors: dict[str, list[Tensor]] = field(default_factory=dict)
+    outputs: dict[str, list[object]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
 
 
@@ -45,7 +49,7 @@ def find_taps(het: nn.Module) -> list[str]:
                 names.append(f'{prefix}.{own}' if prefix else own)
         elif any(isinstance(child, HetConv2d) for child in module.modules()):
             names.append(name)
-    return names
+    return names + [name for name in find_predictors(het) if name not in names]
 
 
 def _behind(parent: nn.Module, own: str) -> str:
@@ -81,27 +85,54 @@ def tapped(model: nn.Module, names: list[str], last: Call | None = None) -> Iter
     """
     features = Features()
 
-    def keep(name: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(module: nn.Module, args: object, output: object) -> None:
-            features.tensors.setdefault(name, []).extend(_tensors(output))
+    def kept(name: str, forward: Callable[..., object]) -> Callable[..., object]:
+        def run(*args: object, **kwargs: object) -> object:
+            output = forward(*args, **kwargs)
+            features.outputs.setdefault(name, []).append(output)
             features.calls.append(name)
             if last == (name, features.calls.count(name)):
                 raise _Enough
+            return output
 
-        return hook
+        return run
 
-    modules = dict(model.named_modules())
-    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
+    modules = {name: model.get_submodule(name) for name in names}
+    before = {name: module.__dict__.get('forward') for name, module in modules.items()}
+    for name, module in modules.items():
+        # No hook: some detectors call the forward of their dense heads themselves.
+        module.__dict__['forward'] = kept(name, module.forward)
     try:
         yield features
     except _Enough:
         pass
     finally:
-        for handle in handles:
-            handle.remove()
+        for name, module in modules.items():
+            del module.__dict__['forward']
+            if before[name] is not None:
+                module.__dict__['forward'] = before[name]
 
 
-def relative_errors(het: Features, dense: Features) -> dict[tuple[str, int], Tensor]:
+def feature_errors(model: nn.Module, het: Features, dense: Features) -> dict[Named, Tensor]:
+    """Relative errors of features, and those of the predictions of dense heads.
+
+    Args:
+        model: that gave one of them.
+        het, dense: of the converted and of the dense network.
+
+    Returns:
+        dict: by name of the module and number of the tensor among its outputs,
+        or what is predicted.
+    """
+    errors = relative_errors(het, dense)
+    for name in find_predictors(model):
+        head = model.get_submodule(name)
+        for mine, theirs in zip(het.outputs.get(name, ()), dense.outputs.get(name, ())):
+            for what, error in prediction_errors(head, mine, theirs).items():
+                errors[name, what] = errors.get((name, what), 0) + error
+    return errors
+
+
+def relative_errors(het: Features, dense: Features) -> dict[Named, Tensor]:
     """|het - dense|^2 / |dense|^2 of each compared tensor, once each.
 
     Of another number of images than the first (the RoIs of a two-stage
@@ -110,11 +141,12 @@ def relative_errors(het: Features, dense: Features) -> dict[tuple[str, int], Ten
     Returns:
         dict: by name of the module and number of the tensor among its outputs.
     """
-    errors = {}
+    errors: dict[Named, Tensor] = {}
     seen: set[int] = set()
     images = None
-    for name, tensors in het.tensors.items():
-        for number, (mine, theirs) in enumerate(zip(tensors, dense.tensors.get(name, ()))):
+    for name, outputs in het.outputs.items():
+        pairs = zip(_tensors(outputs), _tensors(dense.outputs.get(name, ())))
+        for number, (mine, theirs) in enumerate(pairs):
             images = len(mine) if images is None else images
             if id(mine) in seen or mine.shape != theirs.shape or len(mine) != images:
                 continue
@@ -126,7 +158,7 @@ def relative_errors(het: Features, dense: Features) -> dict[tuple[str, int], Ten
     return errors
 
 
-def last_call(features: Features, errors: dict[tuple[str, int], Tensor]) -> Call:
+def last_call(features: Features, errors: dict[Named, Tensor]) -> Call:
     """The last call of a module whose outputs are compared."""
     compared = {name for name, _ in errors}
     name = next(name for name in reversed(features.calls) if name in compared)

@@ -4,8 +4,9 @@
         dict(type='TeacherHook', config='dense.py', checkpoint='dense.pth')
     ]
 
-adds ``loss_teacher`` to the detector's own losses: how far its features are
-from the dense detector's on the same images, as in convert/distillation.py.
+adds ``loss_teacher`` to the detector's own losses: how far its features and
+predictions are from the dense detector's on the same images, as in
+convert/distillation.py.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..convert.pairing import find_pairs
-from ..convert.taps import find_taps, relative_errors, tapped
+from ..convert.predictions import find_predictors
+from ..convert.taps import feature_errors, find_taps, tapped
 from ..utils.errors import UserError
 from . import checkpoint as checkpoints
 from . import preflight
@@ -28,7 +30,7 @@ from .configs import read_config
 
 @HOOKS.register_module()
 class TeacherHook(Hook):
-    """Trains towards the features of a dense detector as well.
+    """Trains towards the features and predictions of a dense detector as well.
 
     Neither the checkpoints nor the deployed detector know of it: the teacher
     belongs to the hook, not to the model.
@@ -37,7 +39,7 @@ class TeacherHook(Hook):
         config: of the dense detector, as ``tools/train.py`` wrote it beside
             the checkpoint.
         checkpoint: its weights.
-        weight: of the sum of relative errors among the losses.
+        weight: of the sum of these errors among the losses.
         norm_eval: batch norms keep their running statistics, as in mmdet's
             backbones, but in the whole detector: for a distilled one, which
             was made with them and not with those of a batch.
@@ -68,6 +70,9 @@ class TeacherHook(Hook):
             raise UserError(f'TeacherHook: {self.config} is no teacher of this detector: {reason}')
         device = next(student.parameters()).device
         self.teacher.to(device).eval()
+        for name in find_predictors(self.teacher):
+            # While they are trained some return boxes in other units (FCOS).
+            self.teacher.get_submodule(name).training = True
         # What the detector as a whole returns are its losses: not compared.
         taps = [name for name in find_taps(student) if name]
         student.loss = self._with_teacher(student, student.loss, taps)
@@ -101,7 +106,7 @@ class TeacherHook(Hook):
                 result = loss(inputs, data_samples)
             with torch.no_grad(), tapped(self.teacher, taps) as theirs:
                 self.teacher(inputs, data_samples, mode='tensor')
-            errors = relative_errors(mine, theirs)
+            errors = feature_errors(student, mine, theirs)
             total = torch.stack(list(errors.values())).sum()
             return dict(result, loss_teacher=self.weight * total)
 

@@ -1,5 +1,7 @@
 """Training with a dense detector as teacher, through tools/train.py."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -84,3 +86,44 @@ def test_another_detector_is_no_teacher(folder):
     assert 'wide.pth' in error_of(train, *argv(folder, 'taught.py'))
     write(folder / 'taught.py', folder / 'dense.py', folder / 'absent.pth')
     assert 'absent.pth' in error_of(train, *argv(folder, 'taught.py'))
+
+
+FCOS = """
+_base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
+model = dict(
+    backbone=dict(depth=18, base_channels=16, norm_eval=True, init_cfg=None, style='pytorch'),
+    neck=dict(in_channels=[16, 32, 64, 128], out_channels=16),
+    bbox_head=dict(
+        num_classes=2, in_channels=16, feat_channels=16, stacked_convs=1, norm_on_bbox=True,
+        norm_cfg=dict(type='GN', num_groups=4),
+    ),
+)
+"""
+
+
+def test_a_head_with_other_boxes_while_it_is_trained_is_compared_in_these(tmp_path):
+    """FCOS with norm_on_bbox multiplies its boxes by the stride in eval mode."""
+    from mmdet.registry import MODELS
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    from mmdet_hetconv.convert import convert_model, make_dense
+    from mmdet_hetconv.engine.teacher import TeacherHook
+
+    init_default_scope('mmdet')
+    (tmp_path / 'fcos.py').write_text(FCOS)
+    torch.manual_seed(0)
+    student = MODELS.build(Config.fromfile(tmp_path / 'fcos.py').model)
+    convert_model(student.backbone, p=4, exclude='conv1')
+    torch.save(dict(state_dict=make_dense(student).state_dict()), tmp_path / 'fcos.pth')
+    hook = TeacherHook(str(tmp_path / 'fcos.py'), str(tmp_path / 'fcos.pth'), norm_eval=True)
+    runner = SimpleNamespace(model=student.train())
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0)
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 64), pad_shape=(64, 64), scale_factor=1))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[8.0, 8.0, 40.0, 40.0]]), labels=torch.tensor([1])
+    )
+    losses = student.loss(torch.rand(1, 3, 64, 64), [sample])
+    assert losses['loss_bbox'] > 0
+    assert losses['loss_teacher'] < 1e-4
