@@ -78,6 +78,12 @@ SECTIONS = (
         cost.section,
     ),
     Section('Detection', 'detection.csv', 'benchmarks/detection.py', detection.section),
+    Section(
+        'Detection: distilled without labels, then trained on',
+        'detection_distilled.csv',
+        'benchmarks/detection.py',
+        detection.distilled,
+    ),
     Section('Time of detectors', '*.csv', 'tools/benchmark.py', latency.detectors),
     Section('Time of layers', '*.csv', 'benchmarks/latency.py', latency.layers),
 )

@@ -62,6 +62,20 @@ def section(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
             yield origin(path, mine, detection_command(mine))
 
 
+def distilled(path: Path, rows: Sequence[Row], out: Path) -> Iterator[str]:
+    """Detectors converted without labels, then trained on for some epochs."""
+    yield (
+        "'On features': before the predictions of dense heads were compared, too; "
+        'the command makes the other rows.\n'
+    )
+    titles = ('detector', 'data', *SETTING)
+    for values, mine in grouped(rows, titles).items():
+        scratch = [row for row in mine if row['start'] == 'scratch']
+        yield f'### Distilled: {values[0]} on {values[1]}, {setting(SETTING, values[2:])}\n'
+        yield _converted(mine, scratch)
+        yield origin(path, mine, detection_command(mine))
+
+
 def _with_latency(rows: Sequence[Row], times: Sequence[Row]) -> list[Row]:
     """Rows of trainings, each with what its network took on its machine."""
     network = itemgetter(*NETWORK)
@@ -116,7 +130,13 @@ def detection_command(found: Sequence[Row]) -> str:
     convert = f' {options(convert=parts)}' if parts else ''
     fitted = [r for r in found if r.get('calib')]
     if fitted:
-        convert += f' {flags(fitted[0], ["calib"])}'
+        convert += f' {flags(fitted[-1], ["calib"])}'
+    ways = [r['start'] for r in fitted if r['start'].startswith('distilled')]
+    ways = [way for way in ways if ' ' not in way]
+    if ways:
+        convert += f' {options(ways=ways)}'
+        rates = [number(r['tuned_lr']) / number(r['lr']) for r in found if r['tuned_lr']]
+        convert += f' --tuned-epochs 1 --tuning-rate {rates[-1]:g}'
     return (
         f'python benchmarks/detection.py --data-root {row["data"]} {words} '
         f'\\\n    {conv_options(found)} --seeds {seeds_of(found)}{convert}'

@@ -134,6 +134,20 @@ def detection_rows():
         )
 
 
+def distilled_detectors():
+    """One detector from scratch, then distilled on features and by what is there now."""
+    setting = next(detection_rows())
+    runs = [
+        ('dense', 'scratch', '0', '', '54.3'),
+        ('het4', 'distilled on features', '0', '', '49.1'),
+    ]
+    runs += [('het4', 'distilled', '0', '', '53.2'), ('het4', 'distilled', '1', '0.000035', '53.6')]
+    for conv, start, tuned, rate, accuracy in runs:
+        calib = '12' if conv == 'het4' else ''
+        row = dict(conv=conv, start=start, tuned_epochs=tuned, tuned_lr=rate, calib=calib)
+        yield setting | row | dict(mAP=accuracy, seed='4')
+
+
 def detection_times():
     setting = dict(detector='ssd300', data='cells', network='reduced')
     setting |= dict(image='96x64', where='full')
@@ -183,6 +197,7 @@ def results(tmp_path):
     write(folder / 'distillation_cifar.csv', list(distillation_rows()))
     write(folder / 'finetuning_cifar.csv', list(tuning_rows()))
     write(folder / 'detection.csv', list(detection_rows()))
+    write(folder / 'detection_distilled.csv', list(distilled_detectors()))
     write(folder / 'detection_latency.csv', list(detection_times()))
     write(folder / 'a_config_cpu.csv', list(detector_times()))
     write(folder / 'latency_gpu.csv', list(layer_times()))
@@ -245,6 +260,7 @@ def test_every_number_comes_from_the_rows(results, tmp_path):
     allowed.add('0.00')  # spread of one value that is the same for all seeds
     keys = ['conv', 'start', 'tuned_epochs']
     allowed |= derived(list(detection_rows()), keys)
+    allowed |= derived(list(distilled_detectors()), keys) | {'0.05'}
     for row in (*detector_times(), *layer_times()):
         allowed |= {value for value in row.values() if '.' in value}
         if 'time gain' in row:
@@ -292,6 +308,10 @@ def test_what_the_table_says(results, tmp_path):
     assert '--width 0.37 --epochs 3 --batch-size 77 --lr 0.023 --amp' in text
     assert '--conv dense dwc gwc4 het --p 2 4 --seeds 4 6' in text
     assert '--convert 4 --calib 12\n' in text
+    assert '| het4 | distilled on features | 0 | 49.1 | -5.2 | 4 |' in text
+    assert '| het4 | distilled | 1 | 53.6 | -0.7 | 4 |' in text
+    tuned = '--calib 12 --ways distilled --tuned-epochs 1 --tuning-rate 0.05\n'
+    assert f'--seeds 4 --convert 4 {tuned}' in text
 
 
 def test_a_difference_is_between_equal_seeds(results, tmp_path):
@@ -387,7 +407,7 @@ def test_what_is_not_measured_is_said(results, tmp_path):
         if path.name != 'overfitting.csv':
             path.unlink()
     text = write_results(results, tmp_path / 'page').read_text()
-    assert text.count('Not measured yet') == 8
+    assert text.count('Not measured yet') == 9
     drawn = [path.name for path in (tmp_path / 'page').glob('*.png')]
     assert drawn == ['overfitting_0.png']
     with pytest.raises(UserError, match='nowhere is not a folder'):
