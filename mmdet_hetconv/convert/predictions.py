@@ -6,6 +6,7 @@ and the boxes where the dense detector sees an object.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,14 +20,15 @@ BOXES = 4.0
 
 def find_predictors(model: nn.Module) -> list[str]:
     """Names of mmdet's dense heads: what they return are levels of scores, boxes, ..."""
+    known = ('cls_out_channels', 'use_sigmoid_cls', 'prior_generator')
     return [
         name
         for name, module in model.named_modules()
-        if hasattr(module, 'cls_out_channels') and hasattr(module, 'use_sigmoid_cls')
+        if all(hasattr(module, attribute) for attribute in known)
     ]
 
 
-def prediction_errors(head: nn.Module, het: object, dense: object) -> dict[str, Tensor]:
+def prediction_errors(head: Any, het: object, dense: object) -> dict[str, Tensor]:
     """Of what a head returned, for the converted and for the dense detector.
 
     scores: the Kullback-Leibler divergence of the class probabilities from the
@@ -43,7 +45,7 @@ def prediction_errors(head: nn.Module, het: object, dense: object) -> dict[str, 
     mine, theirs = _by_anchor(head, het), _by_anchor(head, dense)
     if [x.shape for x in mine] != [x.shape for x in theirs] or not mine:
         return {}
-    distance, weight = _divergence(mine[0], theirs[0], bool(head.use_sigmoid_cls))
+    distance, weight = _divergence(mine[0], theirs[0], head.use_sigmoid_cls)
     errors = dict(scores=distance.sum() / weight.sum().clamp_min(1))
     if len(mine) > 1:
         length = (weight * theirs[1].abs().sum(1)).sum()
@@ -52,13 +54,14 @@ def prediction_errors(head: nn.Module, het: object, dense: object) -> dict[str, 
     return errors
 
 
-def _by_anchor(head: nn.Module, outputs: object) -> list[Tensor]:
+def _by_anchor(head: Any, outputs: object) -> list[Tensor]:
     """Scores (N, classes) and, if there are any, boxes (N, coordinates) of all levels."""
     if not isinstance(outputs, (tuple, list)) or not outputs or not _are_levels(outputs[0]):
         return []
-    if any(scores.shape[1] % head.cls_out_channels for scores in outputs[0]):
-        return []
-    anchors = [scores.shape[1] // head.cls_out_channels for scores in outputs[0]]
+    anchors = head.prior_generator.num_base_priors
+    channels = [count * head.cls_out_channels for count in anchors]
+    if [scores.shape[1] for scores in outputs[0]] != channels:
+        return []  # as in the stages of a cascade RPN, whose boxes come first
     found = [_flat(outputs[0], anchors)]
     if len(outputs) > 1 and _are_levels(outputs[1]) and len(outputs[1]) == len(anchors):
         fits = all(

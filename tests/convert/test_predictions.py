@@ -15,6 +15,7 @@ class Head(nn.Module):
 
     cls_out_channels = 2
     use_sigmoid_cls = False
+    prior_generator = SimpleNamespace(num_base_priors=[1])
 
     def __init__(self):
         super().__init__()
@@ -43,8 +44,16 @@ def levels(rows):
     return [torch.tensor(rows).t()[None, :, :, None]]
 
 
-SOFTMAX = SimpleNamespace(cls_out_channels=2, use_sigmoid_cls=False)
-SIGMOID = SimpleNamespace(cls_out_channels=1, use_sigmoid_cls=True)
+def head(cls_out_channels, use_sigmoid_cls, anchors=1):
+    return SimpleNamespace(
+        cls_out_channels=cls_out_channels,
+        use_sigmoid_cls=use_sigmoid_cls,
+        prior_generator=SimpleNamespace(num_base_priors=[anchors]),
+    )
+
+
+SOFTMAX = head(2, False)
+SIGMOID = head(1, True)
 
 
 def test_softmax_errors_count_where_there_are_objects():
@@ -73,12 +82,23 @@ def test_anchors_are_those_of_mmdet():
     boxes = torch.arange(8.0).reshape(1, 8, 1, 1)
     moved = boxes.clone()
     moved[:, 4:] += 1  # of the second anchor, which is background
-    errors = prediction_errors(SOFTMAX, ([dense], [moved]), ([dense], [boxes]))
+    errors = prediction_errors(head(2, False, 2), ([dense], [moved]), ([dense], [boxes]))
     assert errors['scores'].item() == pytest.approx(0, abs=1e-6)
     assert errors['boxes'].item() < 1e-3
 
 
-@pytest.mark.parametrize('outputs', [torch.ones(2, 4), (torch.ones(2, 4),), ([],), (), None])
+@pytest.mark.parametrize(
+    'outputs',
+    [
+        torch.ones(2, 4),
+        (torch.ones(2, 4),),
+        ([],),
+        (),
+        None,
+        # As a stage of a cascade RPN returns them, boxes first.
+        ([torch.ones(1, 4, 3, 3)], [torch.ones(1, 2, 3, 3)]),
+    ],
+)
 def test_of_other_outputs_nothing_is_compared(outputs):
     assert prediction_errors(SOFTMAX, outputs, outputs) == {}
 
