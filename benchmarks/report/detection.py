@@ -1,5 +1,6 @@
 """mAP of detectors against MACs and time, from scratch and converted."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -131,12 +132,14 @@ def detection_command(found: Sequence[Row]) -> str:
     fitted = [r for r in found if r.get('calib')]
     if fitted:
         convert += f' {flags(fitted[-1], ["calib"])}'
-    ways = [r['start'] for r in fitted if r['start'].startswith('distilled')]
-    ways = [way for way in ways if ' ' not in way]
+    # Ways of today; others have words behind their names.
+    ways = [r['start'] for r in fitted if re.fullmatch(r'distilled\w*', r['start'])]
+    tuned = [r for r in found if r['start'] in ways and r['tuned_lr']]
     if ways:
         convert += f' {options(ways=ways)}'
-        rates = [number(r['tuned_lr']) / number(r['lr']) for r in found if r['tuned_lr']]
-        convert += f' --tuned-epochs 1 --tuning-rate {rates[-1]:g}'
+    if tuned:
+        share = number(tuned[-1]['tuned_lr']) / number(row['lr'])
+        convert += f' --tuned-epochs {tuned[-1]["tuned_epochs"]} --tuning-rate {share:g}'
     return (
         f'python benchmarks/detection.py --data-root {row["data"]} {words} '
         f'\\\n    {conv_options(found)} --seeds {seeds_of(found)}{convert}'

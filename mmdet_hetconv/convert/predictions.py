@@ -18,14 +18,15 @@ from torch import Tensor, nn
 BOXES = 4.0
 
 
-def find_predictors(model: nn.Module) -> list[str]:
-    """Names of mmdet's dense heads: what they return are levels of scores, boxes, ..."""
+def is_predictor(module: nn.Module) -> bool:
+    """One of mmdet's dense heads: what they return are levels of scores, boxes, ..."""
     known = ('cls_out_channels', 'use_sigmoid_cls', 'prior_generator')
-    return [
-        name
-        for name, module in model.named_modules()
-        if all(hasattr(module, attribute) for attribute in known)
-    ]
+    return all(hasattr(module, attribute) for attribute in known)
+
+
+def find_predictors(model: nn.Module) -> list[str]:
+    """Names of the dense heads."""
+    return [name for name, module in model.named_modules() if is_predictor(module)]
 
 
 def prediction_errors(head: Any, het: object, dense: object) -> dict[str, Tensor]:
@@ -37,7 +38,7 @@ def prediction_errors(head: Any, het: object, dense: object) -> dict[str, Tensor
     sums over the anchors, weighted by the dense probability of an object, times 4.
 
     Args:
-        head: one that :func:`find_predictors` names.
+        head: one that :func:`is_predictor` accepts.
         het, dense: tuples of lists of tensors (B, anchors x classes, H, W),
             (B, anchors x coordinates, H, W), ...; of anything else nothing is
             compared.
@@ -68,7 +69,8 @@ def _by_anchor(head: Any, outputs: object) -> list[Tensor]:
             boxes.shape[1] % count == 0 and boxes.shape[2:] == scores.shape[2:]
             for boxes, scores, count in zip(outputs[1], outputs[0], anchors)
         )
-        found += [_flat(outputs[1], anchors)] if fits else []
+        if fits:
+            found.append(_flat(outputs[1], anchors))
     return found
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
-from .predictions import find_predictors, prediction_errors
+from .predictions import find_predictors, is_predictor, prediction_errors
 
 # A module's name and the number of its call in a forward pass, from 1 on.
 Call = tuple[str, int]
@@ -124,9 +124,11 @@ def feature_errors(model: nn.Module, het: Features, dense: Features) -> dict[Nam
         or what is predicted.
     """
     errors = relative_errors(het, dense)
-    for name in find_predictors(model):
+    for name, outputs in het.outputs.items():
         head = model.get_submodule(name)
-        for mine, theirs in zip(het.outputs.get(name, ()), dense.outputs.get(name, ())):
+        if not is_predictor(head):
+            continue
+        for mine, theirs in zip(outputs, dense.outputs.get(name, ())):
             for what, error in prediction_errors(head, mine, theirs).items():
                 errors[name, what] = errors.get((name, what), 0) + error
     return errors
