@@ -2,13 +2,15 @@ r"""The paper's CIFAR-10 table: networks, P and rivals, one row per training.
 
     python benchmarks/cifar10.py --data DIR --network vgg16 \
         --conv het gwc4 dwc --p 1 2 4 8 16 32 64 \
-        --epochs 30 --seeds 0 1 2 --amp
+        --epochs 20 --seeds 0 1 2 --label-smoothing 0.1 --amp
 
 DIR holds the official python batches, or mosaics (see cifar_data.py). P = 1
 is the standard convolution. Rows go to benchmarks/results/cifar10.csv when
-their training ends; those that are there are skipped, so a run that was
-stopped goes on where it was. `python -m benchmarks.report` draws what is
-there.
+their training ends; those that are there are skipped. A training that was
+stopped, however it was, goes on after its last whole epoch: its state is kept in
+the user's cache folder, by what was trained and how. `python -m benchmarks.report`
+draws what is there. --held-out judges on training images that are held out, to
+choose a setting, and has a file of its own.
 """
 
 import argparse
@@ -19,11 +21,14 @@ from pathlib import Path
 import cifar_models
 import torch
 from cifar_data import DeviceLoader, load_split
-from cifar_train import evaluate, save_weights, train
+from cifar_train import TrainingState, evaluate, save_atomically, train
 from record import RESULTS, append_row, has_row
 from torch import Tensor, nn
 
 from mmdet_hetconv.layers.cost import CONVOLUTIONS, macs_per_pixel
+from mmdet_hetconv.utils.private_folder import private_folder
+
+HELD_OUT = 5000  # training images
 
 
 def conv_configs(names: list[str], parts: list[int]) -> dict[str, dict | None]:
@@ -81,6 +86,7 @@ def run(
     epochs: float,
     every: int = 1,
     save: Path | None = None,
+    state: Path | None = None,
 ) -> dict:
     """Train one network; its row of results.
 
@@ -91,6 +97,7 @@ def run(
         every: epochs from one evaluation to the next. The last is always
             evaluated.
         save: file for the trained weights.
+        state: file from which a stopped training goes on.
     """
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.backends.cudnn.benchmark = True  # all batches have one shape
@@ -103,30 +110,43 @@ def run(
     test = DeviceLoader(*splits['test'], 500, False, device)
     seen = DeviceLoader(*splits['train'], 500, False, device)
     curves: dict[str, list[float]] = dict(epoch=[], test=[], train=[])
+    notes = dict(curves=curves, seconds=0.0)
     start = time.perf_counter()
 
     def after_epoch(epoch: int, running: float) -> None:
+        nonlocal start
+        now = time.perf_counter()
+        notes['seconds'] += now - start
+        start = now
         if epoch % every and epoch < epochs:
             return
         accuracy = evaluate(model, test, args.amp)
-        for key, value in zip(curves, (epoch, accuracy, running)):
-            curves[key].append(value)
+        for values, value in zip(notes['curves'].values(), (epoch, accuracy, running)):
+            values.append(value)
         print(
-            f'  epoch {epoch}: {accuracy:.2f} % (train {running:.2f} %), '
-            f'{time.perf_counter() - start:.0f} s',
+            f'  epoch {epoch}: {accuracy:.2f} % (train {running:.2f} %), {notes["seconds"]:.0f} s',
             flush=True,
         )
 
-    train(model, loader, epochs, args.lr, amp=args.amp, after_epoch=after_epoch)
-    seconds = time.perf_counter() - start
+    train(
+        model,
+        loader,
+        epochs,
+        args.lr,
+        amp=args.amp,
+        after_epoch=after_epoch,
+        label_smoothing=args.label_smoothing,
+        state=state and TrainingState(state, notes),
+    )
+    curves = notes['curves']
     if save is not None:
-        save_weights(model, save)
+        save_atomically(model.state_dict(), save)
     return dict(
         **sizes,
         best=f'{max(curves["test"]):.2f}',
         final=f'{curves["test"][-1]:.2f}',
         train=f'{evaluate(model, seen, args.amp):.2f}',
-        seconds=f'{seconds:.1f}',
+        seconds=f'{notes["seconds"]:.1f}',
         curve_epoch=' '.join(f'{value:d}' for value in curves['epoch']),
         curve_test=' '.join(f'{value:.2f}' for value in curves['test']),
         curve_train=' '.join(f'{value:.2f}' for value in curves['train']),
@@ -146,6 +166,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch-size', type=int, default=128)
     parser.add_argument('--lr', type=float, default=0.1, help='peak learning rate')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
+    parser.add_argument(
+        '--label-smoothing', type=float, default=0, help='share spread over all classes'
+    )
 
 
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,13 +196,16 @@ def setting_of(args: argparse.Namespace, conv: str, seed: int) -> dict:
         batch_size=args.batch_size,
         lr=args.lr,
         amp=args.amp,
+        label_smoothing=args.label_smoothing or '',
         seed=seed,
     )
 
 
 def weights_file(folder: str | Path, setting: dict) -> Path:
     """Where the weights that a setting leads to are kept."""
-    return Path(folder) / ('_'.join(map(str, setting.values())) + '.pth')
+    return Path(folder) / (
+        '_'.join(str(value) for value in setting.values() if value != '') + '.pth'
+    )
 
 
 def parse_args() -> argparse.Namespace:
@@ -192,14 +218,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--save', metavar='DIR', help='keep the trained weights, for conversion_cifar.py --work-dir'
     )
-    parser.add_argument('--out', default=RESULTS / 'cifar10.csv')
-    return parser.parse_args()
+    parser.add_argument(
+        '--held-out', action='store_true', help=f'judge on {HELD_OUT} training images'
+    )
+    parser.add_argument('--out', help='by default in benchmarks/results')
+    args = parser.parse_args()
+    name = 'cifar10_held_out.csv' if args.held_out else 'cifar10.csv'
+    args.out = args.out or RESULTS / name
+    return args
 
 
 def main() -> None:
     args = parse_args()
     configs = conv_configs(args.conv, args.p)
     splits = {name: load_split(args.data, name) for name in ('train', 'test')}
+    if args.held_out:
+        images, labels = splits['train']
+        splits['train'] = images[:-HELD_OUT], labels[:-HELD_OUT]
+        splits['test'] = images[-HELD_OUT:], labels[-HELD_OUT:]
+    states = private_folder('held_out' if args.held_out else 'cifar10')
     for seed in args.seeds:
         for conv, conv_cfg in configs.items():
             setting = setting_of(args, conv, seed)
@@ -207,8 +244,10 @@ def main() -> None:
                 continue
             print(f'{conv}, seed {seed}', flush=True)
             save = args.save and weights_file(args.save, setting)
-            result = run(args, splits, conv_cfg, seed, args.epochs, save=save)
+            state = weights_file(states, setting)
+            result = run(args, splits, conv_cfg, seed, args.epochs, save=save, state=state)
             append_row(args.out, setting | result)
+            state.unlink()
 
 
 if __name__ == '__main__':

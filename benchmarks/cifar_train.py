@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -74,6 +75,50 @@ class GraphedStep:
         return self.loss, self.scores
 
 
+def save_atomically(value: dict, path: Path) -> None:
+    """torch.save; the file appears when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix('.part')
+    torch.save(value, part)
+    part.replace(path)
+
+
+@dataclass
+class TrainingState:
+    """All that a stopped training needs to go on, in one file.
+
+    Args:
+        path: the file, made by the first :meth:`save`.
+        notes: numbers and lists of the caller's, kept with the rest.
+    """
+
+    path: Path
+    notes: dict
+
+    def save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DeviceLoader, step: int
+    ) -> None:
+        random = [torch.get_rng_state(), loader.generator.get_state()]
+        if loader.device.type == 'cuda':
+            random.append(torch.cuda.get_rng_state())
+        value = dict(model=model.state_dict(), optimizer=optimizer.state_dict(), step=step)
+        save_atomically(value | dict(random=random, notes=self.notes), self.path)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, loader: DeviceLoader) -> int:
+        """The step to go on from, 0 without a file."""
+        if not self.path.exists():
+            return 0
+        saved = torch.load(self.path, map_location=loader.device)
+        model.load_state_dict(saved['model'])
+        optimizer.load_state_dict(saved['optimizer'])
+        torch.set_rng_state(saved['random'][0].cpu())
+        loader.generator.set_state(saved['random'][1].cpu())
+        if loader.device.type == 'cuda':
+            torch.cuda.set_rng_state(saved['random'][2].cpu())
+        self.notes.update(saved['notes'])
+        return saved['step']
+
+
 def train(
     model: nn.Module,
     loader: DeviceLoader,
@@ -84,6 +129,8 @@ def train(
     amp: bool = False,
     after_epoch: Callable[[int, float], None] | None = None,
     teacher: nn.Module | None = None,
+    label_smoothing: float = 0,
+    state: TrainingState | None = None,
 ) -> None:
     """SGD with Nesterov momentum 0.9 for a number of epochs, in place.
 
@@ -95,6 +142,9 @@ def train(
             per cent, on the augmented images while they were trained on.
         teacher: the dense network, in eval mode, whose features the HetConv
             network is trained towards as well, as by mmdet_hetconv's TeacherHook.
+        label_smoothing: share of each target that is spread over all classes.
+        state: is written after each epoch; a training that was stopped goes on
+            from it, with the same result.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -110,7 +160,7 @@ def train(
         with bf16(loader.device, amp):
             with tapped(model, taps) as mine:
                 scores = model(images)
-            loss = F.cross_entropy(scores, labels)
+            loss = F.cross_entropy(scores, labels, label_smoothing=label_smoothing)
             if teacher is not None:
                 with torch.no_grad(), tapped(teacher, taps) as theirs:
                     teacher(images)
@@ -119,7 +169,7 @@ def train(
         return loss.detach(), scores.detach()
 
     graphed = None
-    step = 0
+    step = 0 if state is None else state.load(model, optimizer, loader)
     while step < steps:
         model.train()
         right = torch.zeros((), dtype=torch.int64, device=loader.device)
@@ -145,11 +195,5 @@ def train(
         if after_epoch is not None:
             seen = 100 * right.item() / len(loader.labels)
             after_epoch(math.ceil(step / len(loader)), seen)
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a state dict; the file appears when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix('.part')
-    torch.save(model.state_dict(), part)
-    part.replace(path)
+        if state is not None:
+            state.save(model, optimizer, loader, step)

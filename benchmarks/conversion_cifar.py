@@ -26,7 +26,7 @@ import cifar_models
 import torch
 from cifar10 import add_training_arguments, count, setting_of, weights_file
 from cifar_data import DeviceLoader, load_split
-from cifar_train import evaluate, save_weights, train
+from cifar_train import evaluate, save_atomically, train
 from record import RESULTS, append_row, has_row
 from torch import nn
 
@@ -88,6 +88,7 @@ class Experiment:
             batch_size=args.batch_size,
             lr=args.lr,
             amp=args.amp,
+            label_smoothing=args.label_smoothing or '',
             calibration_images=args.calib,
             seed=args.seed,
         )
@@ -109,6 +110,7 @@ class Experiment:
             epochs,
             rate,
             amp=self.args.amp,
+            label_smoothing=self.args.label_smoothing,
             after_epoch=lambda epoch, seen: print(
                 f'  epoch {epoch}: {seen:.2f} % seen, {time.perf_counter() - start:.0f} s',
                 flush=True,
@@ -178,7 +180,7 @@ class Experiment:
             model.load_state_dict(torch.load(path, weights_only=True))
         else:
             self.fit(model, args.epochs, args.lr)
-            save_weights(model, path)
+            save_atomically(model.state_dict(), path)
         return model.eval()
 
     def tuned(self, way: str, p: str, model: nn.Module, seconds: float):

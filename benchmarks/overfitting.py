@@ -14,10 +14,19 @@ there are skipped.
 import argparse
 
 import torch
-from cifar10 import add_table_arguments, add_training_arguments, conv_configs, run, setting_of
+from cifar10 import (
+    add_table_arguments,
+    add_training_arguments,
+    conv_configs,
+    run,
+    setting_of,
+    weights_file,
+)
 from cifar_data import load_split
 from record import RESULTS, append_row, has_row
 from torch import Tensor
+
+from mmdet_hetconv.utils.private_folder import private_folder
 
 
 def take_share(split: tuple[Tensor, Tensor], share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -65,6 +74,7 @@ def main() -> None:
                 setting = setting_of(args, conv, seed) | dict(share=share)
                 if has_row(args.out, setting):
                     continue
+                state = weights_file(private_folder('overfitting'), setting)
                 print(f'{conv} on {share:g}, seed {seed}', flush=True)
                 result = run(
                     args,
@@ -73,10 +83,12 @@ def main() -> None:
                     seed,
                     args.epochs / share,
                     every=round(1 / share),
+                    state=state,
                 )
                 gap = float(result['train']) - float(result['final'])
                 row = setting | dict(images=len(part[1])) | result
                 append_row(args.out, row | dict(gap=f'{gap:.2f}'))
+                state.unlink()
 
 
 if __name__ == '__main__':

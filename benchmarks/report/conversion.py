@@ -8,7 +8,7 @@ from mmdet_hetconv.utils.table import markdown_table
 
 from .rows import Row, flags, grouped, number, options, origin, setting
 
-CONVERSION = ('network', 'width', 'dense_epochs', 'batch_size', 'lr', 'amp')
+CONVERSION = ('network', 'width', 'dense_epochs', 'batch_size', 'lr', 'amp', 'label_smoothing')
 CONVERSION += ('calibration_images', 'seed')
 # What tells a result of one setting from another.
 RESULT = ('way', 'p', 'tuned_epochs', 'tuning_lr')

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from mmdet_hetconv.utils.errors import UserError
 
 Row = dict[str, str]
-CLASSIFIER = ('network', 'width', 'epochs', 'batch_size', 'lr', 'amp')
+CLASSIFIER = ('network', 'width', 'epochs', 'batch_size', 'lr', 'amp', 'label_smoothing')
 
 
 def number(text: str) -> float:

@@ -16,8 +16,9 @@ BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 
 
 @pytest.fixture
-def script(monkeypatch):
+def script(monkeypatch, tmp_path):
     """Imports a script as Python does when it is run."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
 
@@ -112,6 +113,35 @@ def test_the_table_goes_on_where_it_was(script, official, monkeypatch):
         curve = row['curve_test'].split()
         assert row['curve_epoch'] == '1 2' and row['final'] == curve[-1]
         assert float(row['best']) == max(map(float, curve)) <= 100
+
+
+def test_a_training_that_was_killed_ends_with_the_same_weights(script, official, monkeypatch):
+    module, training = script('cifar10'), script('cifar_train')
+    words = ('--data', official, '--width', 0.25, '--epochs', 3, '--conv', 'dense')
+    words += ('--label-smoothing', 0.1, '--batch-size', 32)
+
+    def save_and_note(self, model, optimizer, loader, step):
+        save(self, model, optimizer, loader, step)
+        steps.append(step)
+        if steps == [4, 8]:
+            raise KeyboardInterrupt
+
+    steps = []
+    save = training.TrainingState.save
+    monkeypatch.setattr(training.TrainingState, 'save', save_and_note)
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, module, *words, '--out', official / 'a.csv', '--save', official / 'a')
+    assert not (official / 'a.csv').exists()
+    run(monkeypatch, module, *words, '--out', official / 'a.csv', '--save', official / 'a')
+    run(monkeypatch, module, *words, '--out', official / 'b.csv', '--save', official / 'b')
+    assert steps == [4, 8, 12, 4, 8, 12]
+    (stopped,), (whole,) = rows_of(official / 'a.csv'), rows_of(official / 'b.csv')
+    same = ('curve_epoch', 'curve_test', 'curve_train', 'final', 'label_smoothing')
+    assert [stopped[key] for key in same] == [whole[key] for key in same]
+    assert stopped['curve_epoch'] == '1 2 3'
+    a, b = (torch.load(next((official / name).iterdir())) for name in 'ab')
+    assert all(torch.equal(a[key], b[key]) for key in b)
+    assert not any((official / 'cache').rglob('*.pth'))
 
 
 @pytest.mark.parametrize('amp', [[], ['--amp']])
