@@ -14,7 +14,8 @@ which nothing is known the first candidate in order: nothing is promised then.
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from mmengine.logging import print_log
@@ -146,6 +147,17 @@ class Plan:
                 choice, built = self._choose(key, refused, weights, x)
                 self.choices[key] = choice
             return BY_NAME[choice.candidate], built
+
+    @contextmanager
+    def untimed(self) -> Iterator[None]:
+        """Time nothing meanwhile, and forget what was chosen without."""
+        frozen, known = self.frozen, dict(self.choices)
+        self.frozen = True
+        try:
+            yield
+        finally:
+            self.frozen, self.choices = frozen, known
+            self.edits += 1
 
     def _choose(
         self,

@@ -91,6 +91,33 @@ def test_a_layer_that_loses_too_much_is_kept():
     assert report.int8['1'] is not None
 
 
+def test_what_a_bias_hides_is_seen():
+    """Next to a large constant all levels are too coarse for what varies."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)).eval()
+    x = 50 + 0.1 * torch.randn(1, 4, 16, 16)
+    with torch.no_grad():
+        net[1].bias -= net(x).mean((0, 2, 3))
+    report = quantize(deployed(net), [x], call)
+    assert report.error['0'] > 0.01
+    assert report.int8['0'] is None
+
+
+def test_the_network_runs_for_few_layers_and_nothing_is_timed():
+    torch.manual_seed(0)
+    net = trained(ResNet(18, base_channels=16, init_cfg=None))
+    plan = Plan()
+    net = switch_to_deploy(net, plan)
+    runs = []
+    report = quantize(net, [torch.randn(1, 3, 64, 64)], lambda m, x: runs.append(m(x)))
+    assert len(report.error) == 20
+    # Levels, own errors, who reads bytes: one run each; the others are of few layers.
+    assert len(runs) < 10
+    assert not plan.choices and not plan.frozen
+    net(torch.randn(1, 3, 64, 64))
+    assert plan.choices and all(choice.reason == 'timed' for choice in plan.choices.values())
+
+
 def test_a_constant_input_tells_no_range():
     net = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)).eval()
     nn.init.constant_(net[0].bias, -100.0)
