@@ -1,9 +1,13 @@
+#!/usr/bin/env python
 """MACs and parameters of a detector, part by part; needs no data set.
 
 examples:
   python tools/get_flops.py configs/faster_rcnn_het_r50_full.py --p 1 4 8
   python tools/get_flops.py configs/ssd300_het_vgg16.py --shape 300 300
 """
+
+import argparse
+from collections.abc import Sequence
 
 from mmdet_hetconv.analysis import (
     compare_p,
@@ -16,9 +20,10 @@ from mmdet_hetconv.analysis import (
 from mmdet_hetconv.engine.arguments import add_cfg_options, add_shape, tool_parser
 from mmdet_hetconv.engine.configs import merge_options, read_config
 from mmdet_hetconv.engine.files import check_writable_file
+from mmdet_hetconv.utils.errors import one_sentence
 
 
-def parse_args():
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = tool_parser('get_flops.py', __doc__)
     parser.add_argument('config', help='config file of a detector')
     add_shape(parser)
@@ -31,30 +36,28 @@ def parse_args():
     parser.add_argument('--csv', help='write the table to this file')
     parser.add_argument('--json', help='write the table to this file')
     add_cfg_options(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
-    for option, file in (('--csv', args.csv), ('--json', args.json)):
-        if file:
-            check_writable_file(file, option)
-    cfg = read_config(args.config)
-    merge_options(cfg, args.cfg_options)
-    shape = tuple(args.shape or input_shape(cfg))
-    if args.p:
-        results = compare_p(cfg.model, args.p, shape)
-    else:
-        results = {'as configured': count_config(cfg.model, shape)}
-    print(complexity_table(results))
-    if args.csv:
-        save_csv(results, args.csv)
-    if args.json:
-        save_json(results, args.json)
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence('get_flops.py'):
+        for option, file in (('--csv', args.csv), ('--json', args.json)):
+            if file:
+                check_writable_file(file, option)
+        cfg = read_config(args.config)
+        merge_options(cfg, args.cfg_options)
+        shape = tuple(args.shape or input_shape(cfg))
+        if args.p:
+            results = compare_p(cfg.model, args.p, shape)
+        else:
+            results = {'as configured': count_config(cfg.model, shape)}
+        print(complexity_table(results))
+        if args.csv:
+            save_csv(results, args.csv)
+        if args.json:
+            save_json(results, args.json)
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        raise SystemExit(f'get_flops: {error}') from error
+    main()

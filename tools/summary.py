@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """The layers of a detector: heterogeneous, or dense and why.
 
 examples:
@@ -5,29 +6,31 @@ examples:
   python tools/summary.py configs/ssd300_het_vgg16.py --shape 300 300
 """
 
+import argparse
+from collections.abc import Sequence
+
 from mmdet_hetconv.analysis import count_config, input_shape, layer_table
 from mmdet_hetconv.engine.arguments import add_cfg_options, add_shape, tool_parser
 from mmdet_hetconv.engine.configs import merge_options, read_config
+from mmdet_hetconv.utils.errors import one_sentence
 
 
-def parse_args():
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = tool_parser('summary.py', __doc__)
     parser.add_argument('config', help='config file of a detector')
     add_shape(parser)
     add_cfg_options(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
-    cfg = read_config(args.config)
-    merge_options(cfg, args.cfg_options)
-    shape = tuple(args.shape or input_shape(cfg))
-    print(layer_table(count_config(cfg.model, shape)))
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_sentence('summary.py'):
+        cfg = read_config(args.config)
+        merge_options(cfg, args.cfg_options)
+        shape = tuple(args.shape or input_shape(cfg))
+        print(layer_table(count_config(cfg.model, shape)))
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        raise SystemExit(f'summary: {error}') from error
+    main()

@@ -11,7 +11,9 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmdet_hetconv.models import set_p
+from mmdet_hetconv.models.building import explained_build
 from mmdet_hetconv.models.config import walk
+from mmdet_hetconv.utils.errors import UserError
 
 from .complexity import Complexity, count_complexity
 
@@ -20,7 +22,7 @@ def input_shape(cfg: Config) -> tuple[int, int]:
     """Height and width that test images have in a config, as padded.
 
     Raises:
-        ValueError: the test pipeline has no Resize with one scale.
+        UserError: the test pipeline has no Resize with one scale.
     """
     pipeline = cfg.get('test_dataloader', {}).get('dataset', {})
     for step in pipeline.get('pipeline', ()):
@@ -31,16 +33,21 @@ def input_shape(cfg: Config) -> tuple[int, int]:
             divisors = [part.get('pad_size_divisor', 1) for _, part in walk(cfg.model)]
             divisor = max(divisors)
             return tuple(-(-n // divisor) * divisor for n in (height, width))
-    raise ValueError(
+    raise UserError(
         f'{cfg.filename}: its test pipeline has no Resize with one scale, '
         'so the size of the image has to be given'
     )
 
 
 def build_detector(model_cfg: dict) -> nn.Module:
-    """The detector of a config, with no weights loaded."""
+    """The detector of a config, with no weights loaded.
+
+    Raises:
+        UserError: values that its components do not take.
+    """
     init_default_scope('mmdet')
-    model = MODELS.build(copy.deepcopy(model_cfg))
+    with explained_build(model_cfg):
+        model = MODELS.build(copy.deepcopy(model_cfg))
     for module in model.modules():
         if isinstance(module, L2Norm):
             # mmdet leaves it as the memory was, NaN at times.
@@ -67,13 +74,13 @@ def compare_p(
     """Cost of the same detector at several p, by 'p=...'.
 
     Raises:
-        ValueError: the config names no HetConv; a p other than 1 that fits
+        UserError: the config names no HetConv; a p other than 1 that fits
             no layer.
     """
     results = {}
     for p in values:
         result = count_config(set_p(model_cfg, p), shape)
         if p != 1 and not any(map(result.heterogeneous, result.components())):
-            raise ValueError(f'nothing was converted: p={p} fits no layer')
+            raise UserError(f'nothing was converted: p={p} fits no layer')
         results[f'p={p}'] = result
     return results

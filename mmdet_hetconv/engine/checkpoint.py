@@ -17,6 +17,7 @@ from ..datasets.config_parts import is_local
 from ..layers import HetConv2d, residue_order
 from ..utils.announce import announce
 from ..utils.errors import UserError
+from ..utils.suggestion import did_you_mean_file
 from .safe_globals import training_checkpoints
 
 # What Runner.resume() of mmengine reads.
@@ -39,7 +40,7 @@ def read_checkpoint(path: str | Path) -> dict:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f'checkpoint {path} does not exist')
+        raise UserError(f'checkpoint {path} does not exist{did_you_mean_file(path)}')
     try:
         with explained_unpickling(f'checkpoint {path}'), training_checkpoints():
             content = torch.load(path, map_location='cpu', weights_only=True)

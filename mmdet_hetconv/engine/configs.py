@@ -9,6 +9,8 @@ from mmengine.device import get_device
 from ..datasets.config_parts import class_names, leaf_datasets, type_name
 from ..utils.announce import announce
 from ..utils.errors import UserError
+from ..utils.suggestion import did_you_mean_file
+from ..zoo import CONFIGS
 
 # mmengine's hooks that write files, and ours in their places.
 _OWN_HOOKS = {
@@ -27,7 +29,8 @@ def read_config(path: str) -> Config:
         UserError: no such file, or running it fails.
     """
     if not Path(path).is_file():
-        raise UserError(f'config {path} does not exist')
+        close = did_you_mean_file(path, CONFIGS.glob('*.py'))
+        raise UserError(f'config {path} does not exist{close}')
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program: anything may happen
@@ -37,7 +40,7 @@ def read_config(path: str) -> Config:
     head = cfg.model.get('bbox_head')
     if isinstance(head, dict) and type_name(head) == 'SSDHead':
         # mmdet 3.3's own cannot predict; without a conv_cfg ours is the same.
-        head.update(type='HetSSDHead', conv_cfg=None)
+        head.update(type='HetSSDHead', conv_cfg=head.get('conv_cfg'))
     return cfg
 
 
@@ -91,7 +94,7 @@ def use_own_hooks(cfg: Config) -> None:
 
 
 def use_training_hooks(cfg: Config, val_loss: bool, patience: int | None) -> None:
-    """Draw curves, and what --val-loss and --patience ask for.
+    """Draw curves, look for losses that are NaN, and what --val-loss and --patience ask for.
 
     Raises:
         UserError: there is no validation to look at.
@@ -104,7 +107,7 @@ def use_training_hooks(cfg: Config, val_loss: bool, patience: int | None) -> Non
                 'hardly makes in one epoch: it stops at once; --patience N takes 0.001',
                 logging.WARNING,
             )
-    hooks.append(dict(type='CurvesHook'))
+    hooks += [dict(type='FiniteLossHook'), dict(type='CurvesHook')]
     if (val_loss or patience) and not cfg.get('val_dataloader'):
         flag = '--val-loss' if val_loss else '--patience'
         raise UserError(f'{flag}: config {cfg.filename} has no val_dataloader')

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,8 @@ from .files import write_whole
 Row = dict[str, Any]
 # Ends of the names of metrics that are drawn, the first of them in a full line.
 METRICS = ('bbox_mAP', 'bbox_mAP_50', 'segm_mAP', 'mAP', 'AP50')
-# Points of a loss that are joined to a mean.
-SMOOTHED = 20
+# A series of so many points, or fewer, is drawn with a marker on each.
+MARKED = 30
 
 
 @dataclass
@@ -48,7 +49,9 @@ class Run:
         return iteration / length
 
     def series(self, rows: dict[int, Row], key: str) -> tuple[list[int], list[float]]:
+        """Steps and values; those that are no finite numbers cannot be drawn."""
         found = {step: row[key] for step, row in sorted(rows.items()) if key in row}
+        found = {step: value for step, value in found.items() if math.isfinite(value)}
         return list(found), list(found.values())
 
 
@@ -83,16 +86,21 @@ def read_run(folder: str | Path) -> Run:
 def draw_curves(runs: Sequence[Run], path: str | Path) -> None:
     """Losses, metrics and learning rates of some trainings, over each other."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 9), layout='constrained')
     losses, metrics, rates = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.5))
     for number, run in enumerate(runs):
+        # matplotlib leaves labels that begin with _ out of a legend.
+        label = f'run {run.name}: ' if run.name.startswith('_') else f'{run.name}: '
+        label = label if len(runs) > 1 else ''
         colour = f'C{number}'
-        label = f'{run.name}: ' if len(runs) > 1 else ''
         steps, values = run.series(run.rows, 'loss')
         places = [run.place(step) for step in steps]
-        losses.plot(places, values, color=colour, alpha=0.25, linewidth=1)
-        losses.plot(places, _smoothed(values), color=colour, label=f'{label}training')
+        look = dict(color=colour, label=f'{label}training', **_marker(places))
+        if len(values) > MARKED:
+            losses.plot(places, values, color=colour, alpha=0.25, linewidth=1)
+        losses.plot(places, _smoothed(values), **look)
         steps, values = run.series(run.results, 'val_loss')
         if steps:
             losses.plot(steps, values, 'o--', color=colour, label=f'{label}validation')
@@ -101,10 +109,15 @@ def draw_curves(runs: Sequence[Run], path: str | Path) -> None:
             name = key.rpartition('/')[2]
             metrics.plot(steps, values, style, color=colour, label=f'{label}{name}')
         steps, values = run.series(run.rows, 'lr')
-        rates.plot([run.place(step) for step in steps], values, color=colour)
+        places = [run.place(step) for step in steps]
+        rates.plot(places, values, color=colour, **_marker(places))
     losses.set(ylabel='loss', ylim=(0, _highest(runs)))
-    metrics.set(ylabel='metric', ylim=(0, None))
+    metrics.set(ylabel='metric')
+    metrics.set_ylim(bottom=-0.02)  # a marker at 0 is whole
     rates.set(ylabel='learning rate', xlabel='epoch' if runs[0].by_epoch else 'iteration')
+    rates.set_ylim(bottom=0)
+    rates.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    rates.set_xlim(left=0)
     for axes in (losses, metrics, rates):
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[1]:
@@ -114,13 +127,19 @@ def draw_curves(runs: Sequence[Run], path: str | Path) -> None:
     write_whole(path, png.getvalue())
 
 
+def _marker(places: Sequence[float]) -> dict[str, str]:
+    """Points are shown where they are few; a single one has no line."""
+    return dict(marker='.') if len(places) <= MARKED else {}
+
+
 def _metrics(run: Run) -> list[str]:
     keys = dict.fromkeys(key for row in run.results.values() for key in row)
     return [key for end in METRICS for key in keys if key.rpartition('/')[2] == end]
 
 
 def _smoothed(values: list[float]) -> list[float]:
-    width = max(1, len(values) // SMOOTHED)
+    """The mean over a twentieth of the points to either side, of few points themselves."""
+    width = len(values) // 20 if len(values) > MARKED else 0
     means = []
     for i in range(len(values)):
         near = values[max(0, i - width) : i + width + 1]
@@ -129,11 +148,14 @@ def _smoothed(values: list[float]) -> list[float]:
 
 
 def _highest(runs: Sequence[Run]) -> float:
-    """Above all but the first, high losses of a training."""
-    values = [run.series(run.rows, 'loss')[1] for run in runs]
-    values += [run.series(run.results, 'val_loss')[1] for run in runs]
-    tops = [sorted(series)[int(0.98 * (len(series) - 1))] for series in values if series]
-    return 1.1 * max(tops) or 1.0
+    """Above all points of a training, but above no more than 98 % where they are many."""
+    tops = []
+    for run in runs:
+        for rows, key in ((run.rows, 'loss'), (run.results, 'val_loss')):
+            values = sorted(run.series(rows, key)[1])
+            if values:
+                tops.append(values[int(0.98 * (len(values) - 1)) if len(values) > MARKED else -1])
+    return 1.1 * max(tops, default=0) or 1.0
 
 
 @HOOKS.register_module()

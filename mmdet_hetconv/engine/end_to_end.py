@@ -23,6 +23,7 @@ from ..deploy.graph_script import script_of
 from ..deploy.onnx import RawOutputs
 from ..utils.errors import UserError
 from ..utils.image_channels import image_channels
+from ..utils.suggestion import did_you_mean_file
 from .calibration_images import test_pipeline
 from .files import write_whole
 
@@ -104,7 +105,7 @@ def read_exported(path: str) -> dict:
         UserError: there is no such file, or it is of another kind.
     """
     if not Path(path).is_file():
-        raise UserError(f'checkpoint {path} does not exist')
+        raise UserError(f'checkpoint {path} does not exist{did_you_mean_file(path)}')
     try:
         classes = read_classes(path)
     except (ValueError, ImportError) as error:

@@ -1,10 +1,8 @@
 """What can be known to be wrong before training or evaluation starts."""
 
 import logging
-import re
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 
 from mmdet.registry import MODELS
@@ -16,14 +14,13 @@ from ..datasets.classes import some
 from ..datasets.config_parts import class_names, is_local, leaf_datasets, loaders
 from ..layers import HetConv2d
 from ..layers.shape import check_p
+from ..models import building
 from ..models.config import walk
 from ..utils.announce import announce, is_first_process
 from ..utils.errors import UserError
 from .checkpoint import read_checkpoint
+from .downloads import without_weights
 from .files import check_writable
-
-# How Python says that an argument is missing or unknown.
-_WRONG_ARGUMENT = re.compile(r'\w\(\) (got an unexpected|got multiple|missing)')
 
 
 def check_config(cfg: Config, roles: tuple[str, ...], skip_data: bool = False) -> None:
@@ -48,7 +45,7 @@ def check_config(cfg: Config, roles: tuple[str, ...], skip_data: bool = False) -
         except ValueError as error:
             raise UserError(f'{path}: {error}') from error
     if 'train' in roles:  # evaluation does not initialise weights
-        _check_pretrained(cfg.model, 'model')
+        _check_pretrained(cfg)
     if skip_data:
         announce('--skip-checks: annotations and images are not checked')
     elif is_first_process():
@@ -62,8 +59,8 @@ def _het_conv_cfgs(model: dict) -> Iterator[tuple[str, dict]]:
             yield path, part
 
 
-def _check_pretrained(model: dict, path: str) -> None:
-    for key, part in walk(model, path):
+def _check_pretrained(cfg: Config) -> None:
+    for key, part in walk(cfg.model):
         name = part.get('checkpoint')
         if part.get('type') != 'Pretrained' or not name:
             continue
@@ -76,28 +73,13 @@ def _check_pretrained(model: dict, path: str) -> None:
             raise UserError(
                 f'{key}.checkpoint={name!r} needs the package torchvision, '
                 'which is not installed; a file or another address does not, '
-                f'and {key}=None starts from scratch'
+                f'and to train without weights: {without_weights(cfg)}'
             )
 
 
-@contextmanager
-def explained_build(cfg: Config) -> Iterator[None]:
-    """Turn what builders say about a config's values into a UserError.
-
-    That is an error with a text, an unknown type among them, a failed
-    assertion, and an argument that a component lacks or does not have.
-    Anything else is a fault.
-    """
-    try:
-        yield
-    except (ValueError, KeyError, AssertionError, TypeError) as error:
-        text = str(error.args[0]) if error.args else ''
-        if isinstance(error, AssertionError) and not text:
-            text = str(traceback.extract_tb(error.__traceback__)[-1].line)
-        known = _WRONG_ARGUMENT.search(text) if isinstance(error, TypeError) else ' ' in text
-        if not known:
-            raise
-        raise UserError(f'config {cfg.filename} cannot be built: {text}') from error
+def explained_build(cfg: Config) -> AbstractContextManager[None]:
+    """:func:`building.explained_build` for what is built from a config file."""
+    return building.explained_build(cfg.get('model'), f'config {cfg.filename}')
 
 
 def check_model(model: nn.Module, cfg: Config) -> None:

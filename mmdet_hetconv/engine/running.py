@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from urllib.error import URLError
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
@@ -22,6 +21,7 @@ from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from . import checkpoint, configs, deploying, end_to_end, exporting, preflight, processes
+from .downloads import explained_download
 from .drawing import check_draws, draw_into_folders
 from .files import NO_SPACE, check_writable_file
 from .safe_globals import load_weights_only
@@ -176,10 +176,12 @@ def _build_runner(cfg: Config) -> Runner:
 def _explained_run(cfg: Config) -> Iterator[None]:
     """Turn what may befall a run from outside into a UserError."""
     try:
-        with checkpoint.explained_unpickling('pre-trained weights'), explained_late_build(cfg):
+        with (
+            checkpoint.explained_unpickling('pre-trained weights'),
+            explained_late_build(cfg),
+            explained_download(cfg),
+        ):
             yield
-    except URLError as error:
-        raise UserError(f'pre-trained weights cannot be downloaded: {error.reason}') from error
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise

@@ -6,6 +6,8 @@ from typing import Literal, Protocol, get_args
 from torch.nn.modules.utils import _pair
 
 ARRANGEMENTS = ('blocked', 'shifted', 'permuted')
+# Of an image: grey, colour, and one more for a mask or infrared.
+IMAGE_CHANNELS = 4
 # nn.Conv2d's.
 PaddingMode = Literal['zeros', 'reflect', 'replicate', 'circular']
 PADDING_MODES: tuple[str, ...] = get_args(PaddingMode)
@@ -34,7 +36,10 @@ def why_not_heterogeneous(conv: ConvShape, p: int) -> str | None:
     """Why a convolution of this shape cannot be heterogeneous, or None."""
     if conv.kernel_size == (1, 1):
         return 'the kernel is 1 x 1'
-    return why_not_blocks(conv, p)
+    reason = why_not_blocks(conv, p)
+    if reason is None and conv.in_channels <= IMAGE_CHANNELS:
+        return f'in_channels={conv.in_channels} are those of an image'
+    return reason
 
 
 def why_not_blocks(conv: ConvShape, p: int) -> str | None:

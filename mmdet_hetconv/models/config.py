@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 from mmdet.registry import MODELS
 
+from ..utils.errors import UserError
+
 # Registered types and the arguments of theirs that choose convolutions.
 HET_COMPONENTS = dict(
     HetMobileNet=('conv_cfg', 'p'),
@@ -39,11 +41,13 @@ def set_p(model_cfg: dict, p: int) -> dict:
     """The same model with another p in every HetConv.
 
     Raises:
-        ValueError: the model's config names no HetConv.
+        UserError: the model's config names no HetConv; p means nothing.
     """
+    if p < 1:
+        raise UserError(f'p must be an integer >= 1, got p={p}')
     model_cfg = copy.deepcopy(model_cfg)
     if not _count(model_cfg, lambda cfg: _set_p(cfg, p)):
-        raise ValueError(f'p={p}: there is no HetConv in the config')
+        raise UserError(f'p={p}: there is no HetConv in the config')
     return model_cfg
 
 

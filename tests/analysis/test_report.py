@@ -121,18 +121,18 @@ def test_summary_tool(run_tool):
 @pytest.mark.parametrize(
     'args,message',
     [
-        (['configs/nothing.py'], 'get_flops: .*nothing.py'),
+        (['configs/nothing.py'], 'get_flops.py: error: .*nothing.py'),
         (
             ['configs/faster_rcnn_het_r50_dwc.py', '--p', '2'],
-            'get_flops: p=2: there is no HetConv in the config',
+            'get_flops.py: error: p=2: there is no HetConv in the config',
         ),
         (
             ['configs/faster_rcnn_het_r18.py', '--p', '4', '7'],
-            'get_flops: nothing was converted: p=7 fits no layer',
+            'get_flops.py: error: nothing was converted: p=7 fits no layer',
         ),
         (
             ['configs/faster_rcnn_het_r18.py', '--p', '0'],
-            'get_flops: .* p must be an integer >= 1, got p=0',
+            'get_flops.py: error: p must be an integer >= 1, got p=0',
         ),
     ],
 )

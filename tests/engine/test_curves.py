@@ -75,3 +75,63 @@ def test_iterations_without_epochs(tmp_path):
     draw_curves([run], tmp_path / 'a.png')
     with pytest.raises(UserError):
         read_run(tmp_path / 'nowhere')
+
+
+def drawn(folder, monkeypatch, rows):
+    """What is plotted of a training: places and values of the lines with a label, and looks."""
+    path = folder / 'run' / '20260101_000000' / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    found = []
+    monkeypatch.setattr(
+        'matplotlib.figure.Figure.savefig', lambda figure, *a, **k: found.append(figure)
+    )
+    draw_curves([read_run(folder / 'run')], folder / 'a.png')
+    return found[0].axes
+
+
+def step(number, loss, epoch=None):
+    return dict(lr=0.1, loss=loss, epoch=epoch or number, iter=number, step=number)
+
+
+def test_one_epoch_is_seen(tmp_path, monkeypatch):
+    rows = [step(9, 2.0, 1), {'coco/bbox_mAP': 1.0, 'coco/bbox_mAP_50': 0.0, 'step': 1}]
+    losses, metrics, rates = drawn(tmp_path, monkeypatch, rows)
+    for axes in (losses, metrics, rates):
+        for line in axes.lines:
+            assert line.get_marker() != 'None'
+            (value,) = line.get_ydata()
+            bottom, top = axes.get_ylim()
+            assert bottom < value < top or (value == bottom == 0)
+    assert metrics.get_ylim()[0] < 0
+    assert all(float(tick).is_integer() for tick in rates.get_xticks())
+
+
+def test_few_points_are_neither_smoothed_nor_cut(tmp_path, monkeypatch):
+    losses, *_ = drawn(tmp_path, monkeypatch, [step(1, 9.0), step(2, 1.0)])
+    (line,) = losses.lines
+    assert [*line.get_ydata()] == [9.0, 1.0]
+    assert losses.get_ylim()[1] > 9
+
+
+@pytest.mark.parametrize('wrong', [float('nan'), float('inf')])
+@pytest.mark.parametrize('fine', [0, 30])
+def test_losses_that_are_no_numbers_are_left_out(wrong, fine, tmp_path, monkeypatch):
+    rows = [step(n, 1.0) for n in range(1, fine + 1)]
+    rows += [step(n, wrong) for n in range(fine + 1, fine + 31)]
+    rows.append({'val_loss': wrong, 'coco/bbox_mAP': wrong, 'step': fine + 30})
+    losses, *_ = drawn(tmp_path, monkeypatch, rows)
+    assert [*losses.lines[0].get_ydata()] == [1.0] * fine
+
+
+def test_a_name_with_an_underscore_is_in_the_legend(tmp_path):
+    runs = []
+    for name in ('_a', 'b'):
+        write(tmp_path / name, '20260101_000000', 5, 40)
+        runs.append(read_run(tmp_path / name))
+    figures = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('matplotlib.figure.Figure.savefig', lambda f, *a, **k: figures.append(f))
+        draw_curves(runs, tmp_path / 'c.png')
+    texts = [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()]
+    assert texts == ['run _a: training', 'b: training']

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -16,8 +17,8 @@ def make_model():
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
         nn.Conv2d(8, 8, 3, stride=2, padding=1),
-        nn.Conv2d(8, 4, 1),
-        nn.Conv2d(4, 6, (1, 5), padding=(0, 2), bias=False),
+        nn.Conv2d(8, 12, 1),
+        nn.Conv2d(12, 6, (1, 5), padding=(0, 2), bias=False),
     )
 
 
@@ -42,6 +43,25 @@ def test_switches_what_fits_and_says_why_not():
     assert records[1].dense_parameters == 8 * 72 + 8
     assert records[1].parameters == 8 * 40 + 8
     assert model(torch.rand(2, 3, 8, 8)).shape == (2, 6, 4, 4)
+
+
+@pytest.mark.parametrize('kind', ['HetConv', 'GroupPointwiseConv', 'DepthPointwiseConv'])
+@pytest.mark.parametrize('channels', [1, 2, 3, 4])
+def test_a_stem_on_image_channels_stays_dense(kind, channels):
+    part = dict(HetConv=dict(p=channels), GroupPointwiseConv=dict(conv_groups=channels))
+    conv = MODELS.build(
+        dict(
+            part.get(kind, {}),
+            type=kind,
+            in_channels=channels,
+            out_channels=4 * channels,
+            kernel_size=7,
+        )
+    )
+    assert type(conv) is nn.Conv2d
+    if kind == 'HetConv' and channels > 1:
+        (record,) = replace_convs(nn.Sequential(conv), dict(type=kind, p=channels))
+        assert record.reason == f'in_channels={channels} are those of an image'
 
 
 def test_geometry_and_weights_come_from_the_dense_layer():

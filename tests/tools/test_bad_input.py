@@ -170,7 +170,7 @@ TRAIN = {
             "model['backbone']['init_cfg'] = dict(\n"
             "    type='Pretrained', checkpoint='http://127.0.0.1:9/a.pth')\n"
         ),
-        'pre-trained weights cannot be downloaded: .*refused',
+        'pre-trained weights a.pth .* cannot be downloaded: .*refused.*put it into',
     ),
     'unknown key of the model': (
         lambda w: w.set('model.backbone.dept=18'),
