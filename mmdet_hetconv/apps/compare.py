@@ -23,10 +23,12 @@ from .sources import ImageFiles, image_folder
 PAGE = 'index.html'
 
 
-def compare(args: argparse.Namespace, **more: Any) -> None:
+def compare(args: argparse.Namespace, sides: Sequence[Side] = (), **more: Any) -> None:
     """What ``tools/compare.py`` does with its arguments.
 
     Args:
+        sides: forms of detectors, in place of those that the arguments name; the
+            first is A, the last B, the others are timed beside them.
         more: what else the page shows, see :func:`render_page`.
 
     Raises:
@@ -39,15 +41,18 @@ def compare(args: argparse.Namespace, **more: Any) -> None:
     truth = GroundTruth(args.ann_file) if args.ann_file else None
     if truth and not any(truth.image_id(n) is not None for n in source.names):
         raise UserError(f'{truth.path} names no image in {args.images}')
-    sides = [load_side(name, *pair, args.deploy) for name, pair in (('A', args.a), ('B', args.b))]
+    forms = sides or [
+        load_side(name, *pair, args.deploy) for name, pair in (('A', args.a), ('B', args.b))
+    ]
+    sides = (forms[0], forms[-1])
     classes = _all_classes(sides)
     images = _detect(sides, source, classes, truth)
     if not images:
         raise UserError('; '.join(source.faults))
     image = _reading(sides).file(source.root / images[0].name)
-    measure(sides, image, args.rounds)
+    measure(forms, image, args.rounds)
     out = Path(args.out) / PAGE
-    page = render_page(args, sides, classes, images, **more)
+    page = render_page(args, forms, classes, images, **more)
     write_whole(out, page.encode())
     announce(f'{out} written: {len(images)} images, {len(page) / 2**20:.1f} MiB')
     if source.faults:

@@ -35,6 +35,7 @@ class HetInferencer(DetInferencer):
 
     Attributes:
         reading (Reading): what it makes of image files.
+        form (str): trained or inference form, and its precision.
 
     Raises:
         UserError: a mistake in one of them.
@@ -95,6 +96,7 @@ class HetInferencer(DetInferencer):
             model = MODELS.build(cfg.model)
         preflight.check_model(model, cfg)
         model.to(device).eval()
+        self.form = deploying.form_of(content, self._deploy)
         if self._deploy:
             model = deploying.deploy_model(model, content, weights)
         else:

@@ -8,7 +8,7 @@ import argparse
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -54,10 +54,9 @@ class Compared:
 
 def render_page(
     args: argparse.Namespace,
-    sides: Sequence[Side],
+    forms: Sequence[Side],
     classes: Sequence[str],
     images: Sequence[Compared],
-    metrics: Mapping[str, Mapping[str, float]] | None = None,
     picture: bytes | None = None,
     command: str | None = None,
 ) -> str:
@@ -65,14 +64,14 @@ def render_page(
 
     Args:
         args: of tools/compare.py.
-        sides: A and B.
+        forms: A, what else was timed, and B.
         classes: by label.
         images: all; of these ``args.max_images`` are shown, those of the
             largest disagreement.
-        metrics: of stages of a conversion, by stage and name.
         picture: PNG of a conversion's layers.
         command: that trains B on.
     """
+    sides = (forms[0], forms[-1])
     start = min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - args.score_thr))
     shown = sorted(images, key=lambda image: -image.disagreement[start])
     shown = shown[: args.max_images]
@@ -113,7 +112,8 @@ def render_page(
         known=sum(image.truth is not None for image in images),
         shapes=' and '.join(dict.fromkeys('{} × {}'.format(*side.shape) for side in sides)),
         machine=_machine(),
-        metrics=metrics or {},
+        forms=forms if len(forms) > 2 else (),
+        metrics=list(forms[0].metrics),
         picture=picture and base64.b64encode(picture).decode(),
         command=command,
     )
@@ -160,6 +160,7 @@ def _boxes(found: dict[str, Tensor]) -> list[list[float]]:
 
 def _rows(sides: Sequence[Side]) -> Iterator[tuple[str, list[str], str]]:
     """Of the table: what is measured, A and B, B against A."""
+    yield 'Computes', [side.inferencer.form for side in sides], ''
     yield 'HetConv layers', [str(side.het_layers) for side in sides], ''
     sizes = [side.parameters for side in sides]
     yield 'Parameters', list(map(with_unit, sizes)), _ratio(sizes)

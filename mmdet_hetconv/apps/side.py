@@ -20,10 +20,10 @@ _WARM_UP = 2
 
 @dataclass
 class Side:
-    """A detector and what is known of it.
+    """A detector in one form, and what is known of it.
 
     Attributes:
-        name: 'A' or 'B'.
+        name: 'A' or 'B', or of one that is only measured beside them.
         config, weights: its files.
         inferencer: the detector.
         het_layers: how many of its convolutions are HetConv2d.
@@ -31,7 +31,8 @@ class Side:
         shape: height and width of what the network sees of an image.
         macs: of that, None if they cannot be counted.
         times: milliseconds of one image, all that were taken.
-        metrics: COCO's, empty without annotations.
+        metrics: COCO's on the images, or the config's on its test set; empty
+            without annotations.
     """
 
     name: str
@@ -48,6 +49,11 @@ class Side:
     @property
     def title(self) -> str:
         return f'{self.name}: {Path(self.config).stem}'
+
+    @property
+    def label(self) -> str:
+        """The kind of detector, its form and its precision."""
+        return f'{"HetConv" if self.het_layers else "dense"}, {self.inferencer.form}'
 
     def spread(self) -> tuple[float, float, float]:
         """Median, 10 % and 90 % quantile of the times, milliseconds."""

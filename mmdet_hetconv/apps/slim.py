@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,15 +22,19 @@ from ..datasets.config_parts import leaf_datasets, read_infos
 from ..engine import checkpoint, configs, converting, deploying
 from ..engine.budgeting import converted
 from ..engine.calibration_images import choose_images, use_data
-from ..engine.evaluating import has_annotations
-from ..engine.files import check_writable, write_whole
+from ..engine.evaluating import evaluate, has_annotations
+from ..engine.files import check_writable, save_whole, write_whole
 from ..engine.safe_globals import load_weights_only
+from ..layers import HetConv2d
 from ..layers.replace import find_convs
 from ..layers.shape import why_not_heterogeneous
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from .compare import PAGE, compare
+from .gain import gain
 from .layers_picture import draw_layers
+from .side import Side, load_side
+from .train_on import train_on
 
 # Heads of dense detectors, where convolutions that nothing follows predict.
 HEADS = ('bbox_head', 'rpn_head')
@@ -39,7 +43,8 @@ HIDDEN = 'rpn_conv'
 LEAST_P = 2
 CONVERTED = 'converted.pth'
 TEMPLATES = ('eligible.py', 'converted.py')
-LATER = ('dense_deployed.pth', 'deployed.pth', PAGE)  # what is made of these
+RESULTS = 'results.json'  # of each form
+LATER = ('dense_deployed.pth', 'deployed.pth', RESULTS, PAGE)  # what is made of these
 NOTE = 'slim.json'  # of what all that is the work
 SHOWN = 12  # images on the page
 ROUNDS = 11  # of timing
@@ -63,26 +68,33 @@ def slim(args: argparse.Namespace) -> None:
     if root and use_data(root, [cfg], content):
         root = None  # the config now names its images
     configs.use_own_hooks(cfg)
+    model = build_detector(cfg.model)
+    _check_dense(model, args.config)
+    checkpoint.load_weights(model, content, args.checkpoint)
     _check_arguments(args, cfg, out)
 
     def write_config(name: str, written: Config) -> str:
         write_whole(out / name, written.pretty_text.encode())
         return str(out / name)
 
+    given = args.checkpoint
+    if not Path(given).is_file():  # a URL, which later steps do not read
+        given = str(_step(out / 'dense.pth', lambda: save_whole(content, out / 'dense.pth')))
     dense = write_config('dense.py', cfg)
-    layers = eligible_layers(build_detector(cfg.model), args.p or LEAST_P, args.exclude)
+    layers = eligible_layers(model, args.p or LEAST_P, args.exclude)
     eligible, result = (out / name for name in TEMPLATES)
     template = result if args.p else eligible
     wanted = converted(cfg, cfg.model, layers, args.arrangement)
     _step(template, lambda: write_config(template.name, wanted))
-    files = argparse.Namespace(checkpoint=args.checkpoint, data_root=root, cfg_options=None)
-    images = argparse.Namespace(calib=args.calib, seed=args.seed, eval=True, keep=())
+    files = argparse.Namespace(checkpoint=given, data_root=root, cfg_options=None)
+    images = argparse.Namespace(calib=args.calib, seed=args.seed, keep=())
 
     def deployed(config: str, weights: str, name: str) -> Path:
         words = argparse.Namespace(
             **(vars(files) | vars(images) | dict(config=config, checkpoint=weights)),
             out=str(out / name),
             precision=args.precision,
+            eval=False,  # all forms are at the end
             tune=input_shape(cfg),
         )
         return _step(out / name, lambda: deploying.deploy(words, tell_plan=False))
@@ -96,6 +108,7 @@ def slim(args: argparse.Namespace) -> None:
                 dense_config=dense,
                 het_config=str(template),
                 out=str(out / CONVERTED),
+                eval=True,
                 method='lstsq',
                 permute=args.permute or args.arrangement == 'permuted',
                 distil=args.distil,
@@ -104,13 +117,39 @@ def slim(args: argparse.Namespace) -> None:
             )
         ),
     )
-    a = deployed(dense, args.checkpoint, 'dense_deployed.pth')
-    b = deployed(str(result), str(weights), 'deployed.pth')
-    _write_training(out, result, weights, args.checkpoint)
-    _step(out / PAGE, lambda: _write_page(out, cfg, root, a, b, weights, args.seed))
-    announce(
-        f'{out / PAGE} is the report; to train it on: python tools/train.py {out / "train_on.py"}'
-    )
+    deployed_dense = deployed(dense, given, 'dense_deployed.pth')
+    deployed_het = deployed(str(result), str(weights), 'deployed.pth')
+    text = train_on(out, cfg, args.precision, Path(given).resolve())
+    write_whole(out / 'train_on.py', text.encode())
+    forms = [(dense, given, False)]
+    if args.precision != 'fp32':
+        forms.append((dense, given, True))
+    forms += [(dense, str(deployed_dense), True), (str(result), str(weights), False)]
+    forms.append((str(result), str(deployed_het), True))
+    if not _is_measured(out):
+        (out / PAGE).unlink(missing_ok=True)
+    _step(out / PAGE, lambda: _report(out, cfg, root, forms, args.seed))
+    _tell(out, args)
+
+
+def _tell(out: Path, args: argparse.Namespace) -> None:
+    """The last lines: what was gained, and what comes next."""
+    gained, sentence = gain(json.loads((out / RESULTS).read_text()))
+    announce(f'{out / PAGE} is the report: {sentence}')
+    if gained:
+        announce(f'next, to train it on: python tools/train.py {out / "train_on.py"}')
+        return
+    p = 2 * (args.p or LEAST_P)
+    announce(f'next, to convert it further: the same with --p {p} --out {out}_p{p}')
+
+
+def _check_dense(model: nn.Module, config: str) -> None:
+    layers = sum(isinstance(module, HetConv2d) for module in model.modules())
+    if layers:
+        raise UserError(
+            f'config {config}: its detector has {layers} HetConv layers already; slim.py takes a '
+            'dense one, and tools/deploy.py makes the inference form of this one'
+        )
 
 
 def eligible_layers(model: nn.Module, p: int, exclude: list[str]) -> dict[str, int]:
@@ -170,54 +209,72 @@ def _step(path: Path, work: Callable[[], object]) -> Path:
     return path
 
 
-def _write_training(out: Path, config: Path, weights: Path, dense_weights: str) -> None:
-    """A config that trains on, with the dense detector beside the labels."""
-    text = (
-        f'# python tools/train.py {out / "train_on.py"}\n'
-        f'_base_ = {config.name!r}\n'
-        f'load_from = {str(weights)!r}\n'
-        'custom_hooks = [\n'
-        f"    dict(type='TeacherHook', config={str(out / 'dense.py')!r},\n"
-        f'         checkpoint={_address(dense_weights)!r},\n'
-        # A distilled detector's distance is small beside the other losses.
-        '         weight=10, norm_eval=True)\n'
-        ']\n'
-    )
-    write_whole(out / 'train_on.py', text.encode())
-
-
-def _address(weights: str) -> str:
-    """A file from wherever a training is started, or a URL."""
-    return str(Path(weights).resolve()) if Path(weights).exists() else weights
-
-
-def _write_page(
-    out: Path, cfg: Config, root: str | None, a: Path, b: Path, weights: Path, seed: int
+def _report(
+    out: Path, cfg: Config, root: str | None, forms: list[tuple[str, str, bool]], seed: int
 ) -> None:
-    """The report: what compare.py writes of both deployed detectors, and more."""
+    """Evaluate and time each form; what compare.py writes of the first and the last."""
     images = out / 'images'
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir()
     for number, path in enumerate(_shown_images(cfg, root, seed)):
         shutil.copy(path, images / f'{number:02}_{Path(path).name}')
-    conversion = torch.load(weights, weights_only=True)['meta']['conversion']
-    layers = Config.fromfile(out / 'converted.py').model.layers
+    sides = [load_side('', *form) for form in forms]
+    sides[0].name, sides[-1].name = 'A', 'B'
+    conversion = torch.load(out / CONVERTED, weights_only=True)['meta']['conversion']
+    if conversion['metrics']:
+        _evaluate(out, cfg, sides, conversion['metrics'])
     compare(
         argparse.Namespace(
-            a=(str(out / 'dense.py'), str(a)),
-            b=(str(out / 'converted.py'), str(b)),
             images=str(images),
             out=str(out),
             ann_file=None,
             score_thr=0.3,
             max_images=SHOWN,
             rounds=ROUNDS,
-            deploy=True,
         ),
-        metrics=conversion['metrics'],
-        picture=draw_layers(layers, conversion['relative_error']),
+        sides,
+        picture=draw_layers(
+            Config.fromfile(out / 'converted.py').model.layers, conversion['relative_error']
+        ),
         command=f'python tools/train.py {out / "train_on.py"}',
     )
+    _write_results(out, sides)
+
+
+def _evaluate(
+    out: Path, cfg: Config, sides: Sequence[Side], measured: dict[str, dict[str, float]]
+) -> None:
+    """Set the metrics of all forms; the conversion has measured both trained ones."""
+    known = {}
+    if (out / RESULTS).exists():
+        known = {row['label']: row['metrics'] for row in json.loads((out / RESULTS).read_text())}
+    trained = list(measured.values())
+    known |= {sides[0].label: trained[0], sides[-2].label: trained[-1]}
+    for side in sides:
+        if not known.get(side.label):
+            announce(f'test set, {side.label}')
+            known[side.label] = evaluate(cfg, side.inferencer.model)
+        side.metrics = known[side.label]
+        _write_results(out, sides)
+
+
+def _is_measured(out: Path) -> bool:
+    """Whether the results are there, and whole."""
+    path = out / RESULTS
+    return path.exists() and all(row['ms'] for row in json.loads(path.read_text()))
+
+
+def _write_results(out: Path, sides: Sequence[Side]) -> None:
+    rows = [
+        dict(
+            label=side.label,
+            metrics=side.metrics,
+            ms=side.times and side.spread()[0],
+            macs=side.macs,
+        )
+        for side in sides
+    ]
+    write_whole(out / RESULTS, json.dumps(rows, indent=1).encode())
 
 
 def _shown_images(cfg: Config, root: str | None, seed: int) -> list[str]:

@@ -30,8 +30,14 @@ def find_pairs(dense: nn.Module, het: nn.Module) -> dict[str, HetConv2d]:
 
     Raises:
         ValueError: there are none; a layer has no counterpart of its name, or
-            one of another shape.
+            one of another shape; the dense network is none.
     """
+    known = find_modules(dense, HetConv2d)
+    if known:
+        raise ValueError(
+            f'the dense model has {len(known)} HetConv layers already, {next(iter(known))} '
+            'for one: name the config and the checkpoint of a dense detector'
+        )
     modules = dict(dense.named_modules())
     pairs = find_modules(het, HetConv2d)
     if not pairs:

@@ -4,7 +4,8 @@ import argparse
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmdet.registry import MODELS
@@ -64,6 +65,8 @@ def convert(args: argparse.Namespace) -> None:
         het = MODELS.build(het_cfg.model)
     preflight.check_model(het, het_cfg)
     part = _load_dense(dense, content, args.checkpoint)
+    with _explained(args):
+        find_pairs(dense.get_submodule(part), het.get_submodule(part))
     dense.to(get_device()).eval()
     het.to(get_device()).eval()
     evaluates = args.eval and not part and has_annotations(dense_cfg)
@@ -76,7 +79,7 @@ def convert(args: argparse.Namespace) -> None:
     metrics = {}
     if evaluates:
         metrics['dense'] = evaluate(dense_cfg, dense)
-    try:
+    with _explained(args):
         if beside:
             if part:
                 raise ValueError('a budget needs the checkpoint of a whole detector')
@@ -88,12 +91,6 @@ def convert(args: argparse.Namespace) -> None:
         _project(dense, het, part)
         fits, kept = _calibrate(dense, het, part, batches, args.permute)
         distilled = _distil(dense, het, part, batches, args.distil)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(
-            f'{args.dense_config} cannot be converted into {args.het_config}: {error}'
-        ) from error
     if evaluates:
         stage = 'distilled' if distilled else 'calibrated' if fits else 'projected'
         metrics[stage] = evaluate(het_cfg, het)
@@ -112,6 +109,19 @@ def convert(args: argparse.Namespace) -> None:
         announce(f'{beside} written, the config with a p for each layer')
     _write(out, het, part, content, het_cfg, report)
     announce(f'{out} written, {report["seconds"]:.0f} s')
+
+
+@contextmanager
+def _explained(args: argparse.Namespace) -> Iterator[None]:
+    """What the detectors are not fit for is a mistake in the command line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(
+            f'{args.dense_config} cannot be converted into {args.het_config}: {error}'
+        ) from error
 
 
 def describe(
@@ -169,9 +179,7 @@ def _load_dense(dense: nn.Module, content: dict, path: str) -> str:
 
 
 def _project(dense: nn.Module, het: nn.Module, part: str) -> None:
-    dense, het = dense.get_submodule(part), het.get_submodule(part)
-    find_pairs(dense, het)
-    load_projected(dense, het)
+    load_projected(dense.get_submodule(part), het.get_submodule(part))
 
 
 def _arrangement(het: nn.Module) -> str:

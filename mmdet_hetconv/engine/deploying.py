@@ -78,6 +78,11 @@ def precision_of(content: dict, args: argparse.Namespace) -> str:
     return stored
 
 
+def form_of(content: dict, deploy: bool) -> str:
+    """What a checkpoint's detector computes with, in words."""
+    return f'deployed ({content.get(PRECISION, "fp32")})' if deploy else 'trained form (fp32)'
+
+
 def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'fp32') -> nn.Module:
     """The inference form of a model with a checkpoint's weights.
 

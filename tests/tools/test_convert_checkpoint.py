@@ -187,6 +187,16 @@ class TestBadInput:
         message = error_of(convert, *argv(folder, out, '--method', 'free', het='dense.py'))
         assert 'the target model has no HetConv layer' in message
 
+    def test_a_source_with_hetconv(self, folder, out, monkeypatch):
+        """Seen before anything that takes long."""
+        torch.save(build(folder / 'het.py').state_dict(), out.with_name('h.pth'))
+        words = argv(folder, out, '--data-root', folder / 'coco')
+        words[:2] = str(folder / 'het.py'), str(out.with_name('h.pth'))
+        monkeypatch.setattr(converting, 'evaluate', None)
+        message = error_of(convert, *words)
+        assert 'the dense model has 16 HetConv layers already, backbone.layer1' in message
+        assert 'of a dense detector' in message
+
     def test_missing_keys(self, folder, out, tmp_path):
         content = torch.load(folder / 'dense.pth', weights_only=True)
         del content['state_dict']['backbone.layer3.0.conv1.weight']

@@ -1,5 +1,6 @@
 """From a dense detector to a faster one in one command."""
 
+import json
 import re
 import shutil
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmdet_hetconv.apps import slim as slimming
 from mmdet_hetconv.engine import converting
+from mmdet_hetconv.kernels import planned_convs
 from tests.engine import tiny
 
 from .conftest import forget
@@ -45,8 +48,12 @@ def done(folder):
 
 def test_everything_is_in_the_folder(done):
     page = (done / 'index.html').read_text()
-    for stage in ('dense', 'distilled'):
-        assert f'<th scope="row">{stage}</th>' in page
+    forms = [
+        f'{kind}, {form} (fp32)'
+        for kind in ('dense', 'HetConv')
+        for form in ('trained form', 'deployed')
+    ]
+    assert re.findall('<th scope="row">((?:dense|HetConv),.*?)</th>', page) == forms
     assert 'data:image/png;base64,' in page
     assert f'python tools/train.py {done / "train_on.py"}' in page
     gain = re.search(r'MACs\).*?× (0\.\d+)', page, re.DOTALL)
@@ -57,6 +64,47 @@ def test_everything_is_in_the_folder(done):
     assert layers and not any('rpn_cls' in name for name in layers)
     content = torch.load(done / 'deployed.pth', weights_only=True)
     assert content['hetconv_plan'] and content['hetconv_precision'] == 'fp32'
+
+
+def test_the_report_is_of_what_is_shipped_in_int8(folder, done, monkeypatch, capsys):
+    """Metrics and time of each form against the dense detector as it was given."""
+    copied = folder / 'int8'
+    words = argv(folder, 'int8', '--target-macs', 0.7, '--precision', 'int8')
+    shutil.copytree(done, copied)
+    note = json.loads((copied / 'slim.json').read_text())
+    (copied / 'slim.json').write_text(json.dumps(note | dict(precision='int8')))
+    for name in ('deployed.pth', 'dense_deployed.pth', 'results.json'):
+        (copied / name).unlink()
+    names = json.loads((done / 'results.json').read_text())[0]['metrics']
+    evaluated = []
+
+    def evaluate(cfg, model):
+        kinds = {bool(conv.int8) for conv in planned_convs(model)}
+        evaluated.append(kinds)
+        return dict.fromkeys(names, 0.5 + 0.1 * len(evaluated))
+
+    monkeypatch.setattr(slimming, 'evaluate', evaluate)
+    slim(words)
+    # The conversion has measured both trained forms.
+    assert evaluated == [{False}, {True}, {True}]
+    rows = json.loads((copied / 'results.json').read_text())
+    labels = [row['label'] for row in rows]
+    assert labels == [
+        'dense, trained form (fp32)',
+        'dense, deployed (fp32)',
+        'dense, deployed (int8)',
+        'HetConv, trained form (fp32)',
+        'HetConv, deployed (int8)',
+    ]
+    assert rows[-1]['metrics']['coco/bbox_mAP'] == pytest.approx(0.8)
+    assert all(row['ms'] > 0 for row in rows)
+    page = (copied / 'index.html').read_text()
+    assert '<td>trained form (fp32)</td><td>deployed (int8)</td>' in page
+    assert re.search(r'HetConv, deployed \(int8\)</th><td>0.800</td>', page)
+    said = capsys.readouterr().out
+    assert re.search(
+        r'index.html is the report: .* to 0.800 mAP|nothing is gained: .* in int8', said
+    )
 
 
 def test_steps_that_are_done_are_not_done_again(folder, done, monkeypatch):
@@ -103,12 +151,16 @@ def test_what_was_made_of_a_checkpoint_goes_with_it(folder, done, monkeypatch):
     assert left == {'slim.json', 'dense.py', 'converted.py', 'images', 'train_on.py'}
 
 
-def test_it_trains_on(folder, done):
+def test_it_trains_on_for_an_epoch_at_a_lower_rate(folder, done):
     words = (done / 'train_on.py', '--work-dir', folder / 'w', '--cfg-options', *tiny.SCALES)
-    train([*map(str, words), 'train_cfg.max_epochs=1'])
+    train([*map(str, words)])
+    assert [path.name for path in (folder / 'w').glob('*.pth')] == ['epoch_1.pth']
     state = torch.load(folder / 'w' / 'epoch_1.pth', weights_only=False)['state_dict']
-    layers = Config.fromfile(done / 'converted.py').model.layers
-    assert all(f'{name}.grouped.weight' in state for name in layers)
+    cfg = Config.fromfile(done / 'converted.py')
+    assert all(f'{name}.grouped.weight' in state for name in cfg.model.layers)
+    tuned = Config.fromfile(done / 'train_on.py')
+    assert tuned.optim_wrapper.optimizer.lr == pytest.approx(0.1 * cfg.optim_wrapper.optimizer.lr)
+    assert cfg.train_cfg.max_epochs == 2
 
 
 def test_what_cannot_be_slimmed(folder, tmp_path):
@@ -118,6 +170,14 @@ def test_what_cannot_be_slimmed(folder, tmp_path):
     # Nothing was done there yet: other arguments may.
     message = error_of(slim, *argv(folder, 'b', '--target-macs', 0.02))
     assert '--target-macs 0.02 is out of reach' in message
+    words = argv(folder, 'h', '--p', 4)
+    text = (folder / 'dense.py').read_text()
+    (folder / 'het.py').write_text(
+        text + "\nmodel['backbone']['conv_cfg'] = dict(type='HetConv')\n"
+    )
+    message = error_of(slim, folder / 'het.py', *words[1:])
+    assert 'het.py: its detector has 16 HetConv layers already' in message
+    assert not (folder / 'h' / 'slim.json').exists()
     assert 'p=7 fits none' in error_of(slim, *argv(folder, 'c', '--p', 7))
     everything = ('backbone', 'neck', 'rpn_head', 'roi_head')
     assert 'fits none' in error_of(slim, *argv(folder, 'd', '--exclude', *everything))
