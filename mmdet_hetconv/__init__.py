@@ -23,6 +23,6 @@ if find_spec('mmdet'):
     from . import models  # noqa: F401
     from .datasets import metrics, voc_images  # noqa: F401
     from .deploy import switch_to_deploy
-    from .engine import curves, drawing, finite_loss, patience, teacher, val_loss  # noqa: F401
+    from .engine import curves, drawing, finite_loss, patience, resuming, teacher, val_loss  # noqa: F401
 
     __all__ += ['switch_to_deploy']

@@ -8,16 +8,16 @@ import os
 from mmengine.config import DictAction
 
 
-def _value(node: ast.expr) -> object:
+def literal(node: ast.expr) -> object:
     """What an expression of lists, dicts and constants is; ValueError for others."""
     if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict' and not node.args:
-        words = {word.arg: _value(word.value) for word in node.keywords}
+        words = {word.arg: literal(word.value) for word in node.keywords}
         if None not in words:  # that is **, which stands for anything
             return words
     if isinstance(node, ast.List):
-        return [_value(item) for item in node.elts]
+        return [literal(item) for item in node.elts]
     if isinstance(node, ast.Dict) and all(node.keys):
-        return {ast.literal_eval(k): _value(v) for k, v in zip(node.keys, node.values) if k}
+        return {ast.literal_eval(k): literal(v) for k, v in zip(node.keys, node.values) if k}
     return ast.literal_eval(node)
 
 
@@ -32,7 +32,7 @@ class OptionsAction(DictAction):
         # mmengine has no other place for it; what is no such expression is its own.
         if 'dict(' in val or '{' in val:
             try:
-                return _value(ast.parse(val, mode='eval').body)
+                return literal(ast.parse(val, mode='eval').body)
             except (SyntaxError, ValueError):
                 pass
         return DictAction._parse_iterable(val)

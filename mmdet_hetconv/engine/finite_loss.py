@@ -1,8 +1,8 @@
 """Says where a loss is no finite number, and ends a training of which none is."""
 
 import logging
-import math
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
@@ -29,7 +29,7 @@ class FiniteLossHook(Hook):
         wrong = {
             name: float(value)
             for name, value in (outputs or {}).items()
-            if 'loss' in name and not math.isfinite(value)
+            if 'loss' in name and not torch.as_tensor(value).isfinite().all()
         }
         step = runner.iter + 1
         if not wrong:

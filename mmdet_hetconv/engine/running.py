@@ -24,6 +24,8 @@ from . import checkpoint, configs, deploying, end_to_end, exporting, preflight, 
 from .downloads import explained_download
 from .drawing import check_draws, draw_into_folders
 from .files import NO_SPACE, check_writable_file
+from .last_batch import leave_out_a_batch_of_one
+from .resuming import check_same_classes
 from .safe_globals import load_weights_only
 from .sections import check_kinds, check_needs, explained_late_build
 
@@ -43,6 +45,9 @@ def train(args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         configs.set_auto_scale_lr(cfg)
     state = _start_from(cfg, args.resume)
+    if state is not None:
+        check_same_classes(state, cfg, cfg.load_from)
+        cfg.custom_hooks.append(dict(type='ResumeHook'))
     preflight.check_config(cfg, ('train', 'val'), args.skip_checks)
     runner = _build_runner(cfg)
     if state is not None:
@@ -51,6 +56,7 @@ def train(args: argparse.Namespace) -> None:
     preflight.check_model(runner.model, cfg)
     preflight.warn_if_frozen_at_random(runner.model, cfg)
     with _explained_run(cfg):
+        leave_out_a_batch_of_one(runner)
         runner.train()
     _say_where(runner, args)
 
