@@ -108,7 +108,11 @@ def test_a_config_that_stops_at_once_is_named(monkeypatch):
     use_training_hooks(cfg, False, None)
     ((text, level),) = told
     assert 'without min_delta takes 0.1' in text and level == logging.WARNING
-    assert [hook['type'] for hook in cfg.custom_hooks] == ['EarlyStoppingHook', 'CurvesHook']
+    assert [hook['type'] for hook in cfg.custom_hooks] == [
+        'EarlyStoppingHook',
+        'FiniteLossHook',
+        'CurvesHook',
+    ]
 
 
 @pytest.mark.parametrize('flags', [('--val-loss',), ('--patience', '2')])
