@@ -25,9 +25,10 @@ from ..deploy import switch_to_deploy
 from ..deploy.backends import BACKENDS, load_graph, quantize_graph
 from ..deploy.onnx import RawOutputs, export_onnx
 from ..deploy.whole_run import detect
-from ..kernels import Plan, planned_convs
+from ..kernels import Plan, first_run, planned_convs
 from ..utils.image_channels import image_channels
 from ..utils.machine import machine
+from ..utils.progress import progress_bar
 from ..utils.table import write_rows
 from ..utils.timing import times_in_turns
 from .complexity import count_complexity
@@ -127,29 +128,32 @@ def benchmark_config(
     gmacs = dict(dense=costs.total('dense_macs', parts) / 1e9, het=costs.total('macs', parts) / 1e9)
     images = torch.randn(batch, image_channels(het), *shape, device=device)
     models = {'dense': dense, 'het': het}
-    for precision in precisions:
-        for kind in ('dense', 'het'):
-            models[_form(f'{kind} deployed', precision)] = switch_to_deploy(
-                copy.deepcopy(models[kind]),
-                Plan(budget_s=budget_s, clock=clock),
-                precision=precision,
-                calibration=[images[:1]] if precision == 'int8' else (),
-            )
+    with progress_bar('Deploying forms', 2 * len(precisions)) as step:
+        for precision in precisions:
+            for kind in ('dense', 'het'):
+                models[_form(f'{kind} deployed', precision)] = switch_to_deploy(
+                    copy.deepcopy(models[kind]),
+                    Plan(budget_s=budget_s, clock=clock),
+                    precision=precision,
+                    calibration=[images[:1]] if precision == 'int8' else (),
+                )
+                step()
     runs = {}
     for form, model in models.items():
         fast = images
         if 'deployed' in form:
             fast = images.contiguous(memory_format=torch.channels_last)
         runs[form] = _runner(model, fast, whole)
+        with first_run(model, f'Timing kernels, {form}'):
+            runs[form]()
     with TemporaryDirectory() as folder:
         for kind, model in (('dense', dense), ('het', het)) if backends else ():
             graph = Path(folder) / f'{kind}.onnx'
             export_onnx(switch_to_deploy(copy.deepcopy(model)), shape, graph)
             runs.update(_in_backends(kind, graph, images, backends, precisions))
         times, peaks = _measure(runs, rounds, device, clock)
-    for form, model in models.items():
-        for line in _choices(model):
-            print_log(f'{form}: {line}', 'current')
+    chosen = [f'{form} {names}' for form in models if (names := _choices(models[form]))]
+    print_log(f'kernels by form: {"; ".join(chosen)}', 'current')
     fastest = min(median(times[form]) for form in times if form.startswith('dense'))
     timings = []
     for form, values in times.items():
@@ -203,14 +207,14 @@ def _form(kind: str, precision: str) -> str:
     return kind if precision == 'fp32' else f'{kind} {precision}'
 
 
-def _choices(model: nn.Module) -> list[str]:
-    """How often the plan chose which kernel for heterogeneous layers."""
+def _choices(model: nn.Module) -> str:
+    """For how many kinds of layers the plan chose which kernel."""
     plans = {id(c.plan): c.plan for c in planned_convs(model)}
     count: dict[str, int] = {}
     for plan in plans.values():
         for choice in plan.choices.values():
             count[choice.candidate] = count.get(choice.candidate, 0) + 1
-    return [f'{name} for {n} kinds of layers' for name, n in count.items()]
+    return ', '.join(f'{n} {name}' for name, n in count.items())
 
 
 def _runner(model: nn.Module, images: Tensor, whole: bool) -> Callable[[], object]:
@@ -226,11 +230,14 @@ def _measure(
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Milliseconds and peak memory of every run, in turns."""
     peaks = {}
-    for form, run in runs.items():
-        for _ in range(WARM_UP):
-            run()
-        peaks[form] = peak_memory(run, device)
-    return times_in_turns(runs, rounds, device, clock), peaks
+    with progress_bar('Timing forms', len(runs) * (WARM_UP + 1 + rounds)) as step:
+        for form, run in runs.items():
+            for _ in range(WARM_UP):
+                run()
+                step()
+            peaks[form] = peak_memory(run, device)
+            step()
+        return times_in_turns(runs, rounds, device, clock, after_each=step), peaks
 
 
 def _weights_mb(model: nn.Module) -> float:

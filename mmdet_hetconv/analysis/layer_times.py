@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..deploy.blocks import DeployedBlock, trained_name
 from ..deploy.onnx import RawOutputs
-from ..kernels import PlannedConv2d
+from ..kernels import PlannedConv2d, first_run
 from ..utils.timing import times_in_turns
 
 ROUNDS = 7
@@ -38,7 +38,9 @@ def layer_times(
     runs: dict[str, Callable[[], object]] = {}
     for p, model in deployed.items():
         raw = RawOutputs(model)
-        for _ in range(WARM_UP):
+        with first_run(model, f'Timing kernels, p = {p}'):
+            raw(images)
+        for _ in range(WARM_UP - 1):
             raw(images)
         runs[str(p)] = _timed(model, p, raw, images, layers)
     totals = times_in_turns(runs, ROUNDS, 'cpu', time.perf_counter)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import cache
 from typing import Any
 
 import torch
@@ -128,12 +129,7 @@ def set_int8(model: nn.Module, int8: dict[str, Int8 | None]) -> None:
     Raises:
         ValueError: there is no such convolution.
     """
-    library, _ = load_library()
-    if most_weight() < 127:
-        text = f'HetConv: {cpu_name()} has no VNNI: int8 gains less, its weights have 7 bits'
-        print_log(text, 'current')
-    elif library is not None and library.hetconv_bytes_per_word() < 4:
-        print_log(f'HetConv: {cpu_name()} multiplies no bytes: int8 gains less', 'current')
+    _tell_machine()
     # Nobody need write no_grad() for the sake of an L2Norm's weight.
     model.requires_grad_(False)
     for name, how in int8.items():
@@ -144,6 +140,16 @@ def set_int8(model: nn.Module, int8: dict[str, Int8 | None]) -> None:
         if not isinstance(conv, PlannedConv2d):
             raise ValueError(f'{name!r} is no convolution of this model')
         conv.int8 = how
+
+
+@cache
+def _tell_machine() -> None:
+    library, _ = load_library()
+    if most_weight() < 127:
+        text = f'HetConv: {cpu_name()} has no VNNI: int8 gains less, its weights have 7 bits'
+        print_log(text, 'current')
+    elif library is not None and library.hetconv_bytes_per_word() < 4:
+        print_log(f'HetConv: {cpu_name()} multiplies no bytes: int8 gains less', 'current')
 
 
 class _Samples:

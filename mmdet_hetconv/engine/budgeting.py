@@ -18,6 +18,7 @@ from ..layers.shape import why_not_heterogeneous
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.image_channels import image_channels
+from ..utils.progress import progress_bar
 from ..utils.table import format_table
 
 # What a layer's p may be, where it fits.
@@ -68,18 +69,25 @@ def choose_layers(
     if target_macs is not None:
         costs, rest, whole = _macs(cfg, choices)
         budget, unit = target_macs * whole, 1 / whole
-        asked = f'--target-macs {target_macs:g}'
+        asked, counted = f'--target-macs {target_macs:g}', 'counted'
     else:
         costs, rest = _milliseconds(dense, cfg, choices)
         budget, unit = target_ms or 0.0, 1.0
-        asked = f'--target-ms {target_ms:g}'
+        asked, counted = f'--target-ms {target_ms:g}', 'measured of the deployed form in fp32'
     least = rest + sum(min(by_p.values()) for by_p in costs.values())
     if budget < least:
         raise UserError(f'{asked} is out of reach, the least is {least * unit:.3g}')
     if rest + sum(by_p[1] for by_p in costs.values()) <= budget:
         raise UserError(f'{asked}: the dense detector is within it already')
     announce(f'{len(costs)} layers are measured, each at p = {", ".join(map(str, CHOICES))}')
-    errors = layer_errors(dense, batches, forward, {name: choices[name] for name in costs})
+    measured = {name: choices[name] for name in costs}
+    with progress_bar('Errors of layers', len(batches) + len(measured)) as step:
+
+        def run(model: nn.Module, batch: dict) -> None:
+            forward(model, batch)
+            step()
+
+        errors = layer_errors(dense, batches, run, measured, step)
     chosen = choose_p(errors, costs, budget - rest)
     spent = rest + sum(costs[name][p] for name, p in chosen.items())
     rows = [
@@ -87,7 +95,7 @@ def choose_layers(
         for name, p in chosen.items()
     ]
     announce(format_table(('layer', 'p', 'relative squared error', 'cost, of dense'), rows))
-    announce(f'{asked}: {spent * unit:.3g} by what was measured')
+    announce(f'{asked}: {spent * unit:.3g} by what was {counted}')
     return chosen
 
 

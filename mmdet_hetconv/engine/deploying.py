@@ -13,7 +13,7 @@ from ..deploy import switch_to_deploy
 from ..deploy.precision import check_precision, set_precision
 from ..deploy.quantization import set_int8
 from ..deploy.whole_run import detect
-from ..kernels import Plan, planned_convs
+from ..kernels import Plan, first_run, planned_convs
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.image_channels import image_channels
@@ -50,7 +50,8 @@ def deploy(args: argparse.Namespace, tell_plan: bool = True) -> None:
     plan = plan_of(model)
     if args.tune:
         # Heads too, and what they do with the boxes.
-        detect(model, torch.zeros(1, image_channels(model), *args.tune))
+        with first_run(model):
+            detect(model, torch.zeros(1, image_channels(model), *args.tune))
         if tell_plan:
             announce(str(plan))
     meta = dict(content.get('meta') or {})

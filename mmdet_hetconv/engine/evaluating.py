@@ -2,9 +2,12 @@
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
@@ -12,6 +15,7 @@ from torch import nn
 from ..datasets.config_parts import join_root, leaf_datasets
 from ..datasets.metrics import use_own_metrics
 from ..utils.announce import announce
+from ..utils.progress import progress_bar
 from ..utils.table import format_table
 
 
@@ -29,10 +33,22 @@ def evaluate(cfg: Config, model: nn.Module) -> dict[str, float]:
             experiment_name=f'evaluate_{time.monotonic_ns()}',
             log_level='WARNING',
         )
-        metrics = {key: float(v) for key, v in runner.test().items()}
+        with progress_bar('Evaluating', len(runner.test_loop.dataloader)) as step:
+            runner.register_hook(_Steps(step))
+            metrics = {key: float(v) for key, v in runner.test().items()}
     # The runner's logger, which only warns, would stay the current one.
     MMLogger.get_instance(f'evaluated_{time.monotonic_ns()}')
     return metrics
+
+
+class _Steps(Hook):
+    """Calls a function after each batch."""
+
+    def __init__(self, step: Callable[[], None]):
+        self._step = step
+
+    def after_test_iter(self, *_: Any, **__: Any) -> None:
+        self._step()
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:

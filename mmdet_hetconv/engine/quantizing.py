@@ -7,6 +7,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..deploy.quantization import quantize
+from ..kernels import planned_convs
 from ..kernels.weights import Int8, Levels
 from ..utils.announce import announce
 from ..utils.errors import UserError
@@ -37,7 +38,9 @@ def quantize_on_images(
     metrics = {}
     evaluates = evaluates and has_annotations(cfg)
     if evaluates:
-        metrics['before'] = evaluate(cfg, model)
+        # Where the processor has it, what is not quantized computes in bf16.
+        mixed = any(conv.compute_dtype for conv in planned_convs(model))
+        metrics['bf16' if mixed else 'fp32'] = evaluate(cfg, model)
     try:
         report = quantize(
             *(model, batches, lambda model, batch: model.test_step(batch)),

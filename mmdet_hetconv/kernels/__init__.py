@@ -1,5 +1,6 @@
 """Ways to compute a convolution for inference, and the choice between them."""
 
+from .first_run import first_run
 from .plan import CANDIDATES, Choice, Plan
 from .planned_conv import PlannedConv2d, planned_convs
 from .weights import ConvWeights, take_weights
@@ -10,6 +11,7 @@ __all__ = [
     'ConvWeights',
     'Plan',
     'PlannedConv2d',
+    'first_run',
     'planned_convs',
     'take_weights',
 ]

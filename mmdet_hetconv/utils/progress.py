@@ -1,5 +1,6 @@
 """A bar for work that takes long."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,7 +16,16 @@ def progress_bar(title: str, total: int, show: bool = True) -> Iterator[Callable
 
     Where stderr is no terminal its last state alone is written.
     """
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (show and is_first_process())) as progress:
+    progress = Progress(
+        console=Console(stderr=True),
+        # Its thread would disturb what is timed meanwhile.
+        auto_refresh=False,
+        # What is printed goes above the bar, but not out of a file.
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=sys.stderr.isatty(),
+        disable=not (show and is_first_process()),
+    )
+    with progress:
         task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)
+        progress.refresh()
+        yield lambda: progress.update(task, advance=1, refresh=True)

@@ -11,6 +11,7 @@ def times_in_turns(
     device: str,
     clock: Callable[[], float],
     untimed: int = 0,
+    after_each: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Milliseconds of every run, A B A B ..., so that drift hits all alike.
 
@@ -21,6 +22,7 @@ def times_in_turns(
         clock: seconds.
         untimed: runs before each timed one, so that a short function does
             not pay for the caches that the one before it has emptied.
+        after_each: called after each timed one.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
@@ -34,4 +36,5 @@ def times_in_turns(
             if device != 'cpu':
                 torch.cuda.synchronize()
             times[name].append((clock() - start) * 1e3)
+            after_each()
     return times

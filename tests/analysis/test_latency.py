@@ -28,9 +28,16 @@ def test_dense_copy_computes_the_same(tmp_path):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_four_forms_and_their_files(tmp_path, bfloat16_anywhere):
+def test_four_forms_and_their_files(tmp_path, bfloat16_anywhere, capsys, monkeypatch):
+    said = []
+    monkeypatch.setattr(latency, 'print_log', lambda line, _: said.append(line))
     cfg = Config.fromfile(tiny.write_config(tmp_path / 'tiny.py'))
     timings = latency.benchmark_config(cfg, 2, (64, 96), 2, precisions=['fp32', 'bf16', 'int8'])
+    bars = capsys.readouterr().err
+    for step in ('Deploying forms', 'Timing kernels, het deployed int8', 'Timing forms'):
+        assert step in bars
+    (line,) = said
+    assert all(f'{kind} deployed int8 ' in line for kind in ('dense', 'het'))
     forms = ['dense', 'het', 'dense deployed', 'het deployed']
     others = [f'{kind} deployed {p}' for p in ('bf16', 'int8') for kind in ('dense', 'het')]
     assert [t.form for t in timings] == [*forms, *others]

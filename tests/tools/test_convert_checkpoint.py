@@ -276,7 +276,8 @@ class TestBadInput:
 def test_a_p_for_each_layer_under_a_budget(folder, tmp_path, capsys):
     out = tmp_path / 'budget.pth'
     convert(argv(folder, out, '--data-root', folder / 'coco', '--target-macs', '0.7'))
-    printed = capsys.readouterr().out
+    printed, bars = capsys.readouterr()
+    assert 'Errors of layers' in bars and 'Evaluating' in bars
     assert '--target-macs 0.7: 0.6' in printed or '--target-macs 0.7: 0.7' in printed
     cfg = Config.fromfile(tmp_path / 'budget.py')
     layers = cfg.model.layers
