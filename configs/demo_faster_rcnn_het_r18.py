@@ -4,53 +4,36 @@ HetConv p=4 in the backbone and the neck; the data are drawn by
 tools/demo/make_shapes.py.
 """
 
-_base_ = [
-    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_detection.py',
-    'mmdet::_base_/default_runtime.py',
-]
-custom_imports = dict(imports=['mmdet_hetconv'], allow_failed_imports=False)
+_base_ = './faster_rcnn_het_r18_small.py'
 
-conv_cfg = dict(type='HetConv', p=4)
 width = 64
-
-# Trained from scratch, so nothing is frozen and the batch norms learn.
 model = dict(
-    backbone=dict(
-        depth=18,
-        base_channels=32,
-        conv_cfg=conv_cfg,
-        frozen_stages=-1,
-        norm_eval=False,
-        init_cfg=None,
-    ),
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=width, conv_cfg=conv_cfg),
-    rpn_head=dict(in_channels=width, feat_channels=width, anchor_generator=dict(scales=[6])),
+    neck=dict(out_channels=width),
+    rpn_head=dict(in_channels=width, feat_channels=width),
     roi_head=dict(
-        bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=1), out_channels=width),
-        bbox_head=dict(in_channels=width, fc_out_channels=256, num_classes=3),
+        bbox_roi_extractor=dict(out_channels=width),
+        bbox_head=dict(in_channels=width, num_classes=3),
     ),
-    # RoIAlign runs on one thread on the CPU: few proposals, few samples.
     train_cfg=dict(
-        rpn=dict(sampler=dict(num=128)),
-        rpn_proposal=dict(nms_pre=150, max_per_img=100),
-        rcnn=dict(sampler=dict(num=32)),
+        rpn_proposal=dict(nms_pre=150, max_per_img=100), rcnn=dict(sampler=dict(num=32))
     ),
     test_cfg=dict(rpn=dict(nms_pre=150, max_per_img=50)),
 )
 
 data_root = 'data/demo/coco/'
 classes = dict(classes=('circle', 'square', 'triangle'))
+scale = (160, 128)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(160, 128), keep_ratio=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
     dict(
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
@@ -79,17 +62,11 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=6)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    clip_grad=dict(max_norm=10),
-)
+train_cfg = dict(max_epochs=12, val_interval=6)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=50),
     dict(type='CosineAnnealingLR', begin=0, T_max=12, by_epoch=True, convert_to_iter_based=True),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
+default_hooks = dict(checkpoint=dict(interval=1, save_best=None))
+auto_scale_lr = dict(base_batch_size=8)
 randomness = dict(seed=0)

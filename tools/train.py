@@ -3,8 +3,10 @@
 
 examples:
   python tools/train.py configs/faster_rcnn_het_r50.py
-  python tools/train.py configs/faster_rcnn_het_r18_scratch.py --data-root ~/my_data \\
+  python tools/train.py configs/faster_rcnn_het_r18_small.py --data-root ~/my_data \\
       --val-loss --patience 5
+  python tools/train.py configs/faster_rcnn_het_r18_small.py --data-root ~/my_data \\
+      --img-scale 480 --epochs 12 --batch-size 2
   python tools/train.py CONFIG --resume
   python tools/train.py CONFIG --cfg-options train_cfg.max_epochs=3 load_from=het.pth
 """
@@ -21,6 +23,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = tool_parser('train.py', __doc__)
     parser.add_argument('config', help='config file')
     add_run(parser, 'train')
+    parser.add_argument(
+        '--epochs',
+        type=count,
+        metavar='N',
+        help="train N epochs, over which the config's schedule is stretched",
+    )
+    parser.add_argument(
+        '--img-scale',
+        type=count,
+        nargs='+',
+        metavar='SIDE',
+        help='resize images to fit SIDE x SIDE, or WIDTH and HEIGHT, in training and evaluation',
+    )
+    parser.add_argument(
+        '--batch-size', type=count, metavar='N', help='images at once in each process'
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -48,6 +66,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'the best checkpoint',
     )
     args = parser.parse_args(argv)
+    if len(args.img_scale or ()) > 2:
+        parser.error('--img-scale takes one or two numbers')
     note_rank(args)
     return args
 

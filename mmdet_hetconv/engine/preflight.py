@@ -108,6 +108,33 @@ def check_classes(content: dict, cfg: Config, path: str) -> None:
                 )
 
 
+def warn_if_frozen_projected(model: nn.Module, cfg: Config) -> None:
+    """Warn of HetConv layers that keep what was projected from dense weights.
+
+    Stock configs freeze the first stage of a pre-trained backbone. Weights of a
+    checkpoint that has HetConv itself are the user's choice.
+    """
+    model.train()  # mmdet's backbones freeze here, too
+    frozen = [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, HetConv2d) and not any(p.requires_grad for p in layer.parameters())
+    ]
+    if not frozen:
+        return
+    load_from = cfg.get('load_from') or ''
+    if load_from and is_local(load_from):
+        content = read_checkpoint(load_from)
+        frozen = [n for n in frozen if f'{n}.weight' in content.get('state_dict', content)]
+    if frozen:
+        announce(
+            f'{frozen[0]} and {len(frozen) - 1} more HetConv layers are frozen, with weights that '
+            'are projected from dense ones and will not adapt; in most backbones '
+            'frozen_stages=0 lets them train',
+            logging.WARNING,
+        )
+
+
 def warn_if_frozen_at_random(model: nn.Module, cfg: Config) -> None:
     """Warn of layers that stay as they were drawn at random.
 

@@ -24,9 +24,11 @@ from . import checkpoint, configs, deploying, end_to_end, exporting, preflight, 
 from .downloads import explained_download
 from .drawing import check_draws, draw_into_folders
 from .files import NO_SPACE, check_writable_file
+from .image_scale import set_image_scale, warn_of_other_scales
 from .last_batch import leave_out_a_batch_of_one
 from .resuming import check_same_classes
 from .safe_globals import load_weights_only
+from .schedule import set_batch_size, set_epochs, shorten_warm_up
 from .sections import check_kinds, check_needs, explained_late_build
 
 
@@ -55,8 +57,12 @@ def train(args: argparse.Namespace) -> None:
         del state  # as large as the model and its optimizer
     preflight.check_model(runner.model, cfg)
     preflight.warn_if_frozen_at_random(runner.model, cfg)
+    preflight.warn_if_frozen_projected(runner.model, cfg)
+    warn_of_other_scales(cfg)
     with _explained_run(cfg):
         leave_out_a_batch_of_one(runner)
+        if args.epochs or args.batch_size:
+            shorten_warm_up(runner)
         runner.train()
     _say_where(runner, args)
 
@@ -73,10 +79,10 @@ def _say_where(runner: Runner, args: argparse.Namespace) -> None:
         announce('no checkpoint was saved')
         return
     announce(f'{"best" if best else "last"} checkpoint: {found}')
-    data = f' --data-root {shlex.quote(args.data_root)}' if args.data_root else ''
+    # As it was trained, with all options.
+    config = Path(runner.work_dir) / Path(args.config).name
     announce(
-        f'to test it: python tools/test.py {shlex.quote(args.config)} '
-        f'{shlex.quote(str(found))}{data}'
+        f'to test it: python tools/test.py {shlex.quote(str(config))} {shlex.quote(str(found))}'
     )
 
 
@@ -138,6 +144,8 @@ def _prepare(args: argparse.Namespace, task: str) -> Config:
     if args.data_root:
         work = configs.find_work_dir(cfg, args.work_dir, args.config)
         use_own_data(cfg, args.data_root, Path(work) / 'annotations')
+    if task == 'train':
+        _use_options(cfg, args)
     configs.merge_options(cfg, args.cfg_options)
     check_kinds(cfg)
     check_needs(cfg, training=task == 'train')
@@ -145,6 +153,16 @@ def _prepare(args: argparse.Namespace, task: str) -> Config:
     configs.use_own_hooks(cfg)
     use_own_metrics(cfg, by_class=task == 'test')
     return cfg
+
+
+def _use_options(cfg: Config, args: argparse.Namespace) -> None:
+    """What train.py's own options set; --cfg-options goes before them."""
+    if args.img_scale:
+        set_image_scale(cfg, args.img_scale)
+    if args.epochs:
+        set_epochs(cfg, args.epochs)
+    if args.batch_size:
+        set_batch_size(cfg, args.batch_size, args.auto_scale_lr)
 
 
 def _start_from(cfg: Config, resume: str | None) -> dict | None:

@@ -47,6 +47,8 @@ def expected_layers(name: str) -> int:
         return 0
     if 'c5' in variant:
         layers += 1  # the RPN
+    if 'small' in variant:
+        layers += 4  # the neck
     if 'full' in variant:
         layers += sum(FULL[detector])
     return layers

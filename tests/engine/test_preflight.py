@@ -4,6 +4,8 @@ import json
 import logging
 
 import pytest
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
@@ -143,3 +145,27 @@ def test_first_process(name, monkeypatch):
     assert is_first_process()
     monkeypatch.setenv(name, '3')
     assert not is_first_process()
+
+
+@pytest.mark.parametrize(
+    'frozen_stages, content, warned',
+    [
+        (1, None, 'layer1.0.conv1 and 3 more'),
+        (2, None, 'layer1.0.conv1 and 7 more'),
+        (0, None, None),
+        (1, 'dense', 'layer1.0.conv1 and 3 more'),
+        (1, 'het', None),
+    ],
+)
+def test_frozen_projections(frozen_stages, content, warned, tmp_path, announced):
+    cfg = dict(type='ResNet', depth=18, base_channels=16, frozen_stages=frozen_stages)
+    het = dict(cfg, conv_cfg=dict(type='HetConv', p=4))
+    model = model_with(MODELS.build(het))
+    load_from = None
+    if content:
+        load_from = str(tmp_path / 'a.pth')
+        source = model if content == 'het' else model_with(MODELS.build(cfg))
+        torch.save(dict(state_dict=source.state_dict()), load_from)
+    preflight.warn_if_frozen_projected(model, Config(dict(load_from=load_from)))
+    assert [level for _, level in announced] == [logging.WARNING] * bool(warned)
+    assert not warned or f'backbone.{warned} HetConv layers are frozen' in announced[0][0]
