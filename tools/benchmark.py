@@ -9,9 +9,12 @@ examples:
 
 import argparse
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
+
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 import torch
 from mmdet.utils import register_all_modules

@@ -8,7 +8,10 @@ examples:
 """
 
 import argparse
+import warnings
 from collections.abc import Sequence
+
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 from mmdet_hetconv.apps.compare import PAGE, compare
 from mmdet_hetconv.engine.arguments import tool_parser

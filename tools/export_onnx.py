@@ -9,7 +9,10 @@ examples:
 """
 
 import argparse
+import warnings
 from collections.abc import Sequence
+
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 from mmdet_hetconv.engine.arguments import add_calibration, add_conversion, tool_parser
 from mmdet_hetconv.engine.exporting import export

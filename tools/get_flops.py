@@ -7,7 +7,10 @@ examples:
 """
 
 import argparse
+import warnings
 from collections.abc import Sequence
+
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 from mmdet_hetconv.analysis import (
     compare_p,

@@ -8,7 +8,10 @@ examples:
 """
 
 import argparse
+import warnings
 from collections.abc import Sequence
+
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 from mmdet_hetconv.apps.infer import OUT_DIR, infer
 from mmdet_hetconv.engine.arguments import add_cfg_options, tool_parser

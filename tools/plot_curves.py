@@ -6,7 +6,10 @@ examples:
 """
 
 import argparse
+import warnings
 from collections.abc import Sequence
+
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 from mmdet_hetconv.engine.arguments import tool_parser
 from mmdet_hetconv.engine.curves import draw_curves, read_run

@@ -8,7 +8,10 @@ examples:
 """
 
 import argparse
+import warnings
 from collections.abc import Sequence
+
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 from mmdet_hetconv.deploy.backends import BACKENDS
 from mmdet_hetconv.deploy.precision import PRECISIONS

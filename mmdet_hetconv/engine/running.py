@@ -30,6 +30,7 @@ from .resuming import check_same_classes
 from .safe_globals import load_weights_only
 from .schedule import set_batch_size, set_epochs, shorten_warm_up
 from .sections import check_kinds, check_needs, explained_late_build
+from .terminal import TerminalRunner, shown_progress
 
 
 @processes.leaves_group
@@ -63,7 +64,8 @@ def train(args: argparse.Namespace) -> None:
         leave_out_a_batch_of_one(runner)
         if args.epochs or args.batch_size:
             shorten_warm_up(runner)
-        runner.train()
+        with shown_progress(runner):
+            runner.train()
     _say_where(runner, args)
 
 
@@ -79,11 +81,9 @@ def _say_where(runner: Runner, args: argparse.Namespace) -> None:
         announce('no checkpoint was saved')
         return
     announce(f'{"best" if best else "last"} checkpoint: {found}')
-    # As it was trained, with all options.
-    config = Path(runner.work_dir) / Path(args.config).name
-    announce(
-        f'to test it: python tools/test.py {shlex.quote(str(config))} {shlex.quote(str(found))}'
-    )
+    config = Path(runner.work_dir) / Path(args.config).name  # with all that was set
+    command = shlex.join(['python', 'tools/test.py', str(config), str(found)])
+    announce(f'to test it: {command}')
 
 
 @processes.leaves_group
@@ -128,7 +128,7 @@ def test(args: argparse.Namespace) -> None:
         runner.test_evaluator.metrics.append(matrix)
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    with _explained_run(cfg):
+    with _explained_run(cfg), shown_progress(runner):
         runner.test()
     if args.confusion_matrix:
         announce(f'{args.confusion_matrix} written')
@@ -157,6 +157,9 @@ def _prepare(args: argparse.Namespace, task: str) -> Config:
 
 def _use_options(cfg: Config, args: argparse.Namespace) -> None:
     """What train.py's own options set; --cfg-options goes before them."""
+    check_kinds(cfg)
+    if not (cfg.get('train_cfg') and cfg.get('train_dataloader')):
+        return  # the runner says so
     if args.img_scale:
         set_image_scale(cfg, args.img_scale)
     if args.epochs:
@@ -193,7 +196,7 @@ def _build_runner(cfg: Config) -> Runner:
     with preflight.explained_build(cfg):
         if 'runner_type' in cfg:
             return RUNNERS.build(cfg)
-        return Runner.from_cfg(cfg)
+        return TerminalRunner.from_cfg(cfg)
 
 
 @contextmanager

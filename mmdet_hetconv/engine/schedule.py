@@ -75,7 +75,7 @@ def set_batch_size(cfg: Config, size: int, scales_rate: bool) -> None:
 def shorten_warm_up(runner: Runner) -> None:
     """Let a warm-up that is counted in iterations take no more than a tenth of the training."""
     steps = runner.train_loop.max_iters
-    most = max(1, round(_WARM_UP * steps))
+    most = max(2, round(_WARM_UP * steps))  # LinearLR over one step would stay at its start
     schedulers = runner.param_schedulers or []
     for part in [schedulers] if isinstance(schedulers, dict) else schedulers:
         end = part.get('end') if type_name(part).startswith(('Linear', 'Constant')) else None

@@ -68,7 +68,7 @@ def test_the_batch_and_its_rate(said):
     assert len(said) == 1
 
 
-@pytest.mark.parametrize('steps, end', [(300, 30), (5000, 500), (4, 1)])
+@pytest.mark.parametrize('steps, end', [(300, 30), (5000, 500), (4, 2)])
 def test_a_warm_up_is_a_tenth_at_most(steps, end, said):
     parts = [
         ConfigDict(type='LinearLR', by_epoch=False, begin=0, end=500),
