@@ -67,7 +67,7 @@ def test_a_bar_on_a_terminal(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'stdout', out)
     monkeypatch.setenv('TERM', 'xterm')
     train(tmp_path, epochs=1)
-    assert 'loss' in out.getvalue() and '━' in out.getvalue()
+    assert '━' in out.getvalue() and 'validation' in out.getvalue()
     assert 'score: 0.2000' in out.getvalue()
     assert sys.stdout is out
     assert '\x1b[?25h' in out.getvalue()  # the cursor is shown again
