@@ -1,7 +1,9 @@
 """From a command line to mmengine's Config."""
 
+import ast
 import logging
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -11,6 +13,7 @@ from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.suggestion import did_you_mean_file
 from ..zoo import CONFIGS
+from .arguments import literal
 
 # mmengine's hooks that write files, and ours in their places.
 _OWN_HOOKS = {
@@ -140,6 +143,25 @@ def set_auto_scale_lr(cfg: Config) -> None:
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise UserError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
     cfg.auto_scale_lr.enable = True
+
+
+def recorded_config(content: dict) -> dict[str, Any]:
+    """The sections of the config that a checkpoint was trained by, as far as they are literals.
+
+    mmengine keeps its text. It is read, not run.
+    """
+    found = {}
+    try:
+        body = ast.parse((content.get('meta') or {}).get('cfg') or '').body
+    except SyntaxError:
+        return found
+    for node in body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = literal(node.value)
+            except ValueError:
+                continue
+    return found
 
 
 def trained_meta(content: dict) -> dict:

@@ -10,6 +10,7 @@ from ..datasets.config_parts import leaf_datasets, type_name
 from ..models.config import walk
 from ..utils.announce import announce
 from ..utils.errors import UserError
+from .configs import recorded_config
 
 # Transforms that set the size, and the keys that hold one.
 _RESIZES = ('Resize', 'FixScaleResize', 'RandomResize', 'RandomChoiceResize')
@@ -78,6 +79,20 @@ def warn_of_other_scales(cfg: Config) -> None:
         announce(
             f'images are trained at {", ".join(map(str, dict.fromkeys(train)))} and evaluated '
             f'at {val[0]}; --img-scale sets one for both',
+            logging.WARNING,
+        )
+
+
+def warn_of_another_scale(content: dict, cfg: Config, path: str) -> None:
+    """Warn where a checkpoint is tested at another size than its own config tests at."""
+    recorded = recorded_config(content).get('test_dataloader')
+    if not isinstance(recorded, dict) or 'dataset' not in recorded:
+        return
+    trained, here = _resize(Config(dict(test_dataloader=recorded)), 'test'), _resize(cfg, 'test')
+    if trained and here and trained[0] != here[0]:
+        announce(
+            f'the config that checkpoint {path} was trained by evaluates images at {trained[0]}, '
+            f'this one at {here[0]}',
             logging.WARNING,
         )
 

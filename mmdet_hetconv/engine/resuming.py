@@ -3,7 +3,6 @@
 mmengine loads the old rate and the old schedule, its end included, and says nothing.
 """
 
-import ast
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from ..datasets.classes import some
 from ..datasets.config_parts import class_names, leaf_datasets
 from ..utils.announce import announce
 from ..utils.errors import UserError
-from .arguments import literal
+from .configs import recorded_config
 
 # What decides on the learning rate of a step.
 _RATE = (
@@ -57,7 +56,7 @@ class ResumeHook(Hook):
         epochs = runner.max_epochs
         if epochs and meta['epoch'] >= epochs:
             announce(f'--resume: all epochs are done, train_cfg.max_epochs is {epochs}')
-        changed = list(_changes(_sections(meta.get('cfg') or ''), runner.cfg))
+        changed = list(_changes(recorded_config(checkpoint), runner.cfg))
         if not changed or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
         _step_schedulers(runner, meta, any('batch_size' in key for key, *_ in changed))
@@ -77,27 +76,11 @@ class ResumeHook(Hook):
         )
 
 
-def _sections(text: str) -> dict[str, Any]:
-    """What the text of a config says of the rate; nothing in it is run."""
-    found = {}
-    try:
-        body = ast.parse(text).body
-    except SyntaxError:
-        return found
-    for node in body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            name = node.targets[0].id
-            if any(key.startswith(name) for key in _RATE):
-                try:
-                    found[name] = literal(node.value)
-                except ValueError:
-                    continue
-    return found
-
-
 def _changes(old: dict, cfg: Config) -> Iterator[tuple[str, Any, Any]]:
     """Keys, with the old and the new value, in which two configs have other rates."""
-    for name in old:
+    for name in {key.partition('.')[0]: None for key in _RATE}:
+        if name not in old:
+            continue
         for key, before, now in _differences(name, old[name], cfg.get(name)):
             if key.startswith(_RATE):
                 yield key, before, now

@@ -24,7 +24,7 @@ from . import checkpoint, configs, deploying, end_to_end, exporting, preflight, 
 from .downloads import explained_download
 from .drawing import check_draws, draw_into_folders
 from .files import NO_SPACE, check_writable_file
-from .image_scale import set_image_scale, warn_of_other_scales
+from .image_scale import set_image_scale, warn_of_another_scale, warn_of_other_scales
 from .last_batch import leave_out_a_batch_of_one
 from .resuming import check_same_classes
 from .safe_globals import load_weights_only
@@ -112,6 +112,7 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         _augment(cfg)
     preflight.check_classes(content, cfg, args.checkpoint)
+    warn_of_another_scale(content, cfg, args.checkpoint)
     runner = _build_runner(cfg)
     preflight.check_model(runner.model, cfg)
     if exported:

@@ -7,7 +7,11 @@ from mmengine.config import Config
 
 from mmdet_hetconv.engine import image_scale
 from mmdet_hetconv.engine.configs import read_config
-from mmdet_hetconv.engine.image_scale import set_image_scale, warn_of_other_scales
+from mmdet_hetconv.engine.image_scale import (
+    set_image_scale,
+    warn_of_another_scale,
+    warn_of_other_scales,
+)
 from mmdet_hetconv.utils.errors import UserError
 from mmdet_hetconv.zoo import CONFIGS
 
@@ -97,6 +101,19 @@ def test_another_size_in_training_is_told(said):
 def test_our_configs_have_one_size(name, said):
     warn_of_other_scales(read_config(str(CONFIGS / f'{name}.py')))
     assert not said
+
+
+def test_a_checkpoint_of_another_size_is_told(said):
+    cfg = read_config(str(CONFIGS / 'faster_rcnn_het_r18_small.py'))
+    content = dict(meta=dict(cfg=cfg.pretty_text))
+    warn_of_another_scale(content, cfg, 'a.pth')
+    warn_of_another_scale(dict(), cfg, 'a.pth')
+    assert not said
+    cfg.test_dataloader.dataset.pipeline[1].scale = (640, 640)
+    warn_of_another_scale(content, cfg, 'a.pth')
+    assert (
+        'a.pth was trained by evaluates images at (320, 320), this one at (640, 640)' in said[0][0]
+    )
 
 
 def test_ssd_has_a_size_of_its_own():

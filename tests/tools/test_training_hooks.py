@@ -59,7 +59,7 @@ def test_validation_loss_changes_nothing_and_is_drawn(folder, capfd):
     lines = (printed.out + printed.err).splitlines()
     (best,) = (folder / 'looked').glob('best_coco_bbox_mAP_epoch_*.pth')
     assert lines[-2].endswith(f'best checkpoint: {best}')
-    assert f'tools/test.py {folder / "tiny.py"} {best} --data-root' in lines[-1]
+    assert f'tools/test.py {folder / "looked" / "tiny.py"} {best}' in lines[-1]
 
 
 def test_annotations_are_loaded_before_the_image_is_resized():
