@@ -19,6 +19,7 @@ from torch import nn
 from ..analysis.config import build_detector, input_shape
 from ..convert.convert_model import matches
 from ..datasets.config_parts import leaf_datasets, read_infos
+from ..deploy.precision import check_precision
 from ..engine import checkpoint, configs, converting, deploying
 from ..engine.budgeting import converted
 from ..engine.calibration_images import choose_images, use_data
@@ -61,6 +62,10 @@ def slim(args: argparse.Namespace) -> None:
     register_all_modules(init_default_scope=True)
     out = Path(args.out).expanduser().resolve()
     check_writable(out, '--out')
+    try:
+        check_precision(args.precision, torch.device('cpu'))
+    except ValueError as error:
+        raise UserError(str(error)) from error
     cfg = configs.read_config(args.config)
     configs.merge_options(cfg, args.cfg_options)
     content = checkpoint.read_weights(args.checkpoint)

@@ -163,7 +163,12 @@ def test_it_trains_on_for_an_epoch_at_a_lower_rate(folder, done):
     assert cfg.train_cfg.max_epochs == 2
 
 
-def test_what_cannot_be_slimmed(folder, tmp_path):
+def test_what_cannot_be_slimmed(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr('mmdet_hetconv.deploy.precision._computes_bf16', lambda device: False)
+        message = error_of(slim, *argv(folder, 'p', '--p', 2, '--precision', 'bf16'))
+    assert 'multiplies no bfloat16' in message
+    assert not [*(folder / 'p').iterdir()]
     message = error_of(slim, *argv(folder, 'b', '--target-macs', 0.01))
     assert message.startswith('slim.py: error: --target-macs 0.01 is out of reach, the least is')
     assert not (folder / 'b' / 'converted.pth').exists()
