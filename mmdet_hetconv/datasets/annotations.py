@@ -4,6 +4,8 @@ mmdet's own readers assume a correct file: they end in a KeyError that names
 no file, or silently drop or relabel boxes.
 """
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from ..utils.errors import UserError
 
 # Larger coordinates are mistakes, and overflow as 32-bit numbers.
 _LARGEST = 1e9
+# Detections of an image that COCO's mAP takes.
+MOST_COUNTED = 100
 # OpenCV reads no larger image.
 MOST_PIXELS = 2**30
 
@@ -25,11 +29,13 @@ class Content:
         classes: of all boxes.
         learnt: of the boxes that a detector learns to find: not of crowds,
             of difficult objects, and of what is `unusable`.
+        boxes: how often there is which class at which place.
     """
 
     size: tuple[float, float] | None
     classes: set[str] = field(default_factory=set)
     learnt: set[str] = field(default_factory=set)
+    boxes: Counter = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -42,20 +48,44 @@ class Annotations:
         images: names of the image files, relative to their folder.
         ids: of the images, in that order; the COCO layout has them.
         boxes: how many boxes there are.
-        has_masks: whether at least one box has a segmentation.
+        without_mask: how many boxes have no segmentation.
         unusable: how many boxes nothing is learnt from, since they are
             smaller than a pixel or outside of their image.
         contents: of the images, in their order.
+        doubts: what can be meant so, and is more often a mistake; sentences.
+        odd: whether only the readers here take the file, and mmdet's do not.
     """
 
     path: Path
     classes: tuple[str, ...]
     images: tuple[str, ...]
     boxes: int
-    has_masks: bool
+    without_mask: int
     unusable: int = 0
     ids: tuple[int | str, ...] = ()
     contents: tuple[Content, ...] = ()
+    doubts: tuple[str, ...] = ()
+    odd: bool = False
+
+
+def doubts_of(contents: Sequence[Content], images: Sequence[str], named_by: Path) -> Iterator[str]:
+    """Sentences on what is there twice, or is too much for a metric."""
+    twice = [name for name, count in Counter(images).items() if count > 1]
+    if twice:
+        yield f'{named_by}: {len(twice)} images are there twice, {twice[0]} first'
+    repeated = [content.boxes.total() - len(content.boxes) for content in contents]
+    if any(repeated):
+        first = next(image for image, count in zip(images, repeated) if count)
+        yield (
+            f'{named_by}: {sum(repeated)} boxes are there twice, with class and place, those of '
+            f'{first} first: of two only one can be found'
+        )
+    crowded = sum(content.boxes.total() > MOST_COUNTED for content in contents)
+    if crowded:
+        yield (
+            f"{named_by}: {crowded} images have more than {MOST_COUNTED} boxes, of which COCO's "
+            f'mAP counts {MOST_COUNTED}'
+        )
 
 
 def read_file(path: Path) -> bytes:

@@ -24,6 +24,7 @@ from .config_parts import (
 from .image_sizes import check_sizes, turns_images
 from .images import check_images
 from .left_out import check_anything_to_learn, tell_left_out
+from .masks import check_masks, needs_masks
 from .remembered import Remembered
 from .voc import read_voc
 from .voc_images import VOC_DATASETS, AnyImageVOCDataset, ImageNames
@@ -57,6 +58,8 @@ def check_data(cfg: Config, roles: tuple[str, ...]) -> None:
         shown = {path: _check_dataset(leaf, path, cfg, labelled) for path, leaf in leaves.items()}
         known = {path: found for path, found in shown.items() if found}
         for path, found in known.items():
+            for doubt in found.doubts:
+                announce(doubt, logging.WARNING)
             for image, content in zip(found.images, found.contents):
                 images.setdefault(
                     str(Path(image_folder(leaves[path]), image)),
@@ -133,9 +136,12 @@ def _check_dataset(dataset: dict, path: str, cfg: Config, labelled: bool) -> Ann
             root / dataset.get('ann_subdir', 'Annotations'),
             images,
             ImageNames(root / images) if any_image else '{}.jpg'.format,
+            strict=not any_image,
         )
     else:
         return None
+    if needs_masks(cfg) and labelled:
+        check_masks(found)
     classes = class_names(dataset, path)
     if classes is None:
         raise UserError(f'{path}.metainfo.classes is missing')

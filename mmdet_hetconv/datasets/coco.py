@@ -1,19 +1,37 @@
 """Annotation files of the COCO layout, read with open eyes."""
 
+import codecs
 import json
 from pathlib import Path
 
 from ..utils.errors import UserError
-from .annotations import MOST_PIXELS, Annotations, Content, is_number, read_file
+from .annotations import MOST_PIXELS, Annotations, Content, doubts_of, is_number, read_file
+
+# COCO boxes that end outside of their image are rounded, or end points in place of sizes.
+_CORNERS_SHARE = 0.5
 
 
-def read_coco(path: str | Path, labelled: bool = True) -> Annotations:
-    """Read and check a COCO annotation file.
+def read_coco(path: str | Path, labelled: bool = True, strict: bool = True) -> Annotations:
+    """Read and check a COCO annotation file, see :func:`check_coco`.
+
+    Args:
+        strict: whether to refuse what mmdet cannot read, too.
+    """
+    content, marked = load_json(Path(path))
+    return check_coco(Path(path), content, labelled, strict, marked)
+
+
+def check_coco(
+    path: Path, content: dict, labelled: bool = True, strict: bool = True, marked: bool = False
+) -> Annotations:
+    """Check what a COCO annotation file holds.
 
     Args:
         path: the file.
         labelled: whether annotations are needed. A list of images to detect
             in, as COCO's test-dev, has none.
+        strict: whether to refuse what mmdet cannot read, too.
+        marked: whether the file starts with a byte-order mark.
 
     The classes come in the order of the file's categories, that of their ids
     in every file that is sorted: CocoDataset numbers them so, whatever the
@@ -22,14 +40,18 @@ def read_coco(path: str | Path, labelled: bool = True) -> Annotations:
     Raises:
         UserError: names the file and the first entry that is wrong.
     """
-    path = Path(path)
-    content = _load_json(path)
     images, categories = (_entries(path, content, key) for key in ('images', 'categories'))
     boxes = []
     if labelled or content.get('annotations'):
         boxes = _entries(path, content, 'annotations')
     _unique(path, 'images', images)
     category_ids = _unique(path, 'categories', categories)
+    # mmdet and pycocotools do arithmetic with the ids of categories.
+    text = next((number for number in category_ids if isinstance(number, str)), None)
+    if strict and text is not None:
+        raise UserError(f'{path}: categories holds the id {text!r:.80}, a whole number is needed')
+    if strict and marked:
+        raise UserError(f'annotation file {path} starts with a byte-order mark')
     _unique(path, 'annotations', boxes)
     for image in images:
         _check_image(path, image)
@@ -45,32 +67,47 @@ def read_coco(path: str | Path, labelled: bool = True) -> Annotations:
     contents = {
         number: Content((image['width'], image['height'])) for number, image in by_id.items()
     }
-    unusable = 0
+    unusable = beyond = 0
     for box in boxes:
         _check_box(path, box, by_id, category_ids)
         usable = _is_usable(box, by_id[box['image_id']])
         unusable += not usable
-        content, name = contents[box['image_id']], names[box['category_id']]
-        content.classes.add(name)
+        beyond += _ends_outside(box, by_id[box['image_id']])
+        found, name = contents[box['image_id']], names[box['category_id']]
+        found.classes.add(name)
+        found.boxes[(name, *box['bbox'])] += 1
         if usable and not box['iscrowd'] and not box.get('ignore'):
-            content.learnt.add(name)
+            found.learnt.add(name)
+    files = tuple(image['file_name'] for image in images)
+    doubts = [*doubts_of([*contents.values()], files, path)]
+    if beyond > _CORNERS_SHARE * len(boxes):
+        doubts.append(
+            f'{path}: {beyond} of {len(boxes)} boxes end outside of their image; a bbox is x, y, '
+            'width, height: are these x1, y1, x2, y2?'
+        )
     return Annotations(
         path,
         classes,
-        tuple(image['file_name'] for image in images),
+        files,
         len(boxes),
-        any(box.get('segmentation') for box in boxes),
+        sum(not box.get('segmentation') for box in boxes),
         unusable,
         tuple(image['id'] for image in images),
         tuple(contents.values()),
+        tuple(doubts),
+        marked or text is not None,
     )
 
 
-def _load_json(path: Path) -> dict:
+def load_json(path: Path) -> tuple[dict, bool]:
+    """What a COCO file holds, and whether a byte-order mark stands before it.
+
+    Raises:
+        UserError: it is no JSON, or no object.
+    """
     text = read_file(path)
     try:
-        # As it is opened by pycocotools: UTF-8, without a byte-order mark.
-        content = json.loads(text.decode())
+        content = json.loads(text.decode('utf-8-sig'))
     except (ValueError, RecursionError) as error:
         raise UserError(f'annotation file {path} is not valid JSON: {error}') from error
     if not isinstance(content, dict):
@@ -78,7 +115,7 @@ def _load_json(path: Path) -> dict:
             f'annotation file {path} holds a {type(content).__name__}, '
             'COCO annotations are an object'
         )
-    return content
+    return content, text.startswith(codecs.BOM_UTF8)
 
 
 def _entries(path: Path, content: dict, key: str) -> list[dict]:
@@ -168,6 +205,12 @@ def _is_usable(box: dict, image: dict) -> bool:
         y, 0
     )
     return inside and width >= 1 and height >= 1 and box['area'] > 0
+
+
+def _ends_outside(box: dict, image: dict) -> bool:
+    """Whether a box reaches beyond its image by more than tools round."""
+    x, y, width, height = box['bbox']
+    return x + width > image['width'] + 2 or y + height > image['height'] + 2
 
 
 def _is_text(value) -> bool:

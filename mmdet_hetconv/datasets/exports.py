@@ -1,13 +1,17 @@
 """Layouts of annotation tools: which one a folder has, and its data as COCO files."""
 
+import logging
+from collections.abc import Collection
 from pathlib import Path
 
+from ..utils.announce import announce
 from ..utils.errors import UserError
+from .classes import some
 from .coco import read_coco
 from .coco_exports import ROBOFLOW, SINGLE, read_roboflow, read_single, roboflow_files
 from .labelimg import labelimg_folders, read_labelimg
 from .split import DataFolder, Split, choose_splits
-from .to_coco import Picture, split_by_seed, write_coco
+from .to_coco import Picture, Reader, split_by_seed, write_coco
 from .yolo import read_yolo, yolo_config
 
 # By name, what one looks like.
@@ -42,43 +46,56 @@ def find_export(root: Path, layout: str, keep: Path) -> DataFolder:
     """
     splits, classes = _read(root, layout)
     if len(splits) == 1:
-        ((_, pictures),) = splits.items()
-        splits = split_by_seed(pictures, root)
-    train, val = choose_splits(root, splits)
-    return as_coco_files(root, layout, {name: splits[name] for name in (train, val)}, classes, keep)
+        ((_, read),) = splits.items()
+        chosen = split_by_seed(read(), root)
+    else:
+        chosen = {name: splits[name]() for name in choose_splits(root, splits)}
+    return as_coco_files(root, layout, chosen, classes or classes_of(chosen, root), keep)
 
 
 def as_coco_files(
     root: Path, layout: str, splits: dict[str, list[Picture]], classes: list[str], keep: Path
 ) -> DataFolder:
     """Data as COCO files: what is trained on, and what is evaluated on."""
+    tell_untrained(
+        {box[0] for pictures in [*splits.values()][1:] for p in pictures for box in p.boxes}
+        - {box[0] for p in [*splits.values()][0] for box in p.boxes},
+        root,
+    )
     files = write_coco(splits, classes, root, keep)
     train, val = (Split(read_coco(path), str(path.resolve()), '') for path in files.values())
     return DataFolder(root, 'COCO', train.annotations.classes, (train,), val, layout)
 
 
-def _read(root: Path, layout: str) -> tuple[dict[str, list[Picture]], list[str]]:
+def _read(root: Path, layout: str) -> tuple[dict[str, Reader], list[str]]:
+    """Readers of splits, and the classes; none where the pictures tell them."""
     if layout == 'Roboflow':
         return read_roboflow(root)
     if layout == 'YOLO':
         return read_yolo(root)
     if layout == 'LabelImg':
-        splits = read_labelimg(root)
-        return splits, _classes(root, splits)
+        return read_labelimg(root), []
     return read_single(root, layout)
 
 
-def _classes(root: Path, splits: dict[str, list[Picture]]) -> list[str]:
-    """Of what is trained on, sorted."""
-    first = next(name for name in ('train', 'trainval', 'all', *splits) if name in splits)
-    classes = {box[0] for picture in splits[first] for box in picture.boxes}
-    for pictures in splits.values():
-        for picture in pictures:
-            for kind, *_ in picture.boxes:
-                if kind not in classes:
-                    raise UserError(
-                        f'{picture.path}: the class {kind!r} does not occur in what is trained on'
-                    )
+def classes_of(splits: dict[str, list[Picture]], root: Path) -> list[str]:
+    """Of all pictures, sorted.
+
+    Raises:
+        UserError: there is no object.
+    """
+    classes = {box[0] for pictures in splits.values() for p in pictures for box in p.boxes}
     if not classes:
         raise UserError(f'{root}: no image has an object')
     return sorted(classes)
+
+
+def tell_untrained(classes: Collection[str], where: Path) -> None:
+    """Say which classes are evaluated and occur in no training image."""
+    if classes:
+        announce(
+            f'{where}: no training image has the classes {some(sorted(classes))} of the '
+            'validation images: they are not learnt, and count with an AP near 0; put images of '
+            'them into the training set, or rename them there',
+            logging.WARNING,
+        )

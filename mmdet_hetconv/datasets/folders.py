@@ -1,6 +1,9 @@
 """Data set folders: where a COCO or VOC layout keeps what."""
 
+import glob
+import logging
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +11,9 @@ from ..utils.announce import announce
 from ..utils.errors import UserError
 from .coco import read_coco
 from .coco_exports import read_pictures
-from .exports import LAYOUTS, as_coco_files, exports_in, find_export
+from .exports import LAYOUTS, as_coco_files, exports_in, find_export, tell_untrained
+from .finding import ImageFinder
+from .images import is_data
 from .labelimg import read_picture
 from .split import DataFolder, Split, choose_splits, in_any_case
 from .to_coco import Picture, split_by_seed
@@ -33,6 +38,7 @@ _COCO_IMAGES = (
     'JPEGImages',
     '',
 )
+_COCO_SPLITS = ('train', 'val', 'test', 'trainval')
 # What the two look like.
 _OWN = {
     'COCO': 'annotations/instances_train*.json and images',
@@ -66,10 +72,13 @@ def find_data(root: str | Path, prefer: str, keep: str | Path = KEEP) -> DataFol
         found = finders[layout](root)
         if found:
             _say_others(root, layout, exports)
+            _tell_shared(found)
             return found
     if exports:
         _say_others(root, exports[0], exports[1:])
-        return find_export(root, exports[0], Path(keep))
+        found = find_export(root, exports[0], Path(keep))
+        _tell_shared(found)
+        return found
     there = ', '.join(sorted(path.name for path in root.iterdir())[:10]) or 'nothing'
     known = '; '.join(f'{name} ({looks})' for name, looks in {**_OWN, **LAYOUTS}.items())
     raise UserError(f'--data-root {root} has {there}, and none of the layouts {known}')
@@ -80,57 +89,101 @@ def _say_others(root: Path, layout: str, others: list[str]) -> None:
         announce(f'{root} has the layouts {layout} and {", ".join(others)}: {layout} is taken')
 
 
+def _tell_shared(data: DataFolder) -> None:
+    """Say which images are trained and evaluated on."""
+    train, val = (
+        {
+            os.path.realpath(data.root / split.images / image): image
+            for split in splits
+            for image in split.annotations.images
+        }
+        for splits in (data.train, (data.val,))
+    )
+    shared = sorted(train.keys() & val.keys())
+    if shared:
+        announce(
+            f'{data.root}: {len(shared)} of the {len(val)} validation images are training images, '
+            f'too, {val[shared[0]]} first: metrics on them tell nothing of others',
+            logging.WARNING,
+        )
+
+
 def _find_coco(root: Path, keep: Path) -> DataFolder | None:
-    files = {}
-    for name in ('train', 'val', 'test', 'trainval'):
-        path = _coco_file(root, name)
-        if path:
-            files[name] = path
+    files = {name: found for name in _COCO_SPLITS if (found := _coco_files(root, name))}
     if not files:
         return None
-    if len(files) == 1:
-        ((name, path),) = files.items()
-        split = _coco_split(root, name, path)
-        splits = split_by_seed(read_pictures(path, [root / split.images]), root)
-        return as_coco_files(root, 'COCO', splits, list(split.annotations.classes), keep)
-    train, val = (_coco_split(root, name, files[name]) for name in choose_splits(root, files))
-    if train.annotations.classes != val.annotations.classes:
-        raise UserError(
-            f'{val.annotations.path} and {train.annotations.path} do not '
-            'have the same categories in the same order'
-        )
-    return DataFolder(root, 'COCO', train.annotations.classes, (train,), val)
+    chosen = [*files] if len(files) == 1 else choose_splits(root, files)
+    parts = {name: _coco_split(root, name, _only(root, name, files[name])) for name in chosen}
+    first, *others = parts.values()
+    classes = dict.fromkeys(name for part in parts.values() for name in part.annotations.classes)
+    if len(parts) == 1:
+        splits = split_by_seed(_coco_pictures(root, first), root)
+        return as_coco_files(root, 'COCO', splits, list(classes), keep)
+    found = [part.annotations for part in parts.values()]
+    if any(part.odd or part.classes != tuple(classes) for part in found):
+        pictures = {name: _coco_pictures(root, part) for name, part in parts.items()}
+        return as_coco_files(root, 'COCO', pictures, list(classes), keep)
+    return DataFolder(root, 'COCO', first.annotations.classes, (first,), others[0])
 
 
-def _coco_file(root: Path, name: str) -> Path | None:
+def _coco_files(root: Path, name: str) -> list[Path]:
+    """The annotation files of a split, of the first pattern that has any."""
     for pattern in in_any_case(text.format(name) for text in _COCO_FILES):
         found = sorted(
             path
             for path in root.glob(pattern)
-            if name == 'trainval' or 'trainval' not in path.name.lower()
+            if is_data(path.name) and (name == 'trainval' or 'trainval' not in path.name.lower())
         )
-        if len(found) > 1:
-            raise UserError(
-                f'--data-root {root} has {len(found)} annotation files for '
-                f'{name}: {", ".join(path.name for path in found)}'
-            )
         if found:
-            return found[0]
-    return None
+            return found
+    return []
+
+
+def _only(root: Path, name: str, found: list[Path]) -> Path:
+    if len(found) > 1:
+        raise UserError(
+            f'--data-root {root} has {len(found)} annotation files for '
+            f'{name}: {", ".join(path.name for path in found)}'
+        )
+    return found[0]
 
 
 def _coco_split(root: Path, name: str, path: Path) -> Split:
-    annotations = read_coco(path)
+    """A split; odd where its images are not in one folder under the names in the file."""
+    annotations = read_coco(path, strict=False)
+    folders = _coco_folders(root, name, path)
     first = annotations.images[0]
-    for pattern in in_any_case(text.format(name) for text in _COCO_IMAGES):
-        for folder in sorted(root.glob(pattern)) if pattern else [root]:
-            # Path.is_file() fails for a name that is too long.
-            if os.path.isfile(folder / first):
-                return Split(annotations, str(path.relative_to(root)), _inside(root, folder))
-    tried = ', '.join(pattern.format(name) or '.' for pattern in _COCO_IMAGES)
-    raise UserError(
-        f'{path} names the image {first}, which is in none of the folders {tried} of {root}'
-    )
+    # Path.is_file() fails for a name that is too long.
+    folder = next((folder for folder in folders if os.path.isfile(folder / first)), None)
+    if folder is None and ImageFinder(folders)(first) is None:
+        tried = ', '.join(pattern.format(name) or '.' for pattern in _COCO_IMAGES)
+        raise UserError(
+            f'{path} names the image {first}, which is in none of the folders {tried} of {root}'
+        )
+    unusual = (image for image in annotations.images if '\\' in image or '%' in image)
+    if folder is None or not all(os.path.isfile(folder / image) for image in unusual):
+        annotations = replace(annotations, odd=True)
+    return Split(annotations, str(path.relative_to(root)), _inside(root, folder or root))
+
+
+def _coco_folders(root: Path, name: str, path: Path) -> list[Path]:
+    """Where the images of a split may be, named as the split or as its file."""
+    names = dict.fromkeys([name, path.stem.lower().removeprefix('instances_')])
+    patterns = [pattern.format(glob.escape(n)) for n in names for pattern in _COCO_IMAGES]
+    found = [
+        folder
+        for pattern in in_any_case(dict.fromkeys(patterns))
+        for folder in (sorted(root.glob(pattern)) if pattern else [root])
+        if folder.is_dir()
+    ]
+    return [*dict.fromkeys(found)]
+
+
+def _coco_pictures(root: Path, split: Split) -> list[Picture]:
+    path = split.annotations.path
+    name = path.stem.lower().removeprefix('instances_')
+    folders = [root / split.images, *_coco_folders(root, name, path)]
+    return read_pictures(path, folders)
 
 
 def _inside(root: Path, folder: Path) -> str:
@@ -173,18 +226,14 @@ def _find_voc(root: Path, keep: Path) -> DataFolder | None:
     rest = _voc_split(root, folders[0], there[0][val])
     classes = sorted({c for part in parts for c in part.annotations.classes})
     unknown = set(rest.annotations.classes).difference(classes)
-    if unknown:
-        raise UserError(
-            f'{rest.annotations.path}: the class {min(unknown)!r} does not '
-            f'occur in what is trained on, {parts[0].annotations.path}'
-        )
-    return DataFolder(root, 'VOC', tuple(classes), parts, rest)
+    tell_untrained(unknown, rest.annotations.path)
+    return DataFolder(root, 'VOC', tuple(sorted({*classes, *unknown})), parts, rest)
 
 
 def _voc_split(root: Path, folder: Path, list_file: Path) -> Split:
     xml_dir = _named(folder, 'Annotations')
     image_dir = _named(folder, 'JPEGImages')
-    annotations = read_voc(list_file, xml_dir, image_dir.name, ImageNames(image_dir))
+    annotations = read_voc(list_file, xml_dir, image_dir.name, ImageNames(image_dir), strict=False)
     return Split(
         annotations,
         str(list_file.relative_to(root)),

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..utils.announce import announce
 from ..utils.errors import UserError
+from .annotations import MOST_PIXELS
 from .config_parts import type_name
 
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay an image on its side
@@ -22,6 +23,8 @@ _ROUNDING_PX = 2
 # What Pillow raises for a file that it cannot open as an image.
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _THREADS = 16
+# Of images that OpenCV reads Pillow is to tell the size, too.
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 
 def turns_images(pipeline: Sequence[dict]) -> bool:
@@ -40,6 +43,19 @@ def read_head(path: str | Path) -> tuple[tuple[int, int], bool]:
     """
     with Image.open(path) as image:
         return image.size, image.getexif().get(_ORIENTATION, 1) >= 5
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image as it is shown, from its head.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        (width, height), on_side = read_head(path)
+    except UNREADABLE as error:
+        raise UserError(f'image {path} cannot be read: {error}') from error
+    return (height, width) if on_side else (width, height)
 
 
 def _known_head(path: str) -> tuple[tuple[int, int] | None, bool]:

@@ -2,11 +2,14 @@
 
 import os
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
+import numpy as np
 from PIL import Image
 
 from ..utils.errors import UserError
@@ -18,10 +21,18 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 # image's own end.
 _TAIL = 4096
 _THREADS = 16
+# Folders of copies and previews, which tools and systems leave beside images.
+_OF_TOOLS = ('__MACOSX', '@eaDir', '$RECYCLE.BIN')
+# JPEG's start of scan, behind which the pixels are, and its markers without a length.
+_SCAN = 0xDA
+_BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}
 
 
 def files_below(folder: str | Path) -> Iterator[Path]:
-    """The files in a folder and in the folders in it, behind symbolic links, too."""
+    """The files in a folder and in the folders in it, behind symbolic links, too.
+
+    Hidden ones are no data: copies of editors and notebooks, previews.
+    """
     seen = set()
     for inside, folders, files in os.walk(folder, followlinks=True):
         place = os.path.realpath(inside)
@@ -29,8 +40,13 @@ def files_below(folder: str | Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(place)
-        folders.sort()
-        yield from (Path(inside, name) for name in files)
+        folders[:] = sorted(name for name in folders if is_data(name))
+        yield from (Path(inside, name) for name in files if is_data(name))
+
+
+def is_data(name: str) -> bool:
+    """Whether a file or folder is not hidden, and not a system's own."""
+    return not name.startswith('.') and name not in _OF_TOOLS
 
 
 def images_below(folder: str | Path) -> Iterator[Path]:
@@ -41,14 +57,16 @@ def images_below(folder: str | Path) -> Iterator[Path]:
 def what_is_wrong(path: str) -> str | None:
     """What keeps an image file from being read in full, or None.
 
-    JPEG and PNG end in a marker that cannot occur before. An image of which
-    the marker is not found at once is decoded, and so is every other format.
+    JPEG and PNG end in a marker that cannot occur before, but in a preview that
+    a JPEG's head holds; PNG has checksums. An image that these do not show to be
+    whole is decoded, and so is every other format.
     """
     try:
         size = os.path.getsize(path)
         with open(path, 'rb') as file:
             head = file.read(24)
-            file.seek(max(0, size - _TAIL))
+            pixels = _start_of_scan(file) if head.startswith(b'\xff\xd8') else 0
+            file.seek(max(pixels, size - _TAIL))
             tail = file.read()
     except FileNotFoundError:
         return 'does not exist'
@@ -58,9 +76,39 @@ def what_is_wrong(path: str) -> str | None:
         return 'is empty'
     if head.startswith(b'\xff\xd8') and b'\xff\xd9' in tail:
         return None
-    if head.startswith(_PNG) and b'IEND\xaeB`\x82' in tail:
+    if head.startswith(_PNG) and b'IEND\xaeB`\x82' in tail and _has_right_sums(path):
         return _too_large(*struct.unpack('>II', head[16:24].ljust(8, b'\0')))
     return _decode(path)
+
+
+def _start_of_scan(file: BinaryIO) -> int:
+    """Where a JPEG's pixels begin; its end if they do not."""
+    at = 2
+    while True:
+        file.seek(at)
+        mark = file.read(4).ljust(4, b'\0')
+        if mark[0] != 0xFF:
+            return file.seek(0, os.SEEK_END)
+        if mark[1] == _SCAN:
+            return at
+        if mark[1] == 0xFF or mark[1] in _BARE_MARKERS:
+            at += 1 if mark[1] == 0xFF else 2
+        else:
+            at += 2 + int.from_bytes(mark[2:], 'big')
+
+
+def _has_right_sums(path: str) -> bool:
+    """Whether a PNG's chunks are as they were written."""
+    with open(path, 'rb') as file:
+        file.seek(len(_PNG))
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack('>I4s', head)
+            data = file.read(length)
+            if file.read(4) != struct.pack('>I', zlib.crc32(data, zlib.crc32(kind))):
+                return False
+            if kind == b'IEND':
+                return True
+    return False
 
 
 def _too_large(width: int, height: int) -> str | None:
@@ -78,13 +126,15 @@ def _decode(path: str) -> str | None:
             if fault:
                 return fault
             image.load()
-    except Image.UnidentifiedImageError:
-        return None  # a format of OpenCV's that Pillow does not know
-    except Image.DecompressionBombError:
-        return None  # OpenCV reads larger images than Pillow
+    except (Image.UnidentifiedImageError, Image.DecompressionBombError):
+        pass  # OpenCV reads formats and sizes that Pillow does not
     except (OSError, SyntaxError, ValueError) as error:
         return f'is truncated or damaged: {error}'
-    return None
+    try:
+        found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        found = None
+    return 'is damaged, or of a kind that OpenCV does not read' if found is None else None
 
 
 def check_images(paths: Iterable[str], named_by: str) -> None:

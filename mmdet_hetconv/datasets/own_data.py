@@ -10,6 +10,7 @@ from ..utils.announce import announce
 from ..utils.errors import UserError
 from .config_parts import class_counts, leaf_datasets, type_name
 from .folders import KEEP, find_data
+from .masks import check_masks, needs_masks
 from .split import DataFolder, Split
 from .voc_images import VOC_DATASETS, AnyImageVOCDataset
 
@@ -31,14 +32,9 @@ def use_own_data(cfg: Config, root: str, keep: str | Path = KEEP) -> None:
     """
     prefer = _config_layout(cfg)
     data = find_data(root, prefer, keep)
-    if (_trains_masks(cfg) or _counts_masks(cfg)) and not all(
-        split.annotations.has_masks for split in (*data.train, data.val)
-    ):
-        raise UserError(
-            'the config is for masks (LoadAnnotations with_mask=True, or the '
-            "evaluator's metric segm), but "
-            f'the annotations in {data.root} have no segmentation'
-        )
+    if needs_masks(cfg):
+        for split in (*data.train, data.val):
+            check_masks(split.annotations)
     metainfo = dict(classes=data.classes, palette=palette(len(data.classes)))
     for name, splits in (('train', data.train), ('val', (data.val,)), ('test', (data.val,))):
         loader = cfg.get(f'{name}_dataloader')
@@ -69,25 +65,6 @@ def _config_layout(cfg: Config) -> str:
             f'XMLDataset, not of {min(unknown, default="none")}'
         )
     return _LAYOUTS[min(kinds)]
-
-
-def _trains_masks(cfg: Config) -> bool:
-    if not cfg.get('train_dataloader'):
-        return False
-    return any(
-        step.get('with_mask')
-        for _, leaf in leaf_datasets(cfg.train_dataloader.dataset, '')
-        for step in leaf.get('pipeline', ())
-    ) or any(step.get('with_mask') for step in cfg.train_dataloader.dataset.get('pipeline', ()))
-
-
-def _counts_masks(cfg: Config) -> bool:
-    for name in ('val_evaluator', 'test_evaluator'):
-        evaluator = cfg.get(name) or ()
-        metrics = [evaluator] if isinstance(evaluator, dict) else evaluator
-        if any('segm' in (part.get('metric') or ()) for part in metrics):
-            return True
-    return False
 
 
 def _replace(
@@ -140,10 +117,11 @@ def _is_voc(data: DataFolder) -> bool:
 def _voc_type(split: Split, data: DataFolder) -> str:
     """VOCDataset, where that reads the images and takes the classes.
 
-    It reads files named .jpg. By a folder's name VOC2007 it and VOCMetric
-    recognise VOC's twenty classes.
+    It reads files named .jpg, and annotations of VOC's own form. By a folder's
+    name VOC2007 it and VOCMetric recognise VOC's twenty classes.
     """
-    if not all(name.endswith('.jpg') for name in split.annotations.images):
+    found = split.annotations
+    if found.odd or not all(name.endswith('.jpg') for name in found.images):
         return AnyImageVOCDataset.__name__
     place = f'{data.root}/{split.images}'
     named = any(name in place for name in _VOC_FOLDERS)

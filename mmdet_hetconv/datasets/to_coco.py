@@ -2,20 +2,26 @@
 
 import hashlib
 import json
+import logging
+import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..utils.announce import announce
 from ..utils.errors import UserError
-from .image_sizes import UNREADABLE, read_head
-from .images import IMAGE_ENDINGS, files_below
+from .finding import relative_name
+from .images import IMAGE_ENDINGS, files_below, is_data
 
 # Of the images of a layout with one split only.
 VAL_SHARE = 0.2
 SEED = 0
+
+
+# Class, x, y, width, height in pixels, and what else COCO knows of it.
+Box = tuple[str, float, float, float, float, dict[str, Any]]
 
 
 @dataclass
@@ -25,31 +31,26 @@ class Picture:
     Attributes:
         path: of the file.
         size: width and height, pixels.
-        boxes: class, x, y, width, height in pixels, and what else COCO knows of it.
+        boxes: what is annotated.
     """
 
     path: Path
     size: tuple[int, int]
-    boxes: list[tuple[str, float, float, float, float, dict[str, Any]]]
+    boxes: list[Box]
+
+
+# Reads a split when it is needed.
+Reader = Callable[[], list[Picture]]
 
 
 def images_in(folder: Path, recursive: bool = False) -> list[Path]:
     """The image files of a folder, sorted."""
-    paths = files_below(folder) if recursive else folder.iterdir()
+    paths = files_below(folder) if recursive else filter(_is_data, folder.iterdir())
     return sorted(p for p in paths if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """Width and height of an image as it is shown, from its head.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        (width, height), on_side = read_head(path)
-    except UNREADABLE as error:
-        raise UserError(f'image {path} cannot be read: {error}') from error
-    return (height, width) if on_side else (width, height)
+def _is_data(path: Path) -> bool:
+    return is_data(path.name)
 
 
 def split_by_seed(pictures: Sequence[Picture], where: Path) -> dict[str, list[Picture]]:
@@ -60,6 +61,7 @@ def split_by_seed(pictures: Sequence[Picture], where: Path) -> dict[str, list[Pi
     """
     if len(pictures) < 2:
         raise UserError(f'{where} has {len(pictures)} annotated images, two are needed at least')
+    pictures = _each_file_once(pictures, where)
     order = sorted(pictures, key=lambda picture: str(picture.path))
     random.Random(SEED).shuffle(order)
     count = max(1, round(VAL_SHARE * len(order)))
@@ -68,6 +70,24 @@ def split_by_seed(pictures: Sequence[Picture], where: Path) -> dict[str, list[Pi
         'are evaluated on'
     )
     return dict(train=order[count:], val=order[:count])
+
+
+def _each_file_once(pictures: Sequence[Picture], where: Path) -> list[Picture]:
+    """Pictures of which several entries name one file made one, lest both splits get it."""
+    files: dict[str, Picture] = {}
+    for picture in pictures:
+        key = os.path.realpath(picture.path)
+        if key in files:
+            files[key].boxes += picture.boxes
+        else:
+            files[key] = Picture(picture.path, picture.size, [*picture.boxes])
+    if len(files) < len(pictures):
+        announce(
+            f'{where}: {len(pictures) - len(files)} images are there twice; the boxes of both '
+            'entries count',
+            logging.WARNING,
+        )
+    return [*files.values()]
 
 
 def write_coco(
@@ -83,13 +103,20 @@ def write_coco(
     folder.mkdir(parents=True, exist_ok=True)
     ids = {name: number for number, name in enumerate(classes, 1)}
     files = {}
+    repeated = 0
     for split, pictures in splits.items():
         images, annotations = [], []
         for number, picture in enumerate(pictures, 1):
             width, height = picture.size
-            name = picture.path.relative_to(root).as_posix()
+            name = relative_name(picture.path, root)
             images.append(dict(id=number, file_name=name, width=width, height=height))
-            for kind, x, y, w, h, more in picture.boxes:
+            known = []
+            for entry in picture.boxes:
+                if entry in known:
+                    repeated += 1
+                    continue
+                known.append(entry)
+                kind, x, y, w, h, more = entry
                 box = dict(image_id=number, category_id=ids[kind], bbox=[x, y, w, h], area=w * h)
                 annotations.append(dict(box, id=len(annotations) + 1, **{'iscrowd': 0, **more}))
         content = dict(
@@ -102,5 +129,10 @@ def write_coco(
         if not (path.exists() and path.read_text() == text):
             path.write_text(text)
         files[split] = path
+    if repeated:
+        announce(
+            f'{root}: {repeated} boxes are there twice, with class and place, and are taken once',
+            logging.WARNING,
+        )
     announce(f'annotations of {root} kept as COCO files in {folder}')
     return files

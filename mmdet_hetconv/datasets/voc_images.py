@@ -1,15 +1,18 @@
-"""Images of the VOC layout, whatever format they have.
+"""The VOC layout as tools write it: images of any format, lists and XML files of many hands.
 
-XMLDataset of mmdet takes every image for a .jpg, in small letters.
+XMLDataset of mmdet takes every image for a .jpg, in small letters, and sizes for whole numbers.
 """
 
+import math
 from pathlib import Path
 
 from mmdet.datasets import VOCDataset
 from mmdet.registry import DATASETS
 
 from ..utils.errors import UserError
+from .image_sizes import size_of
 from .images import images_below
+from .voc import read_list, read_objects, read_size
 
 
 class ImageNames:
@@ -46,7 +49,7 @@ class ImageNames:
 
 @DATASETS.register_module()
 class AnyImageVOCDataset(VOCDataset):
-    """VOCDataset with images of any format, named in any letter case.
+    """VOCDataset with images of any format, and all annotations that :mod:`.voc` reads.
 
     Unlike there, a folder named VOC2007 may hold other classes than VOC's:
     VOCMetric prints VOC's twenty names for what is marked as VOC2007.
@@ -58,15 +61,37 @@ class AnyImageVOCDataset(VOCDataset):
             self._metainfo['dataset_type'] = None
 
     def load_data_list(self) -> list[dict]:
-        self._name_of = ImageNames(Path(self.sub_data_root, self.img_subdir))
-        infos = super().load_data_list()
-        del self._name_of
-        return infos
+        self.cat2label = {name: number for number, name in enumerate(self._metainfo['classes'])}
+        name_of = ImageNames(Path(self.sub_data_root, self.img_subdir))
+        return [
+            self._info(image_id, Path(self.sub_data_root, self.img_subdir, name_of(image_id)))
+            for image_id in read_list(Path(self.ann_file))
+        ]
 
-    def parse_data_info(self, img_info: dict) -> dict:
-        name = self._name_of(img_info['img_id'])
-        file_name = str(Path(self.img_subdir, name))
-        return super().parse_data_info({**img_info, 'file_name': file_name})
+    def _info(self, image_id: str, image: Path) -> dict:
+        """What XMLDataset says of an image, by the reader that checks the files."""
+        xml = Path(self.sub_data_root, self.ann_subdir, f'{image_id}.xml')
+        width, height = read_size(xml) or size_of(image)
+        instances = []
+        for name, box, difficult in read_objects(xml, (width, height)):
+            if name in self.cat2label:
+                left, top, right, bottom = (int(edge) - 1 for edge in box)
+                small = min(right - left, bottom - top) < (self.bbox_min_size or -math.inf)
+                instances.append(
+                    dict(
+                        ignore_flag=int(difficult or small),
+                        bbox=[left, top, right, bottom],
+                        bbox_label=self.cat2label[name],
+                    )
+                )
+        return dict(
+            img_path=str(image),
+            img_id=image_id,
+            xml_path=str(xml),
+            height=height,
+            width=width,
+            instances=instances,
+        )
 
 
 VOC_DATASETS = ('VOCDataset', 'XMLDataset', AnyImageVOCDataset.__name__)
