@@ -76,8 +76,10 @@ def what_is_wrong(path: str) -> str | None:
         return 'is empty'
     if head.startswith(b'\xff\xd8') and b'\xff\xd9' in tail:
         return None
-    if head.startswith(_PNG) and b'IEND\xaeB`\x82' in tail and _has_right_sums(path):
-        return _too_large(*struct.unpack('>II', head[16:24].ljust(8, b'\0')))
+    if head.startswith(_PNG):
+        fault = _too_large(*struct.unpack('>II', head[16:24].ljust(8, b'\0')))
+        if fault or b'IEND\xaeB`\x82' in tail and _has_right_sums(path):
+            return fault
     return _decode(path)
 
 

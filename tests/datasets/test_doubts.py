@@ -179,7 +179,9 @@ def test_other_categories_to_evaluate(tmp_path, told):
             content['categories'][1]['name'] = 'ring'  # the disc
         path = tmp_path / f'data/annotations/instances_{split}.json'
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content))
+        path.write_text('\ufeff' + json.dumps(content))
+    with pytest.raises(UserError, match='instances_val.json starts with a byte-order mark'):
+        read_coco(path)
     data = read(tmp_path / 'data')
     assert data.classes == ('disc', 'long bar', 'ring')
     assert [c.classes for c in data.val.annotations.contents] == [{'ring'}, {'long bar'}]

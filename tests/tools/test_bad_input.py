@@ -325,10 +325,6 @@ TRAIN = {
         lambda w: w.replace(w.json, lambda data: data.decode().encode('utf-16')),
         'instances_train2017.json is not valid JSON',
     ),
-    'byte-order mark': (
-        lambda w: w.replace(w.json, lambda data: b'\xef\xbb\xbf' + data),
-        'instances_train2017.json starts with a byte-order mark',
-    ),
     'no area': (
         lambda w: w.edit(lambda c: c['annotations'][0].pop('area')),
         'annotation 1 has area=None',
