@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import URLError
 
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -18,6 +19,7 @@ from ..layers import HetConv2d, residue_order
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.suggestion import did_you_mean_file
+from .downloads import by_hand
 from .safe_globals import training_checkpoints
 
 # What Runner.resume() of mmengine reads.
@@ -69,6 +71,9 @@ def read_weights(path: str) -> dict:
             return CheckpointLoader.load_checkpoint(path, map_location='cpu')
     except UserError:
         raise
+    except (URLError, ConnectionError, TimeoutError) as error:
+        text = f'checkpoint {path} cannot be downloaded: {by_hand(path, error)}'
+        raise UserError(text) from error
     except Exception as error:  # a download: anything may happen
         raise UserError(f'checkpoint {path} cannot be loaded: {error}') from error
 

@@ -41,13 +41,16 @@ def explained_download(cfg: Config) -> Iterator[None]:
         if not missing:
             raise
         key, name = missing[0]
-        reason = getattr(error, 'reason', error)
-        place = _place(name)
         raise UserError(
-            f'pre-trained weights {place.name} ({key}={name!r}) cannot be downloaded: {reason}; '
-            f'download {_address(name)} elsewhere and put it into {place.parent}, '
-            f'or train without: {without_weights(cfg)}'
+            f'pre-trained weights {_place(name).name} ({key}={name!r}) cannot be downloaded: '
+            f'{by_hand(name, error)}, or train without: {without_weights(cfg)}'
         ) from error
+
+
+def by_hand(name: str, error: Exception) -> str:
+    """Why a file did not come, and where to put it."""
+    reason = getattr(error, 'reason', error)
+    return f'{reason}; download {_address(name)} elsewhere and put it into {_place(name).parent}'
 
 
 def _address(name: str) -> str:

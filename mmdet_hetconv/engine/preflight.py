@@ -120,9 +120,10 @@ def warn_if_frozen_projected(model: nn.Module, cfg: Config) -> None:
         for name, layer in model.named_modules()
         if isinstance(layer, HetConv2d) and not any(p.requires_grad for p in layer.parameters())
     ]
-    if not frozen:
-        return
     load_from = cfg.get('load_from') or ''
+    pretrained = load_from or any(part.get('checkpoint') for _, part in walk(cfg.model))
+    if not frozen or not pretrained:
+        return
     if load_from and is_local(load_from):
         content = read_checkpoint(load_from)
         frozen = [n for n in frozen if f'{n}.weight' in content.get('state_dict', content)]

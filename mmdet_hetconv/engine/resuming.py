@@ -54,7 +54,7 @@ class ResumeHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         meta = checkpoint['meta']
         epochs = runner.max_epochs
-        if epochs and meta['epoch'] >= epochs:
+        if isinstance(runner.train_loop, EpochBasedTrainLoop) and meta['epoch'] >= epochs:
             announce(f'--resume: all epochs are done, train_cfg.max_epochs is {epochs}')
         changed = list(_changes(recorded_config(checkpoint), runner.cfg))
         if not changed or not isinstance(runner.optim_wrapper, OptimWrapper):

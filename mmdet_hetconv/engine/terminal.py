@@ -14,7 +14,7 @@ from datetime import timedelta
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -87,10 +87,11 @@ class ProgressHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         hub = runner.message_hub
-        step, total = batch_idx + 1, len(runner.train_dataloader)
-        name = f'epoch {runner.epoch + 1}/{runner.max_epochs}'
-        if runner.max_epochs is None or total > 2**31:
-            name, step, total = 'iteration', runner.iter + 1, runner.max_iters
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            step, total = batch_idx + 1, len(runner.train_dataloader)
+            name = f'epoch {runner.epoch + 1}/{runner.max_epochs}'
+        else:
+            name, step, total = 'training', runner.iter + 1, runner.max_iters
         values = f'lr {runner.optim_wrapper.param_groups[0]["lr"]:.2e}'
         if 'train/loss' in hub.log_scalars:
             values = f'loss {hub.get_scalar("train/loss").mean(10):.4f}  {values}'

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmdet_hetconv.engine import downloads
+from mmdet_hetconv.engine.checkpoint import read_weights
 from mmdet_hetconv.engine.downloads import explained_download
 from mmdet_hetconv.utils.errors import UserError
 from mmdet_hetconv.zoo import CONFIGS
@@ -49,6 +50,13 @@ def test_file_place_and_a_config_without(name, checkpoint, file, instead, tmp_pa
     assert 'Name or service not known' in message
     assert str(tmp_path / 'hub' / 'checkpoints') in message
     assert instead in message
+
+
+def test_a_checkpoint_for_a_tool(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    message = f'a.pth cannot be downloaded: .*refused.*put it into {tmp_path}/hub/checkpoints'
+    with pytest.raises(UserError, match=message):
+        read_weights('http://127.0.0.1:9/a.pth')
 
 
 def test_what_is_no_download_passes(tmp_path, monkeypatch):

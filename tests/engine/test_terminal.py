@@ -13,9 +13,9 @@ from mmdet_hetconv.engine.terminal import TerminalRunner, shown_progress
 from .test_hooks import Line, Numbers, Score
 
 
-def train(folder, epochs=2):
+def train(folder, epochs=2, **train_cfg):
     loader = dict(dataset=Numbers(), sampler=dict(type='DefaultSampler'))
-    cfg = dict(train_cfg=dict(by_epoch=True, max_epochs=epochs))
+    cfg = dict(train_cfg=train_cfg or dict(by_epoch=True, max_epochs=epochs))
     runner = TerminalRunner(
         Line(),
         str(folder),
@@ -44,6 +44,11 @@ def test_short_lines_and_a_whole_log(tmp_path, capsys):
     assert 'validation  step 2/2' in shown
     assert 'score: 0.2000' in shown  # the result stays
     assert len(shown.splitlines()) < 20
+
+
+def test_a_training_that_counts_iterations(tmp_path, capsys):
+    train(tmp_path, by_epoch=False, max_iters=3, val_interval=3)
+    assert 'training  step 3/3  loss ' in capsys.readouterr().out
 
 
 def test_a_slow_training_has_a_line_every_half_minute(monkeypatch, capsys):
