@@ -54,7 +54,7 @@ def shown_progress(runner: Runner) -> Iterator[None]:
     if is_main_process() and sys.stdout.isatty():
         bar = Progress(
             TextColumn('{task.description}'),
-            BarColumn(),
+            BarColumn(bar_width=12),
             TextColumn('{task.fields[values]}'),
             console=Console(file=sys.stdout),
             transient=True,
