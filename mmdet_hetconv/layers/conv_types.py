@@ -1,8 +1,8 @@
 """What the conv_cfg types of this package build, for any convolution.
 
 A component of mmdet hands its conv_cfg to stems, 1 x 1 and depth-wise
-convolutions too: those, a convolution on an image (at most 4 channels), and shapes
-that do not fit, become a plain nn.Conv2d.
+convolutions too: those, a convolution on an image (at most 4 channels, that become at least
+twice as many), and shapes that do not fit, become a plain nn.Conv2d.
 The arguments are nn.Conv2d's, in its order and meaning.
 """
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from .group_pointwise import DepthPointwiseConv2d, GroupPointwiseConv2d
 from .hetconv import HetConv2d
-from .shape import IMAGE_CHANNELS, check_p, why_not_heterogeneous
+from .shape import IMAGE_CHANNELS, check_p, is_stem, why_not_heterogeneous
 
 
 def _on_meta(*args: Any, **kwargs: Any) -> nn.Conv2d:
@@ -59,7 +59,7 @@ def build_group_pointwise_conv(*args: Any, conv_groups: int = 4, **kwargs: Any) 
         or conv.groups != 1
         or conv_groups == 1
         or conv.in_channels % conv_groups
-        or conv.in_channels <= IMAGE_CHANNELS
+        or is_stem(conv)
     ):
         return nn.Conv2d(*args, **kwargs)
     return GroupPointwiseConv2d(*args, conv_groups=conv_groups, **kwargs)
@@ -69,7 +69,8 @@ def build_group_pointwise_conv(*args: Any, conv_groups: int = 4, **kwargs: Any) 
 def build_depth_pointwise_conv(*args: Any, **kwargs: Any) -> nn.Module:
     """What ``conv_cfg=dict(type='DepthPointwiseConv')`` builds.
 
-    1 x 1 and grouped convolutions are built as plain nn.Conv2d.
+    1 x 1 and grouped convolutions are built as plain nn.Conv2d, and so is any
+    convolution on at most 4 channels, as in MobileNet.
     """
     conv = _on_meta(*args, **kwargs)
     if conv.kernel_size == (1, 1) or conv.groups != 1 or conv.in_channels <= IMAGE_CHANNELS:

@@ -32,12 +32,17 @@ def check_p(p: int, arrangement: str) -> None:
         raise ValueError(f'HetConv: arrangement must be one of {ARRANGEMENTS}, got {arrangement!r}')
 
 
+def is_stem(conv: ConvShape) -> bool:
+    """Whether this looks like a convolution on an image: few channels, that become many."""
+    return conv.in_channels <= IMAGE_CHANNELS and conv.out_channels >= 2 * conv.in_channels
+
+
 def why_not_heterogeneous(conv: ConvShape, p: int) -> str | None:
     """Why a convolution of this shape cannot be heterogeneous, or None."""
     if conv.kernel_size == (1, 1):
         return 'the kernel is 1 x 1'
     reason = why_not_blocks(conv, p)
-    if reason is None and conv.in_channels <= IMAGE_CHANNELS:
+    if reason is None and is_stem(conv):
         return f'in_channels={conv.in_channels} are those of an image'
     return reason
 

@@ -17,8 +17,8 @@ def make_model():
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
         nn.Conv2d(8, 8, 3, stride=2, padding=1),
-        nn.Conv2d(8, 12, 1),
-        nn.Conv2d(12, 6, (1, 5), padding=(0, 2), bias=False),
+        nn.Conv2d(8, 4, 1),
+        nn.Conv2d(4, 6, (1, 5), padding=(0, 2), bias=False),
     )
 
 
