@@ -10,7 +10,7 @@ import mmdet_hetconv
 PACKAGE = Path(mmdet_hetconv.__file__).parent
 # A folder may import those before it.
 ORDER = (
-    *('utils', 'layers', 'kernels', 'deploy', 'models', 'convert'),
+    *('utils', 'layers', 'kernels', 'trace', 'deploy', 'models', 'convert'),
     *('analysis', 'datasets', 'engine', 'apps'),
 )
 FILES = sorted(PACKAGE.glob('*/**/*.py'))

@@ -24,8 +24,8 @@ from ..convert import make_dense
 from ..deploy import switch_to_deploy
 from ..deploy.backends import BACKENDS, load_graph, quantize_graph
 from ..deploy.onnx import RawOutputs, export_onnx
-from ..deploy.whole_run import detect
 from ..kernels import Plan, first_run, planned_convs
+from ..trace.examples import detect
 from ..utils.image_channels import image_channels
 from ..utils.machine import machine
 from ..utils.progress import progress_bar

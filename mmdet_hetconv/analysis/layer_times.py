@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..deploy.blocks import DeployedBlock, trained_name
 from ..deploy.onnx import RawOutputs
 from ..kernels import PlannedConv2d, first_run
 from ..utils.timing import times_in_turns
@@ -82,9 +81,7 @@ def _watching(model: nn.Module, spent: dict[str, float]) -> Iterator[None]:
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, PlannedConv2d):
-            block = model.get_submodule(name.rpartition('.')[0].removesuffix('.convs'))
-            inside = isinstance(block, DeployedBlock)
-            before, after = hooks(trained_name(name) if inside else name)
+            before, after = hooks(name)
             handles.append(module.register_forward_pre_hook(before))
             handles.append(module.register_forward_hook(after))
     try:

@@ -1,103 +1,44 @@
-"""Convolutions whose outputs nothing but convolutions read.
+"""Convolutions whose outputs nothing but convolutions read: between them maps may be bytes."""
 
-Between them feature maps may be bytes. Who reads what shows in a run: what
-max-pooling makes of an output counts as that output, and every other
-operation of torch reads floats.
-"""
+from collections.abc import Collection, Mapping, Sequence
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from ..kernels import PlannedConv2d
-from ..kernels.quantized import keeps_bytes, needs_no_values
-from .memory_format import map_tensors
+from ..kernels.compile_cpu import load_library
+from ..trace import Recording
+from ..trace.record import Call
 
 
-class _Readers(TorchFunctionMode):
-    """What happens to the outputs of convolutions while it is entered.
-
-    Attributes:
-        read: names of convolutions whose outputs a convolution has read.
-        floats: those whose outputs something else has read.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read: set[str] = set()
-        self.floats: set[str] = set()
-        self.inside = False
-        self._made: dict[int, str] = {}
-        self._alive: list[Tensor] = []  # so that no two tensors have one id
-
-    def name(self, tensor: Tensor, maker: str) -> None:
-        self._made[id(tensor)] = maker
-        self._alive.append(tensor)
-
-    def makers(self, value: Any) -> set[str]:
-        found = set()
-
-        def look(tensor: Tensor) -> Tensor:
-            found.add(self._made.get(id(tensor), ''))
-            return tensor
-
-        map_tensors(look, value)
-        return found - {''}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if self.inside or needs_no_values(func):
-            return result
-        makers = self.makers((list(args), kwargs))
-        if makers and keeps_bytes(func, args, kwargs):
-            (maker,) = makers
-            self.name(result, maker)
-        else:
-            self.floats |= makers
-        return result
-
-
-@torch.no_grad()
 def byte_outputs(
-    convs: dict[str, PlannedConv2d], run: Callable[[], Any], quantized: set[str]
+    convs: Mapping[str, PlannedConv2d], recordings: Sequence[Recording], quantized: Collection[str]
 ) -> set[str]:
     """Names of the convolutions whose output may be bytes.
 
+    Max-pooling makes bytes of bytes. Everything else reads floats.
+
     Args:
         convs: all of a model, by name.
-        run: the model's forward pass.
+        recordings: of the model.
         quantized: names of those that read bytes.
     """
-    readers = _Readers()
-    handles = []
+    reading = {convs[name] for name in quantized}
 
-    def before(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
-            makers = readers.makers((list(args), kwargs))
-            (readers.read if name in quantized else readers.floats).update(makers)
-            readers.inside = True
+    def only_convs(conv: PlannedConv2d) -> bool:
+        calls = [(r, call) for r in recordings for call in r.calls_of(conv)]
+        return bool(calls) and all(
+            recording.readers(value)
+            and recording.ends_in(value, lambda c: c.target in reading, _keeps_bytes)
+            for recording, call in calls
+            for value in call.outputs
+        )
 
-        return hook
+    return {name for name in quantized if only_convs(convs[name])}
 
-    def after(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: Any, output: Tensor) -> None:
-            readers.inside = False
-            readers.name(output, name)
 
-        return hook
-
-    for name, conv in convs.items():
-        handles.append(conv.register_forward_pre_hook(before(name), with_kwargs=True))
-        handles.append(conv.register_forward_hook(after(name)))
-    try:
-        with readers:
-            result = run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    readers.floats |= readers.makers(result)
-    return (readers.read - readers.floats) & quantized
+def _keeps_bytes(call: Call) -> bool:
+    if load_library()[0] is None or not call.seen or call.kwargs.get('return_indices'):
+        return False
+    if call.is_module:
+        return type(call.target) is nn.MaxPool2d and not call.target.return_indices
+    return getattr(call.target, '__name__', '') == 'max_pool2d' and len(call.inputs[0].shape) == 4

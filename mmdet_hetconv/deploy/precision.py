@@ -1,26 +1,29 @@
 """The number type in which a deployed model computes.
 
 Convolutions turn their inputs into it, and what lies between them (pooling,
-additions, up-sampling) takes what it gets. Weights and what comes out of heads
-stay float32, so that boxes are decoded in it.
+additions, up-sampling) takes what it gets. Everything else, and what leaves heads and
+the model, is float32, so that boxes are decoded in it.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from mmcv.cnn import Scale
-from mmdet.models.necks.ssd_neck import L2Norm
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 
 from ..kernels import PlannedConv2d, planned_convs
+from ..trace import Recording, example_runs, fewest, record
+from ..trace.record import Call, Scope
 from ..utils.machine import cpu_name
 from .heads import find_heads
-from .memory_format import map_tensors, takes_rows
+from .interfaces import give_float32, is_easy, keep_inputs, keeps_inputs
+from .proof import Proof
 
 PRECISIONS = ('fp32', 'bf16', 'int8')
-# With weights in float32, and for inputs of fewer bits all the same.
-_MIXED = (nn.GroupNorm, nn.LayerNorm, L2Norm, Scale)
+# Relative difference to float32 that tells rounding from other numbers.
+ROUNDING = 0.2
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -45,67 +48,67 @@ def _computes_bf16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def set_precision(model: nn.Module, precision: str) -> None:
+def set_precision(model: nn.Module, precision: str, example: Any = None) -> None:
     """Let the planned convolutions of a deployed model compute in a precision.
 
     It runs anywhere; where the processor lacks it, slower, which is logged.
     int8 means what is left of a model whose other convolutions compute in
     bytes: bfloat16 where the processor has it, for these are quicker then.
+
+    Args:
+        example: as of :func:`switch_to_deploy`.
     """
     convs = planned_convs(model)
     if precision == 'fp32' or not convs:
         return
-    if precision == 'int8' and not _computes_bf16(convs[0].weights().grouped.device):
+    device = convs[0].grouped.device
+    if precision == 'int8' and not _computes_bf16(device):
         return
-    dtype = torch.bfloat16
-    if not _computes_bf16(convs[0].weights().grouped.device):
+    if not _computes_bf16(device):
         print_log(f'HetConv: {cpu_name()} multiplies no bfloat16: it is slow here', 'current')
-    readers = _float32_readers(model)
-    # What they compute for their own kernels stays float32, too.
-    inside = {id(m) for reader in readers if takes_rows(reader) for m in reader.modules()}
-    for conv in convs:
-        conv.compute_dtype = None if id(conv) in inside else dtype
-    for module in readers:
-        module.register_forward_pre_hook(_full_inputs, with_kwargs=True)
+    runs = example_runs(model, example)
+    recordings = [record(model, partial(run, model)) for run in runs]
+    proof = Proof(model, runs)
+    keep_inputs(model, recordings)
     for module in (model, *find_heads(model)):
-        module.register_forward_hook(_full_outputs)
+        give_float32(module)
+    for conv in convs:
+        conv.compute_dtype = torch.bfloat16
+        if not recordings or not _may_be_low(conv, recordings):
+            give_float32(conv)
+
+    def works(full: set[PlannedConv2d]) -> bool:
+        for conv in convs:
+            conv.compute_dtype = None if conv in full else torch.bfloat16
+        return proof.error(model, any_float=True) <= ROUNDING and proof.runs_on(model)
+
+    left = fewest(convs, works)
+    for conv in convs:
+        conv.compute_dtype = None if conv in left else torch.bfloat16
+    if left:
+        names = sorted(name for name, module in model.named_modules() if module in left)
+        print_log(f'HetConv: {", ".join(names)} compute in float32', 'current')
 
 
-def _float32_readers(model: nn.Module) -> list[nn.Module]:
-    """Modules that want float32: those with weights, or kernels, of their own.
-
-    And what calls such kernels: a RoI extractor makes their output's memory
-    after its own input.
-    """
-    modules = dict(model.named_modules())
-    found = {}
-    for name, module in modules.items():
-        if _holds_weights(module):
-            found[name] = module
-        if not takes_rows(module):
-            continue
-        found[name] = module
-        parent = name.rpartition('.')[0]
-        while parent and isinstance(modules[parent], nn.ModuleList):
-            parent = parent.rpartition('.')[0]
-        found[parent] = modules[parent]
-    return list(found.values())
+def _may_be_low(conv: PlannedConv2d, recordings: Sequence[Recording]) -> bool:
+    """Whether all that was seen to read its output takes fewer bits."""
+    return all(
+        recording.ends_in(value, _takes_any, lambda call: is_easy(call.target))
+        for recording in recordings
+        for call in recording.calls_of(conv)
+        for value in call.outputs
+    )
 
 
-def _holds_weights(module: nn.Module) -> bool:
-    """Whether a module would meet its own float32 weights with fewer bits."""
-    if isinstance(module, (PlannedConv2d, *_MIXED)):
-        return False
-    return any(parameter is not None for parameter in module._parameters.values())
-
-
-def _full_inputs(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    return map_tensors(_to_float32, args), map_tensors(_to_float32, kwargs)
-
-
-def _full_outputs(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    return map_tensors(_to_float32, output)
-
-
-def _to_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+def _takes_any(call: Call) -> bool:
+    if isinstance(call.target, PlannedConv2d) or call.target is None:
+        return True
+    if call.is_module and keeps_inputs(call.target):
+        return True
+    scope: Scope | None = call.scope
+    while scope is not None and scope.module is not None:
+        if keeps_inputs(scope.module):
+            return True
+        scope = scope.outer
+    # What heads put out is float32 again.
+    return call.scope.module is None

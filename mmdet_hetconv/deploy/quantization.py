@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ from ..kernels.compile_cpu import load_library
 from ..kernels.int8 import most_weight
 from ..kernels.int8 import quantize as to_levels
 from ..kernels.weights import Int8, Levels
+from ..trace import Recording, record
+from ..trace.examples import noise_like
 from ..utils.machine import cpu_name
 from ..utils.progress import progress_bar
 from ..utils.table import format_table
@@ -112,11 +114,17 @@ def quantize(
         given, made = _observe(convs, model, batches, run, show_progress)
         levels = {name: known for name, known in given.items() if name not in kept}
         report.error = _own_errors(convs, levels, model, few, run)
+        recordings = [
+            record(model, partial(run, model, batch))
+            for batch in (batches[0], noise_like(batches[0]))
+        ]
         far = [name for name, error in report.error.items() if not error <= MOST_OWN_ERROR]
         if far:
-            report.error |= _sensitivity(convs, far, given, model, few, run, show_progress)
+            report.error |= _sensitivity(
+                convs, far, given, model, few, run, recordings, show_progress
+            )
         chosen = {name for name, error in report.error.items() if error <= MOST_ERROR}
-        as_bytes = byte_outputs(convs, lambda: run(model, batches[0]), chosen)
+        as_bytes = byte_outputs(convs, recordings, chosen)
     for name in chosen:
         report.int8[name] = Int8(given[name], made.get(name) if name in as_bytes else None)
     set_int8(model, report.int8)
@@ -252,10 +260,11 @@ def _sensitivity(
     model: nn.Module,
     batches: Sequence[Any],
     run: Run,
+    recordings: Sequence[Recording],
     show_progress: bool,
 ) -> dict[str, float]:
     """By layer, the error that it alone adds to what other parts read."""
-    ends = set(convs) - byte_outputs(convs, lambda: run(model, batches[0]), set(convs))
+    ends = set(convs) - byte_outputs(convs, recordings, set(convs))
 
     def outputs_of(batch: Any) -> dict[str, Tensor]:
         seen: dict[str, list[Tensor]] = {}

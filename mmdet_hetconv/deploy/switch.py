@@ -1,50 +1,54 @@
 """Turn a trained model into its inference form."""
 
+import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from mmcv.cnn import ConvModule
+from mmengine.logging import print_log
 from torch import nn
 
-from ..kernels import Plan, PlannedConv2d, planned_convs
-from ..layers import HetConv2d
-from .blocks import DeployedBlock, block_convs
-from .class_code import calls_view, ignores_strides, runs_once, runs_one_after_the_other
-from .conv_module import keep_whole
-from .fold_bn import count_uses, fold_bn, has_hooks, reached_modules
-from .heads import find_heads
-from .memory_format import give_rows, take_rows
+from ..kernels import Plan, planned_convs
+from ..trace import example_runs, fewest, is_detector, record
+from ..trace.examples import call_with, detect
+from .interfaces import give_rows, keep_inputs, take_back
 from .precision import check_precision, set_precision
+from .proof import Proof
 from .quantization import quantize
-from .whole_run import detect
+from .rewrite import Rewriter
+
+# Relative difference that rounding makes, at most, in float32.
+TOLERANCE = 1e-4
 
 
 def switch_to_deploy(
     model: nn.Module,
     plan: Plan | None = None,
     *,
+    example: Any = None,
     precision: str = 'fp32',
     calibration: Sequence[Any] = (),
     keep: Collection[str] = (),
 ) -> nn.Module:
     """Fold and fuse for inference, and let a plan choose the kernels.
 
-    Batch norms are folded into the convolutions before them. Every HetConv2d
-    and every dense convolution becomes a PlannedConv2d, which takes over the
-    ReLU that follows in a ConvModule, in a nn.Sequential and in mmdet's
-    residual blocks, and those blocks' additions. The function stays the same;
-    the model can no longer be trained. Switching again changes nothing.
+    The model is run on an example, and what is done follows from what was seen: batch
+    norms are folded into the convolutions before them, and every HetConv2d and every
+    dense convolution becomes a PlannedConv2d, which takes over the ReLU and the sum
+    that follow. Afterwards it is compared with the model as it came. What would change
+    the function is left as it was, and named in the log. The model can no longer be
+    trained. Switching again changes nothing.
 
-    What others see stays as it is: a module with forward hooks is not
-    exchanged, nor fused with another, and neither is one of whose parts
-    another module's code makes use (TOOD multiplies with a convolution's
-    weight). Operators that read memory row by row get it so.
+    A model that does not run on the example of its own has single convolutions
+    exchanged only.
 
     Args:
         model (nn.Module): changed in place, and put into inference mode.
         plan (Plan, optional): made by default; it is an attribute of every
             PlannedConv2d.
+        example: inputs of the model, a tuple for several, a dict for keywords. By
+            default random images.
         precision (str): 'fp32', 'bf16' or 'int8', in which convolutions
             compute. What goes into the model and comes out stays float32.
         calibration (Sequence[Tensor]): for int8, inputs of the model, or
@@ -54,151 +58,104 @@ def switch_to_deploy(
 
     Returns:
         nn.Module: the model; another module only if the model itself is a
-        single convolution or block.
+        single convolution.
 
     Raises:
         ValueError: a precision that is unknown, or not to be had here; int8
             without calibration, or with inputs that give other than finite
-            numbers.
+            numbers; the model does not run on the example.
     """
     weight = next(model.parameters(), None)
     check_precision(precision, torch.device('cpu') if weight is None else weight.device)
     if precision == 'int8' and not len(calibration):
         raise ValueError("precision='int8' needs calibration inputs, there are none")
     model.eval()
-    fold_bn(model)
     plan = plan if plan is not None else Plan()
-    model = _Switch(model, plan).visit(model)
-    for head in find_heads(model):
-        if calls_view(head):
-            give_rows(head)
+    model = _rewritten(model, plan, example)
     set_precision(model, precision)
     if precision == 'int8':
-        quantize(model, calibration, detect if find_heads(model) else _call, keep=keep)
+        quantize(model, calibration, detect if is_detector(model) else call_with, keep=keep)
     return model
 
 
-def _call(model: nn.Module, batch: Any) -> Any:
-    return model(batch)
+def fold_bn(model: nn.Module, example: Any = None) -> int:
+    """Fold every batch norm that can be; nn.Identity takes its place.
 
+    Folded are norms in inference mode that have statistics and alone read the output
+    of a nn.Conv2d, a HetConv2d or a GroupPointwiseConv2d when the model is run on an
+    example. A convolution or norm that has hooks stays, and so does one whose
+    parameters other code takes.
 
-class _Switch:
-    """One walk over a model; a module in two places is replaced once."""
+    Args:
+        model (nn.Module): changed in place.
+        example: as of :func:`switch_to_deploy`.
 
-    def __init__(self, model: nn.Module, plan: Plan):
-        self.plan = plan
-        self.uses = count_uses(model)
-        self.reached = reached_modules(model)
-        self.done: dict[nn.Module, nn.Module] = {}
-
-    def visit(self, module: nn.Module) -> nn.Module:
-        if module not in self.done:
-            self.done[module] = self._replace(module)
-        return self.done[module]
-
-    def _replace(self, module: nn.Module) -> nn.Module:
-        if isinstance(module, (PlannedConv2d, DeployedBlock)):
-            return module
-        if id(module) in self.reached:
-            return module
-        if _is_plannable(module):
-            return PlannedConv2d(module, self.plan)
-        convs = block_convs(module)
-        if convs and all(map(_is_plannable, convs)):
-            downsample = module._modules.get('downsample')
-            return DeployedBlock(
-                [PlannedConv2d(conv, self.plan, relu=True) for conv in convs],
-                None if downsample is None else self.visit(downsample),
-            )
-        shared = self._shared_names(module)
-        # named_children() would leave out the second place of a child.
-        for name, child in list(module._modules.items()):
-            if child is not None:
-                setattr(module, name, self.visit(child))
-        if ignores_strides(module):
-            take_rows(module)
-            for conv in planned_convs(module):
-                give_rows(conv)
-        elif isinstance(module, ConvModule):
-            _fuse_activation(module, shared)
-        elif type(module) is nn.Sequential:
-            _fuse_relus(module, shared)
-        elif {'conv1', 'relu'} <= set(module._modules):
-            _fuse_stem(module, shared)
-        return module
-
-    def _shared_names(self, module: nn.Module) -> set[str]:
-        """The children that stand in another place, too."""
-        return {name for name, child in module._modules.items() if self.uses[id(child)] > 1}
-
-
-def _is_plannable(module: nn.Module) -> bool:
-    if has_hooks(module):
-        return False
-    if not isinstance(module, HetConv2d) and (type(module) is not nn.Conv2d or module.groups != 1):
-        return False
-    return module.padding_mode == 'zeros' and not isinstance(module.padding, str)
-
-
-def _fuse_activation(module: ConvModule, shared: set[str]) -> None:
-    """ConvModule: conv, a folded norm, ReLU."""
-    if not isinstance(module.conv, PlannedConv2d):
-        return
-    keep_whole(module)
-    if not module.with_activation or 'conv' in shared:
-        return
-    between = module.order[module.order.index('conv') + 1 :]
-    norm = module.norm if module.with_norm else None
-    folded = norm is None or _does_nothing(norm)
-    if (
-        type(module.activate) is nn.ReLU
-        and not has_hooks(module.activate)
-        and folded
-        and between in (('norm', 'act'), ('act',), ('act', 'norm'))
-    ):
-        module.conv.relu = True
-        module.activate = nn.Identity()
-
-
-def _fuse_relus(sequence: nn.Sequential, shared: set[str]) -> None:
-    """A planned convolution and the ReLU behind it, if that is in place.
-
-    A backbone may take outputs from inside its nn.Sequential (SSDVGG does).
-    An in-place ReLU changes the convolution's output for whoever holds it, so
-    nobody can see the difference.
+    Returns:
+        int: the number of norms folded.
     """
-    names = [name for name, child in sequence._modules.items() if not _does_nothing(child)]
-    for conv_name, name in zip(names, names[1:]):
-        conv, relu = sequence._modules[conv_name], sequence._modules[name]
-        if (
-            isinstance(conv, PlannedConv2d)
-            and conv_name not in shared
-            and type(relu) is nn.ReLU
-            and relu.inplace
-            and not has_hooks(relu)
-        ):
-            conv.relu = True
-            setattr(sequence, name, nn.Identity())
+    was_training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        recordings = [record(model, partial(run, model)) for run in example_runs(model, example)]
+    finally:
+        for module, flag in was_training.items():
+            module.training = flag
+    rewriter = Rewriter(model, recordings)
+    rewriter.fold_norms()
+    return len(rewriter.folded)
 
 
-def _fuse_stem(module: nn.Module, shared: set[str]) -> None:
-    """mmdet's ResNets: conv1, a folded norm1, relu."""
-    conv, relu = module._modules['conv1'], module._modules['relu']
-    norm = module._modules.get(getattr(module, 'norm1_name', ''))
-    if (
-        isinstance(conv, PlannedConv2d)
-        and not {'conv1', 'relu'} & shared
-        and norm is not None
-        and _does_nothing(norm)
-        and type(relu) is nn.ReLU
-        and not has_hooks(relu)
-        and runs_once(module, 'relu')
-        and runs_one_after_the_other(module, 'conv1', 'norm1')
-        and runs_one_after_the_other(module, 'norm1', 'relu')
-    ):
-        conv.relu = True
-        module.relu = nn.Identity()
+def _rewritten(model: nn.Module, plan: Plan, example: Any) -> nn.Module:
+    """The model with everything exchanged that leaves its function as it is."""
+    if not Rewriter(model, ()).units:
+        keep_inputs(model, ())
+        return model
+    runs = example_runs(model, example)
+    proof = Proof(model, runs)
+    if proof.error(model) > TOLERANCE:
+        print_log('HetConv: the model gives other numbers each time it is run', 'current')
+        proof = Proof(model, ())
+    rewriter = Rewriter(model, proof.recordings)
 
+    def rewrite(skip: Collection[str], plan: Plan) -> nn.Module:
+        rewriter.undo()
+        rewriter.fold_norms(skip)
+        return rewriter.plan_convs(plan, skip)
 
-def _does_nothing(module: nn.Module) -> bool:
-    return type(module) is nn.Identity and not has_hooks(module)
+    if not proof.recordings:
+        print_log(
+            f'HetConv: {type(model).__name__} does not run on random images: convolutions are '
+            'exchanged one by one, nothing is folded; give an example',
+            'current',
+        )
+        model = rewrite((), plan)
+        for conv in planned_convs(model):
+            give_rows(conv)
+        return model
+
+    # Kernels are compared by the plan: this is about what was exchanged.
+    first = Plan(frozen=True, only=['two_branch_nchw', 'dense_nchw'])
+    left = fewest(rewriter.units, lambda skip: proof.error(rewrite(skip, first)) <= TOLERANCE)
+    if left:
+        print_log(
+            f'HetConv: as they were stay {", ".join(sorted(left))}: exchanged, they changed what '
+            'the model puts out',
+            'current',
+            level=logging.WARNING,
+        )
+    last = Plan(frozen=True, only=['two_branch_nhwc', 'dense_nhwc'])
+    model = rewrite(left, last)
+    keep_inputs(model, proof.recordings)
+    convs = planned_convs(model)
+
+    def works_with_rows(given: Collection[nn.Module]) -> bool:
+        for conv in convs:
+            (give_rows if conv in given else take_back)(conv)
+        return proof.error(model) <= TOLERANCE and proof.runs_on(model)
+
+    given = fewest(convs, works_with_rows)
+    for conv in convs:
+        (give_rows if conv in given else take_back)(conv)
+        conv.plan = plan
+        conv._forget()
+    return model

@@ -12,8 +12,8 @@ from torch import nn
 from ..deploy import switch_to_deploy
 from ..deploy.precision import check_precision, set_precision
 from ..deploy.quantization import set_int8
-from ..deploy.whole_run import detect
 from ..kernels import Plan, first_run, planned_convs
+from ..trace.examples import detect
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.image_channels import image_channels

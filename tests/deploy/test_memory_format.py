@@ -9,10 +9,10 @@ from torch import nn
 
 from mmdet_hetconv.analysis import build_detector
 from mmdet_hetconv.deploy import class_code, switch_to_deploy
-from mmdet_hetconv.deploy.whole_run import detect
+from mmdet_hetconv.trace.examples import detect
 from mmdet_hetconv.kernels import Plan, planned_convs
 
-from .test_fold_bn import trained
+from .test_fold import trained
 from .test_switch import switched
 
 

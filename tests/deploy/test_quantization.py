@@ -12,7 +12,7 @@ from mmdet_hetconv.kernels import Plan, PlannedConv2d, planned_convs
 from mmdet_hetconv.kernels.quantized import QuantizedTensor
 from mmdet_hetconv.layers import HetConv2d
 
-from .test_fold_bn import trained
+from .test_fold import trained
 
 
 def call(model, batch):

@@ -11,11 +11,10 @@ from torch import nn
 
 import mmdet_hetconv  # noqa: F401
 from mmdet_hetconv.deploy import switch_to_deploy
-from mmdet_hetconv.deploy.blocks import DeployedBlock
 from mmdet_hetconv.kernels import Plan, PlannedConv2d, planned_convs
 from mmdet_hetconv.layers import HetConv2d
 
-from .test_fold_bn import HET, trained
+from .test_fold import HET, trained
 
 
 def switched(model: nn.Module, x: torch.Tensor) -> nn.Module:

@@ -15,7 +15,7 @@ from mmdet_hetconv.deploy import fold_bn, switch_to_deploy
 from mmdet_hetconv.kernels import planned_convs
 from mmdet_hetconv.layers import GroupPointwiseConv2d, HetConv2d
 
-from .test_fold_bn import HET, sequence, trained
+from .test_fold import HET, sequence, trained
 from .test_switch import switched
 
 NORM = dict(type='BN')

@@ -1,0 +1,38 @@
+"""Changes of a model that can be taken back."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+
+class Changes:
+    """What was set in a model, in order."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[Any, str, Any]] = []
+        self._handles: list[RemovableHandle] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Set an attribute, a parameter or a child."""
+        self._before.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    def exchange(self, places: Iterable[tuple[nn.Module, str]], new: nn.Module) -> None:
+        """Put a module in all places of another one."""
+        for parent, name in places:
+            self.set(parent, name, new)
+
+    def note(self, handle: RemovableHandle) -> None:
+        """Remember a hook."""
+        self._handles.append(handle)
+
+    def undo(self) -> None:
+        """Leave the model as it came."""
+        for handle in self._handles:
+            handle.remove()
+        for owner, name, value in reversed(self._before):
+            setattr(owner, name, value)
+        self._before.clear()
+        self._handles.clear()

@@ -1,0 +1,118 @@
+"""What modules that are not ours get from convolutions that are.
+
+A plan may leave feature maps with the channels last, and in fewer bits. torch's own
+operators see both. Modules without a planned convolution, of which nobody knows what
+they run, get what the network gave them before: float32, the channels first.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmcv.cnn import Scale
+from mmdet.models.necks.ssd_neck import L2Norm
+from torch import Tensor, nn
+
+from ..kernels import PlannedConv2d
+from ..trace import Recording, map_tensors
+from ..trace.record import OPERATIONS
+
+# Modules that take a feature map of any float type and order in memory.
+EASY = (
+    *(nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Unflatten, nn.PixelShuffle),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.ELU, nn.Hardswish, nn.Hardsigmoid),
+    *(nn.Sigmoid, nn.Tanh, nn.Mish, nn.Softmax, nn.Hardtanh, nn.Softplus),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d),
+    *(nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d),
+    # With weights in float32, and for inputs of fewer bits all the same.
+    *(nn.GroupNorm, nn.LayerNorm, L2Norm, Scale),
+)
+# The same as functions.
+EASY_FUNCTIONS = frozenset(
+    ('relu', 'relu6', 'leaky_relu', 'silu', 'gelu', 'elu', 'hardswish', 'hardsigmoid', 'mish')
+    + ('sigmoid', 'tanh', 'hardtanh', 'softplus', 'dropout', 'clamp', 'max_pool2d', 'avg_pool2d')
+    + ('adaptive_avg_pool2d', 'adaptive_max_pool2d', 'interpolate', 'pad', 'pixel_shuffle')
+    + ('add', 'sub', 'mul', 'div', 'iadd', 'isub', 'imul', 'cat', 'stack', 'mean', 'chunk')
+    + ('split', 'getitem', 'view', 'reshape', 'flatten', 'permute', 'transpose', 'contiguous')
+    + ('squeeze', 'unsqueeze', 'expand', 'unbind', 'clone', 'detach', 'maximum', 'minimum')
+)
+
+
+def is_easy(target: Any) -> bool:
+    """Whether a module or function takes a map of any float type and order in memory."""
+    if isinstance(target, nn.Module):
+        return type(target) in EASY
+    name = getattr(target, '__name__', '').strip('_')
+    return name in EASY_FUNCTIONS or name.removeprefix('r') in EASY_FUNCTIONS
+
+
+def keep_inputs(model: nn.Module, recordings: Sequence[Recording]) -> None:
+    """Let foreign modules that were called get their inputs as before.
+
+    Of modules inside each other it is the outermost one.
+    """
+    for module in _foreign(model):
+        called = any(r.calls_of(module) or r.scopes_of(module) for r in recordings)
+        if (called or not recordings) and not keeps_inputs(module):
+            module.register_forward_pre_hook(_as_before, with_kwargs=True)
+
+
+def keeps_inputs(module: nn.Module) -> bool:
+    """Whether :func:`keep_inputs` saw the module."""
+    return _as_before in module._forward_pre_hooks.values()
+
+
+def _foreign(module: nn.Module) -> list[nn.Module]:
+    if isinstance(module, PlannedConv2d) or type(module) in EASY:
+        return []
+    inside = list(module.modules())
+    if any(isinstance(inner, PlannedConv2d) for inner in inside):
+        return [found for child in module.children() for found in _foreign(child)]
+    if isinstance(module, OPERATIONS) or not isinstance(module, nn.Sequential | nn.ModuleList):
+        return [module]
+    return [found for child in module.children() for found in _foreign(child)]
+
+
+def _as_before(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, Any]:
+    # torch's own modules see how a map lies in memory.
+    is_known = type(module).__module__.startswith('torch.nn.modules.')
+    change = to_float32 if is_known else _rows_of_float32
+    return map_tensors(change, args), map_tensors(change, kwargs)
+
+
+def give_rows(module: nn.Module) -> None:
+    """Let a module put out its tensors with the channels first in memory."""
+    if _rows_out not in module._forward_hooks.values():
+        module.register_forward_hook(_rows_out)
+
+
+def give_float32(module: nn.Module) -> None:
+    """Let a module put out float32."""
+    if _float32_out not in module._forward_hooks.values():
+        module.register_forward_hook(_float32_out)
+
+
+def take_back(module: nn.Module) -> None:
+    """Undo :func:`give_rows` and :func:`give_float32`."""
+    for key, hook in list(module._forward_hooks.items()):
+        if hook in (_rows_out, _float32_out):
+            del module._forward_hooks[key]
+
+
+def _rows_out(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    return map_tensors(Tensor.contiguous, output)
+
+
+def _float32_out(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    return map_tensors(to_float32, output)
+
+
+def _rows_of_float32(tensor: Tensor) -> Tensor:
+    return to_float32(tensor).contiguous()
+
+
+def to_float32(tensor: Tensor) -> Tensor:
+    """bfloat16 and bytes as float32, anything else as it is."""
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor

@@ -1,0 +1,125 @@
+"""Whether a changed model still does what it did, part by part.
+
+Ranks and thresholds make a network's end jump where its numbers hardly change. So the
+parts in front of them are compared, each on the inputs that the original gave it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..trace import Scope, difference, map_tensors, record
+from ..trace.examples import Run, forward_tensors
+from ..trace.record import OPERATIONS, Call
+
+# What orders or selects by value.
+SELECTING = frozenset(
+    ('topk', 'sort', 'argsort', 'argmax', 'argmin', 'nonzero', 'unique', 'multinomial')
+    + ('masked_select', 'kthvalue', 'nms', 'batched_nms', 'searchsorted', 'bucketize')
+)
+
+
+@dataclass
+class Case:
+    """A part of a model, what it was given and what it put out.
+
+    Attributes:
+        name: of the module; None for the whole run.
+    """
+
+    name: str | None
+    run: Run
+    outputs: Any
+
+
+class Proof:
+    """What a model put out as it came, to compare with.
+
+    Args:
+        model: as it came, in eval mode.
+        runs: forward passes; the parts that one of them reaches first are compared on it.
+    """
+
+    def __init__(self, model: nn.Module, runs: Sequence[Run]):
+        self.recordings = [record(model, partial(run, model)) for run in runs]
+        self.runs = runs
+        self.cases: list[Case] = []
+        names = {module: name for name, module in model.named_modules()}
+        for run, seen in zip(runs, self.recordings):
+            parts = {scope.module for scope in _parts(seen.run)}
+            if run.func is forward_tensors:
+                known = {call.target for call in self.recordings[0].calls}
+                parts = {scope.module for scope in _new_parts(seen.run, known)}
+            if model in {call.target for call in seen.calls}:
+                self.cases.append(Case(None, run, _copied(run(model))))
+            elif parts:
+                again = record(model, partial(run, model), parts.__contains__)
+                for module in parts:
+                    assert module is not None
+                    for scope in again.scopes_of(module):
+                        replay = partial(_replay, args=scope.args, kwargs=scope.kwargs)
+                        self.cases.append(Case(names[module], replay, scope.outputs))
+
+    def error(self, model: nn.Module, any_float: bool = False) -> float:
+        """The largest relative difference; infinite where the model raises.
+
+        Args:
+            any_float: whether parts may put out other floats than they did.
+        """
+        largest = 0.0
+        for case in self.cases:
+            part = model.get_submodule(case.name) if case.name else model
+            try:
+                with torch.no_grad():
+                    found = case.run(part)
+            except Exception:  # it did not before the change
+                return math.inf
+            largest = max(largest, difference(found, case.outputs, any_float and bool(case.name)))
+        return largest
+
+    def runs_on(self, model: nn.Module) -> bool:
+        """Whether all runs end, also between the parts that are compared."""
+        try:
+            for run in self.runs:
+                run(model)
+        except Exception:  # as above
+            return False
+        return True
+
+
+def _replay(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    return module(*_copied(args), **_copied(kwargs))
+
+
+def _copied(value: Any) -> Any:
+    return map_tensors(Tensor.clone, value)
+
+
+def _parts(scope: Scope) -> list[Scope]:
+    """The largest calls of modules in which nothing is selected by value.
+
+    A module that calls convolutions itself is one part all the same.
+    """
+    calls = [step for step in scope.steps if isinstance(step, Call)]
+    selects = scope.module is None or any(
+        getattr(call.target, '__name__', '') in SELECTING or not call.seen for call in calls
+    )
+    works = any(isinstance(call.target, (nn.Conv2d, *OPERATIONS)) for call in calls)
+    if not selects or works:
+        return [scope] if any(call.is_module for call in scope.calls()) else []
+    inner = [step for step in scope.steps if isinstance(step, Scope)]
+    return [part for step in inner for part in _parts(step)]
+
+
+def _new_parts(scope: Scope, known: set[Any]) -> list[Scope]:
+    """The largest calls of modules that call none of those that are known."""
+    calls = [call for call in scope.calls() if call.is_module]
+    if calls and scope.module is not None and not any(call.target in known for call in calls):
+        return [scope]
+    inner = [step for step in scope.steps if isinstance(step, Scope)]
+    return [part for step in inner for part in _new_parts(step, known)]

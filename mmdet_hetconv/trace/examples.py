@@ -1,0 +1,149 @@
+"""Inputs on which a network is watched."""
+
+import itertools
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .tensors import map_tensors
+
+# A forward pass of a network that it is given.
+Run = partial[Any]
+# Height and width of images that are tried; the first that runs is taken, and one more.
+SIZES = ((64, 96), (96, 64), (224, 224), (299, 299), (300, 300), (32, 32), (28, 28), (512, 512))
+WANTED = 2
+
+
+def is_detector(model: nn.Module) -> bool:
+    """Whether it is a detector of mmdet."""
+    from mmdet.models.detectors import BaseDetector
+
+    return isinstance(model, BaseDetector)
+
+
+def example_runs(model: nn.Module, example: Any = None) -> list[Run]:
+    """Forward passes of a network in eval mode that end without an error.
+
+    Args:
+        model: takes images, or is a detector of mmdet.
+        example: what it takes, for one pass; a tuple for several arguments, a dict for
+            keywords. By default random images of its first convolution's channels, in
+            two sizes where it takes them.
+
+    Returns:
+        list: empty where no example is given and random images raise.
+
+    Raises:
+        ValueError: the model does not run on the example that was given.
+    """
+    if example is not None:
+        runs = [partial(call_with, example=example), partial(call_with, example=noise_like(example))]
+        try:
+            runs[0](model)
+        except Exception as error:
+            raise ValueError(
+                f'the model does not run on the example: {type(error).__name__}: {error}'
+            ) from error
+        return [runs[0], *(run for run in runs[1:] if _ends(run, model))]
+    channels = _image_channels(model)
+    if channels is None:
+        return []
+    detects = is_detector(model)
+    generator = torch.Generator().manual_seed(0)
+    found: list[Run] = []
+    for size in SIZES:
+        images = torch.randn(1 if detects else 2, channels, *size, generator=generator)
+        images = images.to(_device_of(model))
+        run = partial(detect, images=images) if detects else partial(call_with, example=images)
+        if _ends(run, model):
+            found.append(run)
+        if len(found) == WANTED:
+            break
+    # A mask head is not called where there is no box to begin with.
+    heads = partial(forward_tensors, images=images)
+    return found + [heads] * (detects and bool(found) and _ends(heads, model))
+
+
+@torch.no_grad()
+def call_with(model: nn.Module, example: Any) -> Any:
+    """The model on an example; on a copy, which it may change."""
+    example = map_tensors(Tensor.clone, example)
+    if isinstance(example, tuple):
+        return model(*example)
+    if isinstance(example, dict):
+        return model(**example)
+    return model(example)
+
+
+def noise_like(example: Any) -> Any:
+    """The same with normal noise of each floating-point tensor's mean and deviation."""
+
+    def noise(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point() or not tensor.numel():
+            return tensor
+        values = tensor.float()
+        spread = values.std() if tensor.numel() > 1 and values.std() > 0 else torch.tensor(1.0)
+        return (torch.randn_like(values) * spread + values.mean()).to(tensor.dtype)
+
+    return map_tensors(noise, example)
+
+
+def _ends(run: Run, model: nn.Module) -> bool:
+    try:
+        run(model)
+    except Exception:  # whatever a network says of an input that is not its own
+        return False
+    return True
+
+
+def _image_channels(model: nn.Module) -> int | None:
+    """Channels of the first convolution, in the order in which modules were made."""
+    for module in model.modules():
+        channels = getattr(module, 'in_channels', None)
+        kernel = getattr(module, 'kernel_size', None)
+        if isinstance(channels, int) and isinstance(kernel, Sequence) and len(kernel) == 2:
+            return channels
+    return None
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    weight = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device('cpu') if weight is None else weight.device
+
+
+@torch.no_grad()
+def detect(model: nn.Module, images: Tensor) -> Any:
+    """Boxes in images that are as large as a detector's input.
+
+    Args:
+        model: a detector of mmdet, in inference mode.
+
+    Shape:
+        images: (B, C, H, W), normalised.
+    """
+    detector: Any = model
+    return detector.predict(images, samples_for(images))
+
+
+@torch.no_grad()
+def forward_tensors(model: nn.Module, images: Tensor) -> Any:
+    """What the heads of a detector of mmdet put out, all of them."""
+    return model(images, samples_for(images), mode='tensor')
+
+
+def samples_for(images: Tensor) -> list[Any]:
+    """mmdet's data samples of images that are as large as the network's input."""
+    from mmdet.structures import DetDataSample
+
+    size = tuple(images.shape[2:])
+    metainfo = dict(
+        img_shape=size,
+        ori_shape=size,
+        batch_input_shape=size,
+        pad_shape=size,
+        scale_factor=(1.0, 1.0),
+    )
+    return [DetDataSample(metainfo=dict(metainfo)) for _ in images]
