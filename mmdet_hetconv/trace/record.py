@@ -25,7 +25,7 @@ from ..layers import GroupPointwiseConv2d, HetConv2d
 from .tensors import find_tensors, map_tensors
 
 # Modules that are one operation, though they have children.
-OPERATIONS = (HetConv2d, GroupPointwiseConv2d, PlannedConv2d, torch.jit.ScriptModule)
+OPERATIONS = (HetConv2d, GroupPointwiseConv2d, PlannedConv2d)
 
 
 class Value(NamedTuple):
@@ -157,7 +157,7 @@ class Recording:
                 continue
             done.add(value)
             for call in self.readers(value):
-                if ends(call):
+                if is_idle(call) or ends(call):
                     continue
                 if not passes(call):
                     return False
@@ -264,6 +264,7 @@ class _Recorder:
 
     @staticmethod
     def _modules_of(model: nn.Module) -> list[nn.Module]:
+        """Those that are hooked; scripted ones take no hooks, their operators are seen."""
         inside = {
             part
             for module in model.modules()
@@ -271,7 +272,11 @@ class _Recorder:
             for part in module.modules()
             if part is not module
         }
-        return [module for module in model.modules() if module not in inside]
+        return [
+            module
+            for module in model.modules()
+            if module not in inside and not isinstance(module, torch.jit.ScriptModule)
+        ]
 
     def __enter__(self) -> '_Recorder':
         self._stack = ExitStack()

@@ -55,13 +55,13 @@ def test_conv_module_keeps_what_does_not_follow_directly(change):
     assert not deployed.conv.relu
 
 
-def test_sequential_gives_only_in_place_relus_away():
+def test_sequential_gives_relus_away():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3),
         nn.ReLU(),
     ).eval()  # fmt: skip
     deployed = switched(model, torch.randn(1, 3, 8, 8))
-    assert [conv.relu for conv in planned_convs(deployed)] == [True, False]
+    assert [conv.relu for conv in planned_convs(deployed)] == [True, True]
 
 
 @pytest.mark.parametrize('block', [BasicBlock, Bottleneck])
@@ -71,9 +71,14 @@ def test_residual_blocks_become_one_module(block, strided):
     downsample = None
     if strided:
         downsample = nn.Sequential(nn.Conv2d(width, width, 1, 2, bias=False), nn.BatchNorm2d(width))
-    model = trained(block(width, 16, 1 + strided, downsample=downsample, conv_cfg=HET))
+    model = trained(
+        nn.Sequential(block(width, 16, 1 + strided, downsample=downsample, conv_cfg=HET))
+    )
     deployed = switched(model, torch.randn(2, width, 8, 10))
-    assert isinstance(deployed, DeployedBlock)
+    names = {type(m).__name__ for m in deployed.modules()}
+    assert names <= {block.__name__, 'Module', 'Sequential', 'PlannedConv2d', 'Identity'}
+    assert not any(node.op != 'call_module' for node in deployed[0].graph.nodes if node.op.startswith('call'))
+    assert all(conv.relu for name, conv in deployed[0].named_modules() if name.startswith('conv'))
 
 
 def test_again_changes_nothing():
@@ -112,7 +117,7 @@ def test_regions_are_read_from_maps_with_the_channels_last():
     for _ in range(2):
         switch_to_deploy(extractor)
         torch.testing.assert_close(extractor([last], regions), want)
-    assert len(extractor.roi_layers[0]._forward_pre_hooks) == 1
+    assert len(extractor._forward_pre_hooks) == 1
 
 
 def test_single_layer_and_layers_without_a_form():

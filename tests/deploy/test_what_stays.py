@@ -169,10 +169,12 @@ class PreActivation(nn.Module):
         return self.conv2(F.relu(self.bn2(x)))
 
 
-def test_norms_before_their_convolutions_are_not_folded_into_them():
+def test_norms_are_folded_by_what_runs_and_not_by_their_names():
+    """The second norm follows on the first convolution."""
     model = trained(PreActivation())
     switched(model, image(8))
-    assert fold_bn(model) == 0
+    assert fold_bn(model) == 1
+    assert type(model.bn1) is nn.BatchNorm2d and type(model.bn2) is nn.Identity
 
 
 @pytest.mark.parametrize('norm', [None, NORM, dict(type='GN', num_groups=4)])
