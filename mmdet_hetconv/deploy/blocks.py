@@ -60,7 +60,7 @@ class Block:
             return None
         return fx.GraphModule(self.module, graph, type(self.module).__name__).eval()
 
-    def _is_free(self, graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    def _is_free(self, graph: fx.Graph, node: Any, modules: dict[str, nn.Module]) -> bool:
         """Whether it is a planned convolution that nobody else calls."""
         places = [name for name, module in modules.items() if module is modules[node.target]]
         return (
@@ -71,9 +71,7 @@ class Block:
             and sum(other.target == node.target for other in graph.nodes) == 1
         )
 
-    def _take_sum(
-        self, graph: fx.Graph, node: fx.Node, conv: nn.Module
-    ) -> tuple[fx.Node, bool]:
+    def _take_sum(self, graph: fx.Graph, node: Any, conv: nn.Module) -> tuple[fx.Node, bool]:
         """Let a convolution add what alone is added to its output."""
         (user,) = node.users if len(node.users) == 1 else (None,)
         if user is None or _name(user) != 'add' or len(user.args) != 2 or user.kwargs:
@@ -93,22 +91,20 @@ class Block:
         graph.erase_node(node)
         return together, True
 
-    def _may_wait(self, scope: Scope, node: fx.Node, user: fx.Node) -> bool:
+    def _may_wait(self, scope: Scope, node: Any, user: Any) -> bool:
         """Whether the sum is of equal shapes, and the input still there when it is made."""
         if node.name not in self.steps or user.name not in self.steps:
             return False
         conv, added = (scope.steps[self.steps[n.name]] for n in (node, user))
         assert isinstance(conv, Call) and isinstance(added, Call)
-        between = [
-            call for call in scope.calls() if conv.number < call.number < added.number
-        ]
+        between = [call for call in scope.calls() if conv.number < call.number < added.number]
         given = {value.storage for value in conv.inputs}
         shapes = {value.shape for value in added.inputs}
         is_pair = len(added.inputs) == 2 and len(shapes) == 1 and not added.kwargs
         return is_pair and not any(given & call.changed for call in between)
 
     @staticmethod
-    def _take_relu(graph: fx.Graph, node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    def _take_relu(graph: fx.Graph, node: Any, modules: dict[str, nn.Module]) -> bool:
         (user,) = node.users if len(node.users) == 1 else (None,)
         if user is None or len(user.all_input_nodes) != 1:
             return False
@@ -118,7 +114,8 @@ class Block:
                 return False
         elif _name(user) != 'relu':
             return False
-        modules[node.target].relu = True
+        conv: Any = modules[node.target]
+        conv.relu = True
         user.replace_all_uses_with(node)
         graph.erase_node(user)
         return True
@@ -168,14 +165,14 @@ def _defaults(module: nn.Module) -> dict[str, Any]:
     return {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
 
 
-def _is_step(node: fx.Node, step: Call | Scope, children: dict[str, nn.Module]) -> bool:
+def _is_step(node: Any, step: Call | Scope, children: dict[str, nn.Module]) -> bool:
     target = step.target if isinstance(step, Call) else step.module
     if node.op == 'call_module':
         return children[node.target] is target
     return isinstance(step, Call) and step.seen and _name(node) == _canonical(_called(target))
 
 
-def _leave_out(graph: fx.Graph, node: fx.Node) -> None:
+def _leave_out(graph: fx.Graph, node: Any) -> None:
     node.replace_all_uses_with(node.args[0])
     graph.erase_node(node)
 
@@ -190,10 +187,10 @@ def _canonical(name: str) -> str:
     return name[1:] if name in ('iadd', 'radd') else name
 
 
-def _name(node: fx.Node) -> str:
+def _name(node: Any) -> str:
     return '' if node.op == 'call_module' else _canonical(_called(node.target))
 
 
-def _is_in_place(node: fx.Node) -> bool:
+def _is_in_place(node: Any) -> bool:
     name = _called(node.target)
     return name.endswith('_') and not name.endswith('__') or name.strip('_') == 'iadd'

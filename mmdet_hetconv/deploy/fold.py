@@ -6,6 +6,8 @@ with g, beta the norm's weight and bias and s = sqrt(var + eps). In a
 HetConv2d both branches are scaled.
 """
 
+from typing import Any
+
 import torch
 from mmengine.model.utils import _BatchNormXd
 from torch import Tensor, nn
@@ -18,15 +20,14 @@ from .changes import Changes
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, _BatchNormXd)
 
 
-def can_fold(norm: nn.Module | None) -> bool:
+def can_fold(norm: Any) -> bool:
     """Whether a module is a batch norm with statistics of its own, in inference mode."""
     return type(norm) in NORMS and not norm.training and norm.running_var is not None
 
 
 @torch.no_grad()
-def fold(conv: Convolution, norm: nn.Module, changes: Changes) -> None:
+def fold(conv: Convolution, norm: Any, changes: Changes) -> None:
     """Give a convolution the weights that do the norm's work, too."""
-    assert isinstance(norm.running_mean, Tensor) and isinstance(norm.running_var, Tensor)
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight

@@ -63,7 +63,8 @@ def keeps_inputs(module: nn.Module) -> bool:
 
 
 def _foreign(module: nn.Module) -> list[nn.Module]:
-    if isinstance(module, PlannedConv2d) or type(module) in EASY:
+    # Scripted modules take no hooks; what they read is seen.
+    if isinstance(module, PlannedConv2d | torch.jit.ScriptModule) or type(module) in EASY:
         return []
     inside = list(module.modules())
     if any(isinstance(inner, PlannedConv2d) for inner in inside):
@@ -73,13 +74,27 @@ def _foreign(module: nn.Module) -> list[nn.Module]:
     return [found for child in module.children() for found in _foreign(child)]
 
 
-def _as_before(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, Any]:
+def _as_before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     # torch's own modules see how a map lies in memory.
     is_known = type(module).__module__.startswith('torch.nn.modules.')
     change = to_float32 if is_known else _rows_of_float32
     return map_tensors(change, args), map_tensors(change, kwargs)
+
+
+def reading_kinds(
+    convs: Sequence[PlannedConv2d], recordings: Sequence[Recording]
+) -> dict[PlannedConv2d, set[type]]:
+    """By convolution, the types of the modules whose code reads its output."""
+    return {
+        conv: {
+            type(reader.scope.module)
+            for recording in recordings
+            for call in recording.calls_of(conv)
+            for value in call.outputs
+            for reader in recording.readers(value, call.number)
+        }
+        for conv in convs
+    }
 
 
 def give_rows(module: nn.Module) -> None:

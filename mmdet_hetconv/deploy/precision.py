@@ -6,6 +6,7 @@ the model, is float32, so that boxes are decoded in it.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -14,11 +15,11 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..kernels import PlannedConv2d, planned_convs
-from ..trace import Recording, example_runs, fewest, record
-from ..trace.record import Call, Scope
+from ..trace import Call, Recording, Scope, example_runs, fewest, record
+from ..trace.examples import Run
 from ..utils.machine import cpu_name
 from .heads import find_heads
-from .interfaces import give_float32, is_easy, keep_inputs, keeps_inputs
+from .interfaces import give_float32, is_easy, keep_inputs, keeps_inputs, reading_kinds
 from .proof import Proof
 
 PRECISIONS = ('fp32', 'bf16', 'int8')
@@ -61,33 +62,42 @@ def set_precision(model: nn.Module, precision: str, example: Any = None) -> None
     convs = planned_convs(model)
     if precision == 'fp32' or not convs:
         return
-    device = convs[0].grouped.device
+    device = convs[0].weights().grouped.device
     if precision == 'int8' and not _computes_bf16(device):
         return
     if not _computes_bf16(device):
         print_log(f'HetConv: {cpu_name()} multiplies no bfloat16: it is slow here', 'current')
-    runs = example_runs(model, example)
-    recordings = [record(model, partial(run, model)) for run in runs]
-    proof = Proof(model, runs)
-    keep_inputs(model, recordings)
-    for module in (model, *find_heads(model)):
-        give_float32(module)
-    for conv in convs:
-        conv.compute_dtype = torch.bfloat16
-        if not recordings or not _may_be_low(conv, recordings):
-            give_float32(conv)
-
-    def works(full: set[PlannedConv2d]) -> bool:
-        for conv in convs:
-            conv.compute_dtype = None if conv in full else torch.bfloat16
-        return proof.error(model, any_float=True) <= ROUNDING and proof.runs_on(model)
-
-    left = fewest(convs, works)
+    with ExitStack() as stack:
+        for plan in {id(conv.plan): conv.plan for conv in convs}.values():
+            stack.enter_context(plan.untimed())
+        left = _lower(model, convs, example_runs(model, example))
     for conv in convs:
         conv.compute_dtype = None if conv in left else torch.bfloat16
     if left:
         names = sorted(name for name, module in model.named_modules() if module in left)
         print_log(f'HetConv: {", ".join(names)} compute in float32', 'current')
+
+
+def _lower(model: nn.Module, convs: list[PlannedConv2d], runs: Sequence[Run]) -> set[PlannedConv2d]:
+    """Prepare a model for convolutions in bfloat16; those that have to stay float32."""
+    proof = Proof(model, runs[:1])
+    recordings = [*proof.recordings, *(record(model, partial(run, model)) for run in runs[1:])]
+    keep_inputs(model, recordings)
+    for module in (model, *find_heads(model)):
+        give_float32(module)
+    for conv in convs:
+        if not recordings or not _may_be_low(conv, recordings):
+            give_float32(conv)
+
+    kinds = reading_kinds(convs, recordings)
+
+    def works(full: set[type]) -> bool:
+        for conv in convs:
+            conv.compute_dtype = None if kinds[conv] & full else torch.bfloat16
+        return proof.error(model, any_float=True) <= ROUNDING and proof.runs_on(model)
+
+    full = fewest(list({kind for found in kinds.values() for kind in found}), works)
+    return {conv for conv in convs if kinds[conv] & full}
 
 
 def _may_be_low(conv: PlannedConv2d, recordings: Sequence[Recording]) -> bool:

@@ -22,12 +22,13 @@ from ..kernels.compile_cpu import load_library
 from ..kernels.int8 import most_weight
 from ..kernels.int8 import quantize as to_levels
 from ..kernels.weights import Int8, Levels
-from ..trace import Recording, record
+from ..trace import Recording, fewest, record
 from ..trace.examples import noise_like
 from ..utils.machine import cpu_name
 from ..utils.progress import progress_bar
 from ..utils.table import format_table
 from .byte_outputs import byte_outputs
+from .proof import Proof
 
 # Values of a feature map and image that its levels are fitted to.
 SAMPLES = 4096
@@ -38,6 +39,8 @@ SENSITIVITY_BATCHES = 2
 # A layer whose quantization alone adds this relative squared error keeps its
 # precision.
 MOST_ERROR = 0.01
+# What bytes between layers may add, |bytes - floats| / |floats|; more is no rounding.
+MOST_BYTES_ERROR = 0.1
 # What a layer adds to its own output grows on its way through the network: fourfold
 # at most in trained ResNets. Below this it is not followed there.
 MOST_OWN_ERROR = MOST_ERROR / 10
@@ -125,10 +128,22 @@ def quantize(
             )
         chosen = {name for name, error in report.error.items() if error <= MOST_ERROR}
         as_bytes = byte_outputs(convs, recordings, chosen)
-    for name in chosen:
-        report.int8[name] = Int8(given[name], made.get(name) if name in as_bytes else None)
-    set_int8(model, report.int8)
+        report.int8 |= {name: Int8(given[name], None) for name in chosen}
+        set_int8(model, report.int8)
+        proof = Proof(model, [partial(_on, run=run, batch=batches[0])])
+
+        def works(floats: set[str]) -> bool:
+            for name in as_bytes:
+                output = None if name in floats else made.get(name)
+                convs[name].int8 = report.int8[name] = Int8(given[name], output)
+            return proof.error(model, any_float=True) <= MOST_BYTES_ERROR
+
+        works(fewest(sorted(as_bytes), works))
     return report
+
+
+def _on(model: nn.Module, run: Run, batch: Any) -> Any:
+    return run(model, batch)
 
 
 def set_int8(model: nn.Module, int8: dict[str, Int8 | None]) -> None:

@@ -63,7 +63,7 @@ class Rewriter:
         """Fold batch norms; nn.Identity takes their places."""
         for name, conv in self.convs.items():
             norm = self._follower(conv)
-            if name in skip or not can_fold(norm) or has_own_code(norm):
+            if norm is None or name in skip or not can_fold(norm) or has_own_code(norm):
                 continue
             fold(conv, norm, self.changes)
             self._take_out(norm)

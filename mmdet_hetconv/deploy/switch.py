@@ -12,7 +12,7 @@ from torch import nn
 from ..kernels import Plan, planned_convs
 from ..trace import example_runs, fewest, is_detector, record
 from ..trace.examples import call_with, detect
-from .interfaces import give_rows, keep_inputs, take_back
+from .interfaces import give_rows, keep_inputs, reading_kinds, take_back
 from .precision import check_precision, set_precision
 from .proof import Proof
 from .quantization import quantize
@@ -72,7 +72,7 @@ def switch_to_deploy(
     model.eval()
     plan = plan if plan is not None else Plan()
     model = _rewritten(model, plan, example)
-    set_precision(model, precision)
+    set_precision(model, precision, example)
     if precision == 'int8':
         quantize(model, calibration, detect if is_detector(model) else call_with, keep=keep)
     return model
@@ -143,19 +143,26 @@ def _rewritten(model: nn.Module, plan: Plan, example: Any) -> nn.Module:
             'current',
             level=logging.WARNING,
         )
-    last = Plan(frozen=True, only=['two_branch_nhwc', 'dense_nhwc'])
-    model = rewrite(left, last)
-    keep_inputs(model, proof.recordings)
+    model = rewrite(left, first)
     convs = planned_convs(model)
+    kinds = reading_kinds(convs, [record(model, partial(run, model)) for run in runs])
 
-    def works_with_rows(given: Collection[nn.Module]) -> bool:
+    keep_inputs(model, proof.recordings)
+    last = Plan(frozen=True, only=['two_branch_nhwc', 'dense_nhwc'])
+    for conv in convs:
+        conv.plan = last
+        conv._forget()
+
+    def set_rows(wanted: Collection[type]) -> None:
         for conv in convs:
-            (give_rows if conv in given else take_back)(conv)
+            (give_rows if kinds[conv].intersection(wanted) else take_back)(conv)
+
+    def works_with_rows(wanted: Collection[type]) -> bool:
+        set_rows(wanted)
         return proof.error(model) <= TOLERANCE and proof.runs_on(model)
 
-    given = fewest(convs, works_with_rows)
+    set_rows(fewest(list({kind for found in kinds.values() for kind in found}), works_with_rows))
     for conv in convs:
-        (give_rows if conv in given else take_back)(conv)
         conv.plan = plan
         conv._forget()
     return model

@@ -40,7 +40,10 @@ def example_runs(model: nn.Module, example: Any = None) -> list[Run]:
         ValueError: the model does not run on the example that was given.
     """
     if example is not None:
-        runs = [partial(call_with, example=example), partial(call_with, example=noise_like(example))]
+        runs = [
+            partial(call_with, example=example),
+            partial(call_with, example=noise_like(example)),
+        ]
         try:
             runs[0](model)
         except Exception as error:

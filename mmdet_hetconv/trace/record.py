@@ -282,9 +282,7 @@ class _Recorder:
         self._stack = ExitStack()
         for module in self.modules:
             is_scope = any(module.children()) and not isinstance(module, OPERATIONS)
-            before, after = (
-                (self._enter, self._leave) if is_scope else (self._before, self._after)
-            )
+            before, after = (self._enter, self._leave) if is_scope else (self._before, self._after)
             handles = (
                 module.register_forward_pre_hook(before, with_kwargs=True),
                 module.register_forward_hook(after, with_kwargs=True, always_call=True),
@@ -310,8 +308,7 @@ class _Recorder:
             given = [self._value(tensor) for tensor in find_tensors((args, kwargs))]
         self.scope = Scope(module, self.scope, given=given)
         if self.copies(module):
-            with torch._C.DisableTorchFunction():
-                self.scope.args, self.scope.kwargs = copied(args), copied(kwargs)
+            self.scope.args, self.scope.kwargs = self._copied((args, kwargs))
         self.recording.open(self.scope)
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -322,10 +319,16 @@ class _Recorder:
             assert self.scope.outer is not None
             self.scope = self.scope.outer
         if self.copies(module):
-            with torch._C.DisableTorchFunction():
-                self.scope.outputs = copied(output)
+            self.scope.outputs = self._copied(output)
         assert self.scope.outer is not None
         self.scope = self.scope.outer
+
+    def _copied(self, value: Any) -> Any:
+        self.in_function += 1
+        try:
+            return map_tensors(lambda tensor: tensor.detach().clone(), value)
+        finally:
+            self.in_function -= 1
 
     # Operations that are modules.
 
@@ -454,11 +457,6 @@ class _Operators(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         return self.recorder.operator(func, args, kwargs or {})
-
-
-def copied(value: Any) -> Any:
-    """The same with copies of the tensors."""
-    return map_tensors(lambda tensor: tensor.detach().clone(), value)
 
 
 def asks_no_values(func: Any) -> bool:

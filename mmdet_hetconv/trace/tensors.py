@@ -30,17 +30,17 @@ def _map(change: Callable[[Tensor], Tensor], value: Any, done: dict[int, Any]) -
         changed = [_map(change, item, done) for item in value]
         if all(a is b for a, b in zip(changed, value)):
             return value
-        result = copy.copy(value)
-        result[:] = changed
-        return result
+        same = copy.copy(value)
+        same[:] = changed
+        return same
     if isinstance(value, Mapping):
         items = {key: _map(change, item, done) for key, item in value.items()}
         if all(items[key] is item for key, item in value.items()):
             return value
-        result = copy.copy(value)
+        mapping: Any = copy.copy(value)
         for key, item in items.items():
-            result[key] = item  # type: ignore[index]
-        return result
+            mapping[key] = item
+        return mapping
     if not _has_attributes(value):
         return value
     done[id(value)] = value  # objects may hold each other

@@ -77,7 +77,9 @@ def test_residual_blocks_become_one_module(block, strided):
     deployed = switched(model, torch.randn(2, width, 8, 10))
     names = {type(m).__name__ for m in deployed.modules()}
     assert names <= {block.__name__, 'Module', 'Sequential', 'PlannedConv2d', 'Identity'}
-    assert not any(node.op != 'call_module' for node in deployed[0].graph.nodes if node.op.startswith('call'))
+    assert not any(
+        node.op != 'call_module' for node in deployed[0].graph.nodes if node.op.startswith('call')
+    )
     assert all(conv.relu for name, conv in deployed[0].named_modules() if name.startswith('conv'))
 
 

@@ -20,8 +20,8 @@ import mmdet_hetconv.engine.end_to_end
 from mmdet_hetconv.deploy.backends import load_graph, open_session
 from mmdet_hetconv.deploy.graph_detector import check_graph_detector, run_by_graph
 from mmdet_hetconv.deploy.onnx import RawOutputs, export_onnx
-from mmdet_hetconv.trace.examples import detect
 from mmdet_hetconv.engine.deploying import deploy_model, plan_of
+from mmdet_hetconv.trace.examples import detect
 from tests.engine import tiny
 from tests.tools.conftest import forget, fresh_process  # noqa: F401
 from tests.tools.entry import error_of, evaluate, load_main
