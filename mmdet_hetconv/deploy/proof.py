@@ -52,7 +52,7 @@ class Proof:
         names = {module: name for name, module in model.named_modules()}
         for run, seen in zip(runs, self.recordings):
             parts = {scope.module for scope in _parts(seen.run)}
-            if run.func == forward_tensors:
+            if run.keywords.get('run') == forward_tensors:
                 known = {call.target for call in self.recordings[0].calls}
                 parts = {scope.module for scope in _new_parts(seen.run, known)}
             if model in {call.target for call in seen.calls}:

@@ -1,7 +1,7 @@
 """Inputs on which a network is watched."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,8 @@ Run = partial[Any]
 # Height and width of images that are tried; the first that runs is taken, and one more.
 SIZES = ((64, 96), (96, 64), (224, 224), (299, 299), (300, 300), (32, 32), (28, 28), (512, 512))
 WANTED = 2
+# Of a detector's regions, so many are watched.
+REGIONS = 16
 
 
 def is_detector(model: nn.Module) -> bool:
@@ -60,13 +62,14 @@ def example_runs(model: nn.Module, example: Any = None) -> list[Run]:
     for size in SIZES:
         images = torch.randn(1 if detects else 2, channels, *size, generator=generator)
         images = images.to(_device_of(model))
-        run = partial(detect, images=images) if detects else partial(call_with, example=images)
+        watched = partial(few_regions, run=detect, images=images)
+        run = watched if detects else partial(call_with, example=images)
         if _ends(run, model):
             found.append(run)
         if len(found) == WANTED:
             break
     # A mask head is not called where there is no box to begin with.
-    heads = partial(forward_tensors, images=images)
+    heads = partial(few_regions, run=forward_tensors, images=images)
     return found + [heads] * (detects and bool(found) and _ends(heads, model))
 
 
@@ -115,6 +118,23 @@ def _image_channels(model: nn.Module) -> int | None:
 def _device_of(model: nn.Module) -> torch.device:
     weight = next(itertools.chain(model.parameters(), model.buffers()), None)
     return torch.device('cpu') if weight is None else weight.device
+
+
+def few_regions(model: nn.Module, run: Callable[..., Any], images: Tensor) -> Any:
+    """Run a detector of mmdet whose heads see few of an image's regions."""
+    limits = [
+        cfg
+        for module in model.modules()
+        if isinstance(cfg := getattr(module, 'test_cfg', None), dict) and 'max_per_img' in cfg
+    ]
+    before = [cfg['max_per_img'] for cfg in limits]
+    try:
+        for cfg in limits:
+            cfg['max_per_img'] = min(cfg['max_per_img'], REGIONS)
+        return run(model, images)
+    finally:
+        for cfg, limit in zip(limits, before):
+            cfg['max_per_img'] = limit
 
 
 @torch.no_grad()
