@@ -179,14 +179,14 @@ def test_int8_is_part_of_the_checkpoint(folder, capsys):
     root = f'--data-root={folder / "coco"}'
     load_main('deploy')(int8_argv(folder, 'int8.pth', root, '--keep', 'backbone.conv1'))
     printed = capsys.readouterr().out
-    assert 'backbone.layer1.0.convs.0' in printed
-    (before, after) = re.findall(r'^(?:before|int8) .*$', printed, re.MULTILINE)
+    assert 'backbone.layer1.0.conv1' in printed
+    (before, after) = re.findall(r'^(?:fp32|bf16|int8) .*$', printed, re.MULTILINE)
     assert before.split()[1] != ''
     content = torch.load(folder / 'int8.pth', weights_only=True)
     assert content['hetconv_precision'] == 'int8'
     levels = content['hetconv_int8']
     assert levels['backbone.conv1'] is None
-    assert levels['backbone.layer1.0.convs.0']['output'] is not None
+    assert levels['backbone.layer1.0.conv1']['output'] is not None
     want = predictions(folder, 'trained.pth', 'plain_int8')
     got = predictions(folder, 'int8.pth', 'int8', '--deploy')
     for mine, theirs in zip(got, want):
