@@ -7,6 +7,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
 from ..datasets.browse import count_boxes, draw_sheet
+from ..datasets.check_data import check_data
 from ..datasets.config_parts import leaf_datasets, read_infos
 from ..datasets.own_data import use_own_data
 from ..utils.announce import announce
@@ -17,12 +18,15 @@ def browse(args: argparse.Namespace) -> None:
     """What ``tools/browse_data.py`` does with its arguments.
 
     Raises:
-        UserError: see :func:`use_own_data`; the picture cannot be written.
+        UserError: see :func:`use_own_data` and :func:`check_data`; the picture cannot
+            be written.
     """
     register_all_modules(init_default_scope=True)
     out = check_writable_file(args.out, '--out')
-    cfg = Config(dict(model={}, train_dataloader=dict(dataset=dict(type='CocoDataset'))))
+    loader = dict(dataset=dict(type='CocoDataset'))
+    cfg = Config(dict(model={}, train_dataloader=loader, train_cfg=dict(max_epochs=1)))
     use_own_data(cfg, args.data_root)
+    check_data(cfg, ('train',))
     leaves = [leaf for _, leaf in leaf_datasets(cfg.train_dataloader.dataset, '')]
     samples = [info for leaf in leaves for info in read_infos(leaf)]
     metainfo = leaves[0].metainfo

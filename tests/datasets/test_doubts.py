@@ -1,6 +1,8 @@
 """What a layout can mean in two ways is read as its tool means it, and told."""
 
 import json
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +17,8 @@ from mmdet_hetconv.datasets.masks import check_masks
 from mmdet_hetconv.datasets.voc import read_objects
 from mmdet_hetconv.utils.errors import UserError
 from tests.datasets.test_exports import DATA, coco, image, labelimg, roboflow, yolo
+from tests.engine import tiny
+from tests.tools.entry import load_main
 
 PART = 'mmdet_hetconv.datasets.'
 
@@ -242,6 +246,19 @@ def test_xml_files_of_many_hands(tmp_path, size, box):
     assert edges == pytest.approx((10, 10, 30, 20), abs=1e-4)
 
 
+@pytest.mark.parametrize('content', [None, b'broken'])
+def test_a_look_at_a_broken_image(tmp_path, content):
+    root = tiny.write_voc(tmp_path / 'voc')
+    for path in (root / 'Annotations').iterdir():
+        path.write_text(re.sub('<size>.*</size>', '', path.read_text()))
+    path = root / 'JPEGImages' / 'train_1.jpg'
+    path.unlink()
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit, match='browse_data.py: error: image .*train_1.jpg'):
+        load_main('browse_data')(['--data-root', str(root), '--out', str(tmp_path / 'a.png')])
+
+
 def test_images_that_opencv_does_not_read(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / 'a.png'), pixels)
@@ -257,3 +274,18 @@ def test_images_that_opencv_does_not_read(tmp_path):
     (tmp_path / 'a.jpg').write_bytes(content[: -len(content) // 8])
     for name in ('a.png', 'a.tif', 'a.jpg'):
         assert what_is_wrong(str(tmp_path / name)), name
+
+
+@pytest.mark.parametrize('split', ['{}/images/{}.jpg', 'images/{}/{}.jpg', 'images/{1}.jpg'])
+def test_xml_files_in_a_folder_of_their_own(tmp_path, split):
+    for name in ('train', 'val'):
+        path = tmp_path / 'data' / split.format(name, name)
+        image(path)
+        xml = Path(str(path).replace('images', 'annotations')).with_suffix('.xml')
+        xml.parent.mkdir(parents=True, exist_ok=True)
+        xml.write_text(
+            '<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin>'
+            '<xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>'
+        )
+    data = read(tmp_path / 'data')
+    assert (data.source, boxes(data.val)) == ('LabelImg', [[0, 0, 8, 8]])
