@@ -27,6 +27,9 @@ from .safe_globals import load_weights_only
 PLAN = 'hetconv_plan'
 PRECISION = 'hetconv_precision'
 INT8 = 'hetconv_int8'  # levels by layer, see kernels/weights.py
+# Which layers there are and what they are called; raised when that changes.
+FORM = 'hetconv_form'
+FORM_VERSION = 2
 
 
 def deploy(args: argparse.Namespace, tell_plan: bool = True) -> None:
@@ -58,6 +61,7 @@ def deploy(args: argparse.Namespace, tell_plan: bool = True) -> None:
     meta['mmdet_hetconv_version'] = __version__
     state = {k: v.cpu().clone() for k, v in model.state_dict().items()}
     stored = {'state_dict': state, 'meta': meta, PLAN: plan.state_dict(), PRECISION: precision}
+    stored[FORM] = FORM_VERSION
     save_whole(stored if levels is None else {**stored, INT8: levels}, out)
     announce(f'{out} written: {len(planned_convs(model))} convolutions')
 
@@ -94,8 +98,8 @@ def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'f
             quantized.
 
     Raises:
-        UserError: the weights are not the model's; a precision that the
-            machine does not have.
+        UserError: the weights are not the model's; a form of another version; a
+            precision that the machine does not have.
     """
     plan = Plan()
     if PLAN not in content:
@@ -107,6 +111,11 @@ def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'f
             return model
         except ValueError as error:
             raise UserError(str(error)) from error
+    if content.get(FORM) != FORM_VERSION:
+        raise UserError(
+            f'checkpoint {path} has an inference form of another version of mmdet_hetconv; '
+            'deploy the trained checkpoint again'
+        )
     model = switch_to_deploy(model, plan)
     set_precision(model, content.get(PRECISION, 'fp32'))
     checkpoint.load_weights(model, content, path)

@@ -219,6 +219,14 @@ def test_levels_that_are_not_the_models(folder, tmp_path):
     assert "its levels of int8: 'neck' is no convolution" in message
 
 
+def test_a_form_of_another_version_is_refused(folder, tmp_path):
+    content = torch.load(folder / 'deployed.pth', weights_only=True)
+    del content['hetconv_form']
+    torch.save(content, folder / 'old.pth')
+    message = error_of(evaluate, *test_argv(folder, 'old.pth', 'old', '--deploy'))
+    assert 'old.pth has an inference form of another version' in message
+
+
 def test_deployed_checkpoint_needs_the_flag(folder):
     argv = test_argv(folder, 'deployed.pth', 'wrong')
     assert '--deploy' in error_of(evaluate, *argv)
