@@ -51,9 +51,11 @@ def keep_inputs(model: nn.Module, recordings: Sequence[Recording]) -> None:
 
     Of modules inside each other it is the outermost one.
     """
-    for module in _foreign(model):
-        called = any(r.calls_of(module) or r.scopes_of(module) for r in recordings)
-        if (called or not recordings) and not keeps_inputs(module):
+    called = None
+    if recordings:
+        called = {module for recording in recordings for module in recording.called()}
+    for module in _foreign(model, called):
+        if not keeps_inputs(module):
             module.register_forward_pre_hook(_as_before, with_kwargs=True)
 
 
@@ -62,16 +64,20 @@ def keeps_inputs(module: nn.Module) -> bool:
     return _as_before in module._forward_pre_hooks.values()
 
 
-def _foreign(module: nn.Module) -> list[nn.Module]:
+def _foreign(module: nn.Module, called: set[nn.Module] | None) -> list[nn.Module]:
+    """The outermost modules without a planned convolution, of those that were called.
+
+    mmdet's RoI heads are not: their methods are.
+    """
     # Scripted modules take no hooks; what they read is seen.
     if isinstance(module, PlannedConv2d | torch.jit.ScriptModule) or type(module) in EASY:
         return []
-    inside = list(module.modules())
-    if any(isinstance(inner, PlannedConv2d) for inner in inside):
-        return [found for child in module.children() for found in _foreign(child)]
-    if isinstance(module, OPERATIONS) or not isinstance(module, nn.Sequential | nn.ModuleList):
+    ours = any(isinstance(inner, PlannedConv2d) for inner in module.modules())
+    is_list = isinstance(module, nn.Sequential | nn.ModuleList)
+    is_one = isinstance(module, OPERATIONS) or not (ours or is_list)
+    if is_one and (called is None or module in called):
         return [module]
-    return [found for child in module.children() for found in _foreign(child)]
+    return [found for child in module.children() for found in _foreign(child, called)]
 
 
 def _as_before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:

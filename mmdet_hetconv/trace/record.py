@@ -132,6 +132,10 @@ class Recording:
         scope.outer.steps.append(scope)
         self._scopes.setdefault(scope.module, []).append(scope)
 
+    def called(self) -> set[nn.Module]:
+        """All modules that were called."""
+        return {*self._of, *self._scopes}
+
     def calls_of(self, module: nn.Module) -> list[Call]:
         """The calls of an operation."""
         return self._of.get(module, [])

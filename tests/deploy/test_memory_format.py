@@ -97,3 +97,18 @@ def test_code_that_takes_views_of_a_heads_outputs():
     model = switch_to_deploy(build_detector(cfg).eval(), Plan(only=['dense_nhwc'], frozen=True))
     (sample,) = detect(model, torch.randn(1, 3, 64, 96))
     assert len(sample.pred_instances) > 0
+
+
+def test_regions_that_a_head_cuts_out_by_a_method_of_its_own():
+    """A RoI head's predict() is called, not the head; its RoIAlign reads row by row."""
+    cfg = Config.fromfile('configs/faster_rcnn_het_r18_scratch.py').model
+    torch.manual_seed(0)
+    model = trained(build_detector(cfg))
+    images = torch.randn(1, 3, 64, 96)
+    (wanted,) = detect(model, images)
+    plan = Plan(only=['dense_nhwc', 'two_branch_nhwc'], frozen=True)
+    (found,) = detect(switch_to_deploy(model, plan), images)
+    assert len(wanted.pred_instances) > 20
+    torch.testing.assert_close(
+        found.pred_instances.scores, wanted.pred_instances.scores, rtol=1e-3, atol=1e-4
+    )

@@ -44,7 +44,7 @@ def test_get_flops_looks_first(tmp_path, monkeypatch, option, capsys):
     config = tiny.write_config(tmp_path / 'tiny.py')
     argv = ['get_flops', str(config), option, str(tmp_path)]
     monkeypatch.setattr('sys.argv', argv)
-    with pytest.raises(ValueError, match=f'{option} .* is a folder'):
+    with pytest.raises(SystemExit, match=f'{option} .* is a folder'):
         load_main('get_flops')()
     assert not capsys.readouterr().out
 
