@@ -1,14 +1,12 @@
 """COCO's average precision of detections that are in memory."""
 
-import copy
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..datasets.metrics import number_boxes
+from ..datasets.metrics import Truth
 
 # Names of COCOeval.stats, those shown.
 _STATS = {'AP': 0, 'AP50': 1, 'AP75': 2, 'AP small': 3, 'AP medium': 4, 'AP large': 5, 'AR100': 8}
@@ -28,14 +26,10 @@ def coco_metrics(
         dict[str, float]: by name; -1 where there is no box of that size.
     """
     with redirect_stdout(io.StringIO()):  # pycocotools prints
-        truth = COCO()
-        # pycocotools marks what it ignores in the entries themselves.
-        truth.dataset = copy.deepcopy(annotations)
-        number_boxes(truth)
-        # loadRes() does not take an empty list.
-        found = truth.loadRes(results) if results else COCO()
+        truth = Truth(annotations)
+        found = truth.loadRes(truth.numbered(results))
         evaluation = COCOeval(truth, found, 'bbox')
-        evaluation.params.imgIds = sorted(image_ids)
+        evaluation.params.imgIds = sorted(truth.images[number] for number in image_ids)
         evaluation.params.catIds = sorted(truth.getCatIds())
         evaluation.evaluate()
         evaluation.accumulate()

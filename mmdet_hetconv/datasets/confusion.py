@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.evaluator import BaseMetric
+from mmengine.fileio import load
 from torch import Tensor
 
 # Detections of a lower score do not count.
@@ -20,7 +21,8 @@ class ConfusionMatrix(BaseMetric):
     """Counts what was found for what, and draws it.
 
     Detections are taken in the order of their scores; each finds the box that it overlaps
-    most and that none before it found, of whatever class. The last row counts
+    most and that none before it found: of its own class, as in COCO, and what finds none
+    so, of another. The last row counts
     detections of nothing, the last column boxes that were not found. Crowds and
     difficult objects count neither way.
 
@@ -34,7 +36,13 @@ class ConfusionMatrix(BaseMetric):
         self.path = path
         self.classes: Sequence[str] = dataset.metainfo['classes']
         infos = (dataset.get_data_info(number) for number in range(len(dataset)))
-        self.truth = {info['img_id']: info['instances'] for info in infos}
+        self.truth = {info['img_id']: [*info['instances']] for info in infos}
+        for box in _left_out(dataset):
+            x, y, width, height = box['bbox']
+            label = dataset.cat2label.get(box['category_id'])
+            if label is not None and box['image_id'] in self.truth:
+                thing = dict(bbox=[x, y, x + width, y + height], bbox_label=label, ignore_flag=1)
+                self.truth[box['image_id']].append(thing)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         for sample in data_samples:
@@ -53,6 +61,13 @@ class ConfusionMatrix(BaseMetric):
         return {}
 
 
+def _left_out(dataset: Any) -> list[dict[str, Any]]:
+    """Boxes with ``ignore`` of a COCO file, which mmdet's data set leaves out."""
+    if not hasattr(dataset, 'cat2label'):
+        return []
+    return [box for box in load(dataset.ann_file)['annotations'] if box.get('ignore')]
+
+
 def match(
     boxes: Tensor, scores: Tensor, labels: Tensor, truth: Sequence[Mapping[str, Any]]
 ) -> list[tuple[int, int]]:
@@ -63,23 +78,30 @@ def match(
     """
     order = [i for i in scores.argsort(descending=True).tolist() if scores[i] >= SCORE]
     there = torch.tensor([thing['bbox'] for thing in truth], dtype=torch.float).reshape(-1, 4)
-    overlaps = bbox_overlaps(boxes.float().cpu(), there)
-    taken: set[int] = set()
+    boxes = boxes.float().cpu()
+    overlaps = bbox_overlaps(boxes, there)
+    ignored = torch.tensor([bool(thing['ignore_flag']) for thing in truth], dtype=torch.bool)
+    # As in COCO a detection need only lie inside of a crowd.
+    overlaps[:, ignored] = bbox_overlaps(boxes, there[ignored], mode='iof')
+    kinds = torch.tensor([thing['bbox_label'] for thing in truth], dtype=torch.long)
+    # Of its own class first; then what is ignored, then of another class.
+    own = kinds[None, :] == labels.cpu()[:, None]
+    free = torch.ones(len(truth), dtype=torch.bool)
     pairs = []
-    for i in order:
-        near = [j for j in range(len(truth)) if overlaps[i, j] >= IOU and j not in taken]
-        if not near:
-            pairs.append((-1, int(labels[i])))
-            continue
-        best = max(near, key=lambda j: float(overlaps[i, j]))
-        if truth[best]['ignore_flag']:
-            continue  # it may be found more than once
-        taken.add(best)
-        pairs.append((truth[best]['bbox_label'], int(labels[i])))
-    for j, thing in enumerate(truth):
-        if j not in taken and not thing['ignore_flag']:
-            pairs.append((thing['bbox_label'], -1))
-    return pairs
+    for may in (own & ~ignored, own & ignored, ~own & ~ignored, ~own & ignored):
+        left = []
+        for i in order:
+            near = overlaps[i] * (may[i] & free)
+            if not len(truth) or near.max() < IOU:
+                left.append(i)
+                continue
+            best = int(near.argmax())
+            if not ignored[best]:  # what is may be found more than once
+                free[best] = False
+                pairs.append((int(kinds[best]), int(labels[i])))
+        order = left
+    pairs += [(-1, int(labels[i])) for i in order]
+    return pairs + [(int(kinds[j]), -1) for j in range(len(truth)) if free[j] and not ignored[j]]
 
 
 def draw(counts: np.ndarray, classes: Sequence[str], path: Path) -> None:

@@ -109,6 +109,6 @@ def read_picture(image: Path, path: Path) -> Picture:
     boxes = []
     for kind, (x1, y1, x2, y2), difficult in read_objects(path, size):
         # VOC counts pixels from 1.
-        box = (kind, x1 - 1, y1 - 1, x2 - x1, y2 - y1, dict(ignore=1) if difficult else {})
+        box = (kind, x1 - 1, y1 - 1, x2 - x1, y2 - y1, dict(iscrowd=1) if difficult else {})
         boxes.append(box)
     return Picture(image, size, boxes)

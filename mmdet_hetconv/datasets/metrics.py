@@ -1,30 +1,88 @@
 """COCO's metric for annotation files as they are found.
 
 pycocotools notes for every detection the id of the box that it matches, as a
-number and with 0 for none. A box with the id 0 is so never found, and an id
-that is a text cannot be noted. Tools other than COCO's own count from 0.
+number and with 0 for none, sorts the ids of images and categories as numbers of 53
+bits, and forgets which boxes are to be ignored. So it gets a copy of the annotations
+that is numbered anew.
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
+from mmengine.fileio import dump, load
 from mmengine.registry import METRICS
-from pycocotools.coco import COCO
 
 from .config_parts import type_name
 
 _EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
-def number_boxes(truth: COCO) -> None:
-    """Number the boxes from 1, in place; nothing else refers to their ids."""
-    for number, box in enumerate(truth.dataset.get('annotations', ()), 1):
-        box['id'] = number
-    truth.createIndex()
+class Truth(COCO):
+    """The content of an annotation file, numbered from 1.
+
+    Boxes of difficult objects, which have ``ignore``, count as crowds do: pycocotools
+    overwrites the mark (cocoapi issue 123).
+
+    Attributes:
+        images: the new numbers by the file's ids.
+        categories: likewise.
+    """
+
+    def __init__(self, content: Mapping[str, Any]):
+        super().__init__()
+        self.images, self.categories = (
+            {entry['id']: number for number, entry in enumerate(content[key], 1)}
+            for key in ('images', 'categories')
+        )
+        self.dataset = {
+            **content,
+            'images': [dict(image, id=self.images[image['id']]) for image in content['images']],
+            'categories': [
+                dict(category, id=self.categories[category['id']])
+                for category in content['categories']
+            ],
+            'annotations': [
+                dict(
+                    box,
+                    id=number,
+                    image_id=self.images[box['image_id']],
+                    category_id=self.categories[box['category_id']],
+                    iscrowd=int(bool(box.get('iscrowd') or box.get('ignore'))),
+                )
+                for number, box in enumerate(content.get('annotations', ()), 1)
+            ],
+        }
+        self.createIndex()
+
+    def numbered(self, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Results with the file's ids, as this truth has them."""
+        return [
+            dict(
+                result,
+                image_id=self.images[result['image_id']],
+                category_id=self.categories[result['category_id']],
+            )
+            for result in results
+        ]
+
+    def loadRes(self, resFile: Any) -> COCO:  # noqa: N802, N803 (pycocotools' names)
+        """As pycocotools', of no detection, too."""
+        if len(resFile):
+            return super().loadRes(resFile)
+        nothing = COCO()
+        nothing.dataset = dict(self.dataset, annotations=[])
+        nothing.createIndex()
+        return nothing
 
 
 @METRICS.register_module()
 class NumberedCocoMetric(CocoMetric):
-    """CocoMetric, right for boxes of any ids.
+    """CocoMetric, right for any ids, for ignored boxes, and for no detection at all.
 
     Without an ann_file mmdet makes one of the data set, numbered from 1.
     """
@@ -32,7 +90,32 @@ class NumberedCocoMetric(CocoMetric):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self._coco_api is not None:
-            number_boxes(self._coco_api)
+            self._coco_api = Truth(self._coco_api.dataset)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        if self._coco_api is not None:
+            numbers = self._coco_api.images
+            data_samples = [dict(s, img_id=numbers[s['img_id']]) for s in data_samples]
+        super().process(data_batch, data_samples)
+
+    def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
+        """As mmdet's; files that the user asked for have the ids of the annotation file."""
+        files = super().results2json(results, outfile_prefix)
+        if self.outfile_prefix is None or not isinstance(self._coco_api, Truth):
+            return files
+        self._own_files = TemporaryDirectory()
+        images, categories = (
+            {number: old for old, number in numbers.items()}
+            for numbers in (self._coco_api.images, self._coco_api.categories)
+        )
+        for path in set(files.values()):
+            content = load(path)
+            dump(content, f'{self._own_files.name}/{Path(path).name}')
+            for result in content:
+                result['image_id'] = images[result['image_id']]
+                result['category_id'] = categories[result['category_id']]
+            dump(content, path)
+        return {key: f'{self._own_files.name}/{Path(path).name}' for key, path in files.items()}
 
 
 def use_own_metrics(cfg: Config, by_class: bool = False) -> None:

@@ -23,8 +23,11 @@ def found(*detections):
     'detections, pairs',
     [
         ([([0, 0, 10, 10], 0.9, 0), ([20, 0, 30, 10], 0.9, 1)], [(0, 0), (1, 1)]),
-        # The surer one of two, also of another class.
-        ([([0, 0, 10, 10], 0.5, 0), ([0, 0, 10, 9], 0.6, 1)], [(0, 1), (-1, 0), (1, -1)]),
+        # That of its class, though another is surer; of another class, if there is no such.
+        ([([0, 0, 10, 10], 0.5, 0), ([0, 0, 10, 9], 0.6, 1)], [(0, 0), (-1, 1), (1, -1)]),
+        ([([0, 0, 10, 9], 0.6, 1), ([20, 0, 30, 10], 0.9, 1)], [(1, 1), (0, 1)]),
+        # Inside of a crowd of its class.
+        ([([42, 2, 44, 4], 0.9, 1)], [(0, -1), (1, -1)]),
         # Too far off, and too unsure.
         ([([0, 0, 10, 4], 0.9, 0), ([20, 0, 30, 10], 0.2, 1)], [(-1, 0), (0, -1), (1, -1)]),
         # What is ignored may be found as often as one likes.
