@@ -53,7 +53,27 @@ def choose_p(errors: ByLayer, costs: ByLayer, budget: float) -> dict[str, int]:
         p = int(which[left])
         result[name] = p
         left -= _steps(costs[name][p] - min(costs[name].values()), step)
-    return {name: result[name] for name in errors}
+    result = {name: result[name] for name in errors}
+    _spend_the_rest(result, errors, costs, budget * (1 + 1e-12))
+    return result
+
+
+def _spend_the_rest(chosen: dict[str, int], errors: ByLayer, costs: ByLayer, budget: float) -> None:
+    """Take what still fits: a whole network does whose costs were rounded up."""
+    while True:
+        spent = sum(costs[name][p] for name, p in chosen.items())
+        gain, name, p = max(
+            (
+                (errors[name][chosen[name]] - error, name, p)
+                for name, by_p in errors.items()
+                for p, error in by_p.items()
+                if spent - costs[name][chosen[name]] + costs[name][p] <= budget
+            ),
+            default=(0.0, '', 1),
+        )
+        if gain <= 0:
+            return
+        chosen[name] = p
 
 
 def _steps(cost: float, step: float) -> int:

@@ -212,7 +212,14 @@ def calibrate(
     """
     pairs = find_pairs(dense, het)
     load_projected(dense, het)
-    return _run(dense, het, pairs, batches, forward, memory, show_progress)
+    with _no_autocast(dense):
+        return _run(dense, het, pairs, batches, forward, memory, show_progress)
+
+
+def _no_autocast(model: nn.Module) -> torch.autocast:
+    """Autocast is a thread's own: some of the passes would run under it."""
+    device = next((p.device for p in model.parameters()), torch.device('cpu'))
+    return torch.autocast(device.type, enabled=False)
 
 
 def count_fitting(
@@ -240,7 +247,8 @@ def move_norms(
     The arguments are those of :func:`calibrate`. They are moved from the
     dense network's by what the conversion changes on the images at hand.
     """
-    _run(dense, het, {}, batches, forward, memory, show_progress)
+    with _no_autocast(dense):
+        _run(dense, het, {}, batches, forward, memory, show_progress)
 
 
 def _run(

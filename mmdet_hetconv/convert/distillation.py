@@ -221,7 +221,7 @@ def distil(
     """Train `het` towards the features of `dense`, in place.
 
     HetConv layers and norms learn, at fixed batch-norm statistics. Of
-    all states that were looked at, the best stays. Ctrl-C ends it early. Both
+    all states that were looked at, the best stays. Ctrl-C, or an error, ends it early. Both
     networks are left in eval mode; the dense one does not change.
 
     Args:
@@ -259,10 +259,11 @@ def distil(
     clock = _Clock(steps, minutes)
     student.keep()
     try:
-        with student:
+        with student, torch.enable_grad():
             _train(student, draws, judged, clock, report, log)
     except KeyboardInterrupt:
         report.stopped = 'interrupted'
-    student.restore()
+    finally:
+        student.restore()
     report.seconds = clock.seconds()
     return report

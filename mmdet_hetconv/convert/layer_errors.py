@@ -33,6 +33,8 @@ class _Moments:
         self.layer = HetConv2d(**shape, p=1, device='meta')
         self.wanted = POSITIONS_PER_UNKNOWN * taps
         self.count = 0
+        # Of the first values; products of deviations from it lose no digits.
+        self.near_mean: Tensor | None = None
         self.sum = torch.zeros(taps, dtype=torch.double)
         self.gram = torch.zeros(taps, taps, dtype=torch.double)
 
@@ -43,6 +45,9 @@ class _Moments:
         seen = torch.cat([patches.centre, patches.around.flatten(1)], dim=1)
         if not torch.isfinite(seen).all():
             raise ValueError('its inputs on the calibration images are not finite')
+        if self.near_mean is None:
+            self.near_mean = seen.mean(0, dtype=torch.double)
+        seen = (seen - self.near_mean).float()
         self.count += len(seen)
         self.sum += seen.sum(0, dtype=torch.double).cpu()
         # Products of some thousand float32 values are as good as the errors need.

@@ -9,13 +9,18 @@ from ..layers import HetConv2d
 
 
 def make_dense(model: nn.Module) -> nn.Module:
-    """A copy whose HetConv2d are dense nn.Conv2d of the same function."""
+    """A copy whose HetConv2d are dense nn.Conv2d of the same function.
+
+    A layer in several places stays one layer in them all.
+    """
     model = copy.deepcopy(model)
+    dense = {m: _dense_layer(m) for m in model.modules() if isinstance(m, HetConv2d)}
     for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
+        # named_children() would leave out the second place of a child.
+        for name, layer in list(parent._modules.items()):
             if isinstance(layer, HetConv2d):
-                setattr(parent, name, _dense_layer(layer))
-    return model
+                setattr(parent, name, dense[layer])
+    return dense[model] if isinstance(model, HetConv2d) else model
 
 
 @torch.no_grad()
@@ -34,4 +39,7 @@ def _dense_layer(layer: HetConv2d) -> nn.Conv2d:
     dense.weight.copy_(layer.dense_weight())
     if dense.bias is not None and bias is not None:
         dense.bias.copy_(bias)
-    return dense.to(layer.grouped.weight)
+    dense.to(layer.grouped.weight)
+    for name, parameter in dense.named_parameters():
+        parameter.requires_grad_(layer.grouped.get_parameter(name).requires_grad)
+    return dense.train(layer.training)

@@ -1,11 +1,12 @@
 """Which layer of a heterogeneous network stands for which dense one."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from ..layers import HetConv2d
+from ..layers.shape import as_pair, numeric_padding
 
 COMPARED = (
     'in_channels',
@@ -51,12 +52,23 @@ def find_pairs(dense: nn.Module, het: nn.Module) -> dict[str, HetConv2d]:
                 f'model has {found} of this name'
             )
         for key in COMPARED:
-            mine, theirs = getattr(layer, key), getattr(conv, key)
+            mine, theirs = getattr(layer, key), _as_numbers(conv, key)
             if mine != theirs:
                 raise ValueError(
                     f'{name}: {key} is {mine} in the target model and {theirs} in the dense one'
                 )
     return pairs
+
+
+def _as_numbers(conv: nn.Conv2d, key: str) -> Any:
+    """An attribute of a dense convolution in the form that HetConv2d has it."""
+    value = getattr(conv, key)
+    if key in ('stride', 'dilation'):
+        return as_pair(value)
+    if key == 'padding':
+        kernel = as_pair(conv.kernel_size)
+        return numeric_padding(value, as_pair(conv.stride), kernel, as_pair(conv.dilation))
+    return value
 
 
 def load_projected(dense: nn.Module, het: nn.Module) -> None:

@@ -10,13 +10,22 @@ from typing import Any
 import torch
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads.bbox_head import BBoxHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.models.task_modules.coders import (
+    DeltaXYWHBBoxCoder,
+    DistancePointBBoxCoder,
+    TBLRBBoxCoder,
+)
 from torch import Tensor, nn
 
 from .graph_ops import best, nms, pooled_regions
+from .heads import dense_head
 
+# What turns offsets into boxes, clipped unless its clip_border says otherwise.
+CODERS = (DeltaXYWHBBoxCoder, DistancePointBBoxCoder, TBLRBBoxCoder)
 ALL = 2**31 - 1  # of what has no upper limit
 
 
@@ -29,8 +38,11 @@ def _per_prior(x: Tensor, channels: int) -> Tensor:
     return x[0].permute(1, 2, 0).reshape(-1, channels)
 
 
-def _clipped(boxes: Tensor, shape: Tensor) -> Tensor:
-    """Boxes (..., 4) within an image of height and width `shape` (2,)."""
+def _decoded(coder: Any, priors: Tensor, deltas: Tensor, shape: Tensor) -> Tensor:
+    """Boxes (n, 4) in an image of height and width `shape` (2,)."""
+    boxes = coder.decode(priors, deltas)
+    if not coder.clip_border:
+        return boxes
     return boxes.clamp(min=0).minimum(shape.flip(0).repeat(2))
 
 
@@ -87,13 +99,14 @@ class DenseDecoding(nn.Module):
             group = torch.full_like(chosen, level) if self.is_rpn else chosen % classes
             parts.append((prior[place], deltas, scores, group))
         prior, deltas, scores, groups = (torch.cat(part) for part in zip(*parts))
-        boxes = _clipped(head.bbox_coder.decode(prior, deltas), shape) / scale
+        boxes = _decoded(head.bbox_coder, prior, deltas, shape) / scale
         smallest = cfg.get('min_bbox_size', -1)
         if smallest >= 0:
             sides = (boxes[:, 2:] - boxes[:, :2]).amin(1)
             large = best(sides, float(smallest), ALL)
             boxes, scores, groups = boxes[large], scores[large], groups[large]
-        return _kept(cfg, boxes, scores, groups)
+        boxes, scores, groups = _kept(cfg, boxes, scores, groups)
+        return boxes, scores, torch.zeros_like(groups) if self.is_rpn else groups
 
 
 class RegionDecoding(nn.Module):
@@ -130,7 +143,7 @@ class RegionDecoding(nn.Module):
         place, label = chosen // classes, chosen % classes
         deltas = deltas.reshape(-1, 1 if head.reg_class_agnostic else classes, 4)
         deltas = deltas[place, torch.zeros_like(label) if head.reg_class_agnostic else label]
-        boxes = _clipped(head.bbox_coder.decode(regions[place], deltas), shape) / scale
+        boxes = _decoded(head.bbox_coder, regions[place], deltas, shape) / scale
         return _kept(cfg, boxes, scores[chosen], label)
 
     def _pooled(self, maps: list[Tensor], regions: Tensor) -> Tensor:
@@ -165,10 +178,11 @@ class Decoding(nn.Module):
 
     def __init__(self, detector: nn.Module):
         super().__init__()
-        self.two_stage = hasattr(detector, 'rpn_head')
-        head = detector.rpn_head if self.two_stage else detector.bbox_head
+        if type(detector).predict not in (SingleStageDetector.predict, TwoStageDetector.predict):
+            raise ValueError(f'{type(detector).__name__} finds boxes in a way of its own')
+        name, head = dense_head(detector)
         self.dense = DenseDecoding(head)
-        self.regions = RegionDecoding(detector.roi_head) if self.two_stage else None
+        self.regions = RegionDecoding(detector.roi_head) if name == 'rpn_head' else None
 
     def forward(
         self,
@@ -191,6 +205,7 @@ def check_decoding(head: BaseDenseHead) -> None:
             raise ValueError(f'{type(head).__name__} decodes its outputs in a way of its own')
     if getattr(head.loss_cls, 'custom_cls_channels', False):
         raise ValueError(f'{type(head).__name__}: its loss has scores of its own')
+    _check_coder(head)
     _check_nms(head.test_cfg)
 
 
@@ -210,7 +225,15 @@ def check_regions(head: StandardRoIHead) -> None:
     for layer in head.bbox_roi_extractor.roi_layers:
         if type(layer).__name__ != 'RoIAlign' or layer.pool_mode != 'avg':
             raise ValueError(f'regions are cut out by {layer}, not by a RoIAlign of means')
+    _check_coder(head.bbox_head)
     _check_nms(head.test_cfg)
+
+
+def _check_coder(head: nn.Module) -> None:
+    coder = getattr(head, 'bbox_coder', None)
+    if type(coder) not in CODERS:
+        kind = type(coder).__name__
+        raise ValueError(f'{type(head).__name__}: a graph does not decode boxes of its {kind}')
 
 
 def _check_nms(cfg: Any) -> None:

@@ -20,6 +20,8 @@ from .graph_script import FLAGS
 from .onnx import RawOutputs, by_kind, public_operators
 
 OUTPUTS = ['boxes', 'scores', 'labels']
+# Of an image's side, in pixels: more overflow in OpenVINO's 32 bits.
+LONGEST = 2**14
 # Steps of a test pipeline that do nothing to the image.
 NEUTRAL = {'LoadAnnotations', 'PackDetInputs'}
 # The largest level of the maps that the decoding is traced with, and how much
@@ -60,19 +62,20 @@ class Preparation:
             and width without padding; scale (4,): x, y, x, y.
         """
         if self.keep_ratio:
-            target = f"""
-                longest = Constant <value = double {{{max(self.scale)}}}> ()
-                shortest = Constant <value = double {{{min(self.scale)}}}> ()
-                half = Constant <value = double {{0.5}}> ()
-                long_side = ReduceMax <keepdims = 0> (sides)
-                short_side = ReduceMin <keepdims = 0> (sides)
-                by_long = Div (longest, long_side)
-                by_short = Div (shortest, short_side)
-                factor = Min (by_long, by_short)
-                exact = Mul (sides, factor)
-                nearest = Add (exact, half)
-                whole = Floor (nearest)
-                target = Cast <to = 7> (whole)"""
+            # (2 * side * limit + of) / (2 * of) rounds side * limit / of. In whole numbers:
+            # OpenVINO 2026.4 turns a float quotient of a constant over the sides upside down.
+            target = ''.join(
+                f"""
+                limit_{kind} = Constant <value_int = {2 * limit}> ()
+                of_{kind} = Reduce{kind} <keepdims = 0> (size)
+                twice_{kind} = Add (of_{kind}, of_{kind})
+                product_{kind} = Mul (size, limit_{kind})
+                sum_{kind} = Add (product_{kind}, of_{kind})
+                by_{kind} = Div (sum_{kind}, twice_{kind})"""
+                for kind, limit in (('Max', max(self.scale)), ('Min', min(self.scale)))
+            )
+            target += """
+                target = Min (by_Max, by_Min)"""
         else:
             width, height = self.scale
             target = f'target = Constant <value_ints = [{height}, {width}]> ()'
@@ -82,7 +85,6 @@ class Preparation:
                 => (float[1, {self.channels}, h, w] images, float[2] shape, float[4] scale)
             {{
                 size = Shape <start = 0, end = 2> (image)
-                sides = Cast <to = 11> (size)
                 {target}
                 first = Constant <value_ints = [1, {self.channels}]> ()
                 sizes = Concat <axis = 0> (first, target)
@@ -133,22 +135,23 @@ def preparation(pipeline: Iterable[dict[str, Any]], detector: nn.Module) -> Prep
         kind = kind.rpartition('.')[2]
         if kind == 'LoadImageFromFile':
             color_type = step.get('color_type', 'color')
-            if step.get('imdecode_backend', 'cv2') != 'cv2' or color_type not in FLAGS:
+            backend, floats = step.get('imdecode_backend', 'cv2'), step.get('to_float32', False)
+            if backend != 'cv2' or floats or color_type not in FLAGS:
                 raise ValueError(f'its images are not read as cv2.imread does: {dict(step)}')
-        elif kind == 'Resize' and resize is None and len(step.get('scale') or ()) == 2:
+        elif kind == 'Resize' and resize is None and 'scale' in step:
             resize = step
         elif kind not in NEUTRAL:
             raise ValueError(f'its test pipeline has {kind}, which the graph has not')
     if resize is None:
         raise ValueError('its test pipeline has no Resize with one scale')
+    scale = _scale(resize)
     found: Any = detector.data_preprocessor
     channels = image_channels(detector)
     zeros, ones = torch.zeros(channels), torch.ones(channels)
     mean = found.mean.flatten() if found._enable_normalize else zeros
     std = found.std.flatten() if found._enable_normalize else ones
-    width, height = resize['scale']
     return Preparation(
-        scale=(width, height),
+        scale=scale,
         keep_ratio=bool(resize.get('keep_ratio', False)),
         channels=channels,
         mean=tuple(mean.expand(channels).float().tolist()),
@@ -158,6 +161,18 @@ def preparation(pipeline: Iterable[dict[str, Any]], detector: nn.Module) -> Prep
         pad_value=found.pad_value,
         color_type=color_type,
     )
+
+
+def _scale(resize: dict[str, Any]) -> tuple[int, int]:
+    """Width and height that a Resize names."""
+    for key, usual in (('interpolation', 'bilinear'), ('backend', 'cv2')):
+        if resize.get(key, usual) != usual:
+            raise ValueError(f'its Resize has {key}={resize[key]!r}, a graph has {usual!r} only')
+    scale = resize['scale']
+    sides = (scale, scale) if isinstance(scale, int) else tuple(scale)
+    if len(sides) != 2 or not all(isinstance(n, int) and 0 < n <= LONGEST for n in sides):
+        raise ValueError(f'its Resize has {scale=}, not two whole numbers up to {LONGEST}')
+    return sides
 
 
 def _like(levels: Sequence[Tensor]) -> list[Tensor]:
@@ -202,8 +217,23 @@ def export_decoding(detector: nn.Module, size: tuple[int, int], path: str | Path
         )
 
 
+def save_preparation(prepare: Preparation, like: str | Path, path: str | Path) -> None:
+    """Write the graph from an image to the network's input.
+
+    Args:
+        like: a graph of export_onnx(), of whose operator set it is to be.
+    """
+    import onnx
+
+    body = onnx.load(like)
+    opset = next(entry for entry in body.opset_import if entry.domain == '')
+    graph = onnx.parser.parse_graph(prepare.as_text())
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=body.ir_version)
+    onnx.save(model, str(path))
+
+
 def join(
-    prepare: Preparation,
+    preparation: str | Path,
     network: str | Path,
     decoding: str | Path,
     target: str | Path,
@@ -212,6 +242,7 @@ def join(
     """Write the file from an image to boxes.
 
     Args:
+        preparation: of save_preparation().
         network: a graph of export_onnx(), in float32 or quantized.
         decoding: of export_decoding().
         target: the file to write. Its metadata has the classes' names.
@@ -219,13 +250,7 @@ def join(
     import onnx
     from onnx.compose import add_prefix, merge_models
 
-    body, last = onnx.load(network), onnx.load(decoding)
-    opset = next(entry for entry in body.opset_import if entry.domain == '')
-    first = onnx.helper.make_model(
-        onnx.parser.parse_graph(prepare.as_text()),
-        opset_imports=[opset],
-        ir_version=body.ir_version,
-    )
+    first, body, last = map(onnx.load, (preparation, network, decoding))
     names = [output.name for output in body.graph.output]
     inner = dict(rename_inputs=False, rename_outputs=False)
     body = add_prefix(body, 'network/', **inner)

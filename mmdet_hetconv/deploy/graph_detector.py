@@ -9,11 +9,13 @@ from typing import Any
 import mmcv
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.structures import DetDataSample
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from .backends import Graph
+from .heads import dense_head
 from .onnx import by_kind
 
 
@@ -67,14 +69,20 @@ class GraphHead(nn.Module):
         )
 
 
-def check_graph_detector(detector: nn.Module) -> None:
-    """Raise ValueError for a detector with other parts than a graph replaces."""
-    two_stage = hasattr(detector, 'rpn_head') and hasattr(detector, 'roi_head')
-    if not (two_stage or hasattr(detector, 'bbox_head')) or hasattr(detector, 'mask_head'):
+def check_graph_detector(detector: nn.Module) -> str:
+    """The name of the head that a graph replaces.
+
+    Raises:
+        ValueError: the detector has other parts than a graph replaces.
+    """
+    one_stage = isinstance(detector, SingleStageDetector) and hasattr(detector, 'bbox_head')
+    two_stage = isinstance(detector, TwoStageDetector) and hasattr(detector, 'rpn_head')
+    if not (one_stage or two_stage):
         raise ValueError(
             f'{type(detector).__name__} is neither a single-stage detector of '
             'boxes nor one with RPN and RoI head'
         )
+    return dense_head(detector)[0]
 
 
 def run_by_graph(detector: nn.Module, graph: Graph) -> None:
@@ -86,11 +94,10 @@ def run_by_graph(detector: nn.Module, graph: Graph) -> None:
     Raises:
         ValueError: see :func:`check_graph_detector`.
     """
-    check_graph_detector(detector)
+    name = check_graph_detector(detector)
     detector.backbone = GraphBackbone(graph)
     if detector.with_neck:
         detector.neck = nn.Identity()
-    name = 'rpn_head' if hasattr(detector, 'rpn_head') else 'bbox_head'
     setattr(detector, name, GraphHead(detector.get_submodule(name)))
 
 

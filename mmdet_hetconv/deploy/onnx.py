@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from torch import Tensor, nn
 
 from ..kernels import Plan, planned_convs
 from ..utils.image_channels import image_channels
 from .backends import open_session
+from .heads import dense_head
 
 
 class RawOutputs(nn.Module):
@@ -32,27 +32,27 @@ class RawOutputs(nn.Module):
         images (B, C, H, W).
 
     Raises:
-        ValueError: the detector has no dense head.
+        ValueError: see :func:`heads.dense_head`; the head puts out more than
+            maps by level.
     """
 
     def __init__(self, detector: nn.Module):
         super().__init__()
-        self.two_stage = hasattr(detector, 'rpn_head')
-        head = getattr(detector, 'rpn_head', None)
-        head = head or getattr(detector, 'bbox_head', None)
-        if head is None or not hasattr(head, 'predict_by_feat'):
-            raise ValueError(
-                f'{type(detector).__name__} has no dense head, only '
-                'detectors with a rpn_head or a bbox_head can be exported'
-            )
+        name, self.head = dense_head(detector)
+        self.two_stage = name == 'rpn_head'
         self.backbone = detector.get_submodule('backbone')
         self.neck = detector.get_submodule('neck') if detector.with_neck else nn.Identity()
-        self.head: BaseDenseHead = head
         self.names: list[str] = []
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.neck(self.backbone(images))
         outputs = self.head(features)
+        for levels in outputs:
+            if not isinstance(levels, list | tuple) or len(levels) != len(outputs[0]):
+                raise ValueError(
+                    f'{type(self.head).__name__} puts out more than one map per level, '
+                    'which a graph has no names for'
+                )
         named: dict[str, Tensor] = {}
         if self.two_stage:
             named.update((f'feature.{level}', x) for level, x in enumerate(features))
@@ -77,7 +77,7 @@ def export_onnx(detector: nn.Module, size: tuple[int, int], path: str | Path) ->
         list[str]: the outputs' names.
 
     Raises:
-        ValueError: the detector has no dense head.
+        ValueError: see :class:`RawOutputs`.
     """
     model = RawOutputs(detector).eval()
     # Not one image: a batch of one would be taken for a constant.

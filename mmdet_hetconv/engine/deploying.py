@@ -13,7 +13,7 @@ from ..deploy import switch_to_deploy
 from ..deploy.precision import check_precision, set_precision
 from ..deploy.quantization import set_int8
 from ..kernels import Plan, first_run, planned_convs
-from ..trace.examples import detect
+from ..trace.examples import check_reads_images, detect
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.image_channels import image_channels
@@ -44,6 +44,11 @@ def deploy(args: argparse.Namespace, tell_plan: bool = True) -> None:
     """
     out = check_writable_file(args.out, '--out')
     cfg, model, content = build(args)
+    if args.tune:
+        try:
+            check_reads_images(model)
+        except ValueError as error:
+            raise UserError(f'--tune: {error}') from error
     precision = precision_of(content, args)
     model = deploy_model(model, content, args.checkpoint, precision)
     levels = content.get(INT8)

@@ -20,7 +20,7 @@ from . import checkpoint
 from .calibration_images import ImageBatches, calibration_batches
 from .configs import classes_of
 from .deploying import INT8, build, deploy_model
-from .end_to_end import check_end_to_end, check_file, export_end_to_end, write_script
+from .end_to_end import check_end_to_end, export_end_to_end, write_script
 from .files import check_writable_file, unfinished
 
 # A graph is checked on an image that is larger by OTHER pixels.
@@ -61,9 +61,8 @@ def export(args: argparse.Namespace) -> None:
             told += f', then quantized on {len(batches)} images'
         if args.end2end:
             names = OUTPUTS
-            export_end_to_end(prepare, model, classes, size, part)
-            if args.precision == 'fp32' and find_spec('onnxruntime'):
-                told += f'; {check_file(cfg, model, part)}'
+            told += '; '
+            told += export_end_to_end(cfg, model, prepare, classes, size, part, args.precision)
         part.replace(out)
     except ValueError as error:
         raise UserError(f'{args.config}: {error}') from error

@@ -1,5 +1,6 @@
 """A convolution for inference whose kernel a plan chooses per input shape."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import torch
@@ -146,9 +147,12 @@ class PlannedConv2d(nn.Module):
                 raise ValueError('PlannedConv2d: int8 is neither traced nor differentiated')
             # Operators that every tracer and autograd know.
             kind = PackedDenseNCHW if self.p == 1 else TwoBranchNCHW
-            prepared = self._prepared.get((kind.name, x.dtype, x.device))
-            candidate = prepared or kind(self.weights(x.dtype), x)
-            return candidate, self._output_shape(x)
+            candidate = self._prepared.get((kind.name, x.dtype, x.device))
+            if candidate is None and torch.jit.is_tracing():
+                # A trace is a thread's own: in another one it holds constants.
+                with ThreadPoolExecutor(1) as another:
+                    candidate = another.submit(self._prepare, kind, x).result()
+            return candidate or kind(self.weights(x.dtype), x), self._output_shape(x)
         key = (
             *(x.shape, x.dtype, x.device, layout_of(x), residual, self.relu),
             *(torch.get_num_threads(), id(self.plan), self.plan.edits),
@@ -166,6 +170,10 @@ class PlannedConv2d(nn.Module):
     def _output_shape(self, x: Tensor) -> Shape:
         size = output_size(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         return (x.shape[0], self.out_channels, *size)
+
+    @torch.no_grad()
+    def _prepare(self, kind: type[Candidate], x: Tensor) -> Candidate:
+        return kind(self.weights(x.dtype), x.detach())
 
     @torch.no_grad()
     def _choose(self, x: Tensor, residual: bool) -> Candidate:

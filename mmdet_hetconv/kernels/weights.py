@@ -173,10 +173,13 @@ class ConvWeights:
 
 
 def moving(order: Tensor | None) -> Tensor | None:
-    """An order of channels, or None if it is the order in which they come."""
-    if order is None or torch.equal(order, torch.arange(len(order), device=order.device)):
-        return None
-    return order
+    """An order of channels, or None if it is the order in which they come.
+
+    A tracer, which has no values, takes any order for one that moves channels.
+    """
+    if order is None or torch.compiler.is_compiling():
+        return order
+    return None if torch.equal(order, torch.arange(len(order), device=order.device)) else order
 
 
 def take_weights(layer: nn.Module) -> ConvWeights:

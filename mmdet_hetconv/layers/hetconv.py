@@ -13,13 +13,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
 from . import functional
 from .arrangement import Order, first_orders, take_channels, why_not_loaded
 from .initialising import Initialise, draw, is_initialiser
 from .projection_log import log_projection
-from .shape import PADDING_MODES, PaddingMode, check_p, numeric_padding, why_not_blocks
+from .shape import PADDING_MODES, PaddingMode, as_pair, check_p, numeric_padding, why_not_blocks
 
 
 class ForeignPointwise(nn.Conv2d):
@@ -111,9 +110,9 @@ class HetConv2d(nn.Module):
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size: tuple[int, int] = _pair(kernel_size)
-        self.stride: tuple[int, int] = _pair(stride)
-        self.dilation: tuple[int, int] = _pair(dilation)
+        self.kernel_size = as_pair(kernel_size)
+        self.stride = as_pair(stride)
+        self.dilation = as_pair(dilation)
         self.padding = numeric_padding(padding, self.stride, self.kernel_size, self.dilation)
         self.groups = groups
         self.padding_mode = padding_mode
@@ -284,10 +283,16 @@ class HetConv2d(nn.Module):
                 state_dict[prefix + name] = value
             log_projection(prefix.rstrip('.') or 'the model')
         names = 'input_order', 'output_order'
+        refused = False
         for name, first in zip(names, self._first_orders()):
             reason = self._take_order(name, first, state_dict, prefix)
             if reason:
                 error_msgs.append(f'{prefix}{name}: {reason}')
+                refused = True
+        if refused:
+            # Whoever goes on after the error, as mmengine does, copies nothing.
+            for key in [key for key in state_dict if key.startswith(prefix)]:
+                del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _take_order(

@@ -60,6 +60,18 @@ def why_not_blocks(conv: ConvShape, p: int) -> str | None:
     return None
 
 
+def as_pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """Two numbers, of one or of a sequence of one or two, as F.conv2d takes them.
+
+    Raises:
+        ValueError: there are more, or none.
+    """
+    numbers = _pair(value)
+    if len(numbers) not in (1, 2):
+        raise ValueError(f'HetConv: {value} is neither one number nor two')
+    return numbers[0], numbers[-1]
+
+
 def numeric_padding(
     padding: int | Sequence[int] | str,
     stride: tuple[int, int],
@@ -81,5 +93,4 @@ def numeric_padding(
         return top, left
     if isinstance(padding, str):
         raise ValueError(f"HetConv: padding must be numbers, 'same' or 'valid', got {padding!r}")
-    top, left = _pair(padding)
-    return top, left
+    return as_pair(padding)

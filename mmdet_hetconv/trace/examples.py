@@ -146,9 +146,19 @@ def detect(model: nn.Module, images: Tensor) -> Any:
 
     Shape:
         images: (B, C, H, W), normalised.
+
+    Raises:
+        ValueError: see :func:`check_reads_images`.
     """
+    check_reads_images(model)
     detector: Any = model
     return detector.predict(images, samples_for(images))
+
+
+def check_reads_images(model: nn.Module) -> None:
+    """Raise ValueError if a detector of mmdet reads more than an image."""
+    if hasattr(model, 'language_model'):
+        raise ValueError(f'{type(model).__name__} reads a text beside the image')
 
 
 @torch.no_grad()
@@ -168,5 +178,6 @@ def samples_for(images: Tensor) -> list[Any]:
         batch_input_shape=size,
         pad_shape=size,
         scale_factor=(1.0, 1.0),
+        border=(0, size[0], 0, size[1]),  # none; CornerNet and CenterNet take it off
     )
     return [DetDataSample(metainfo=dict(metainfo)) for _ in images]

@@ -46,6 +46,17 @@ def test_budgets_at_the_ends():
         choose_p(losses, costs, 7.99)
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_what_fits_exactly_is_taken(seed):
+    """Rounded up, the costs of many layers are more than such a budget."""
+    draw = random.Random(seed)
+    dense = [100 + 50 * draw.random() for _ in range(53)]
+    costs = {str(i): {1: cost, 2: 0.6 * cost, 4: cost / 3} for i, cost in enumerate(dense)}
+    losses = dict.fromkeys(costs, {1: 0.0, 2: 0.1, 4: 0.3})
+    for factor in (1, 1.002):
+        assert set(choose_p(losses, costs, sum(dense) * factor).values()) == {1}
+
+
 def network(torch_seed=0):
     torch.manual_seed(torch_seed)
     return nn.Sequential(

@@ -291,12 +291,16 @@ def test_a_precision_that_is_not_to_be_had(folder, bfloat16_anywhere):
     assert 'is a deployed one of fp32' in error_of(deploy, *argv)
 
 
-def test_a_graph_in_int8(folder, capsys):
+def test_a_graph_in_int8(folder, monkeypatch):
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
     argv = int8_argv(folder, 'int8.onnx', f'--data-root={folder / "coco"}', '--end2end')
+    lines = []
+    monkeypatch.setattr('mmdet_hetconv.engine.exporting.announce', lines.append)
     load_main('export_onnx')(argv)
-    assert 'then quantized on 2 images' in capsys.readouterr().out
+    told = lines[0]
+    assert 'then quantized on 2 images; onnxruntime: 60 detections in 3 random images' in told
+    assert ', openvino: 60 detections' in told or 'openvino, which is not installed' in told
     import onnx
 
     kinds = {node.op_type for node in onnx.load(folder / 'int8.onnx').graph.node}
@@ -430,17 +434,27 @@ def test_the_script_needs_neither_torch_nor_mmdet(folder, end_to_end):
 
 @pytest.mark.usefixtures('exported_before')
 def test_a_wrong_end_to_end_graph_is_not_written(folder, tmp_path, monkeypatch):
-    """Here its preparation forgets to reverse the colours."""
-    join = mmdet_hetconv.engine.end_to_end.join
+    """Its preparation forgets to reverse the colours, or its decoding to clip."""
+    engine = mmdet_hetconv.engine.end_to_end
+    words = export(folder, tmp_path / 'model.onnx', '--end2end')
+    save = engine.save_preparation
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            engine,
+            'save_preparation',
+            lambda prepare, *rest: save(dataclasses.replace(prepare, swap=not prepare.swap), *rest),
+        )
+        assert 'or other values, torch (1, 3,' in error_of(load_main('export_onnx'), *words)
+    decode = engine.export_decoding
 
-    def spoil(prepare, *rest):
-        join(dataclasses.replace(prepare, swap=not prepare.swap), *rest)
+    def spoil(detector, *rest):
+        detector.bbox_head.bbox_coder.clip_border = False
+        decode(detector, *rest)
+        detector.bbox_head.bbox_coder.clip_border = True
 
-    monkeypatch.setattr('mmdet_hetconv.engine.end_to_end.join', spoil)
-    message = error_of(
-        load_main('export_onnx'), *export(folder, tmp_path / 'model.onnx', '--end2end')
-    )
-    assert 'detections of torch in a random image' in message
+    monkeypatch.setattr(engine, 'export_decoding', spoil)
+    message = error_of(load_main('export_onnx'), *words)
+    assert 'have no counterpart (one of 260 x 620 of 3 random images)' in message
     assert not list(tmp_path.iterdir())
 
 
