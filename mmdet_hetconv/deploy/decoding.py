@@ -178,8 +178,9 @@ class Decoding(nn.Module):
 
     def __init__(self, detector: nn.Module):
         super().__init__()
-        if type(detector).predict not in (SingleStageDetector.predict, TwoStageDetector.predict):
-            raise ValueError(f'{type(detector).__name__} finds boxes in a way of its own')
+        kind: Any = type(detector)
+        if kind.predict not in (SingleStageDetector.predict, TwoStageDetector.predict):
+            raise ValueError(f'{kind.__name__} finds boxes in a way of its own')
         name, head = dense_head(detector)
         self.dense = DenseDecoding(head)
         self.regions = RegionDecoding(detector.roi_head) if name == 'rpn_head' else None

@@ -52,6 +52,8 @@ def _computes_bf16(device: torch.device) -> bool:
 def set_precision(model: nn.Module, precision: str, example: Any = None) -> None:
     """Let the planned convolutions of a deployed model compute in a precision.
 
+    Whatever they computed in before is over, levels of int8, too.
+
     It runs anywhere; where the processor lacks it, slower, which is logged.
     int8 means what is left of a model whose other convolutions compute in
     bytes: bfloat16 where the processor has it, for these are quicker then.
@@ -60,6 +62,8 @@ def set_precision(model: nn.Module, precision: str, example: Any = None) -> None
         example: as of :func:`switch_to_deploy`.
     """
     convs = planned_convs(model)
+    for conv in convs:
+        conv.compute_dtype = conv.int8 = None
     if precision == 'fp32' or not convs:
         return
     device = convs[0].weights().grouped.device

@@ -114,6 +114,7 @@ def quantize(
         # None of these runs is as the quantized model's: there is nothing to time.
         for plan in {id(conv.plan): conv.plan for conv in convs.values()}.values():
             stack.enter_context(plan.untimed())
+        stack.enter_context(_in_floats(convs.values()))
         given, made = _observe(convs, model, batches, run, show_progress)
         levels = {name: known for name, known in given.items() if name not in kept}
         report.error = _own_errors(convs, levels, model, few, run)
@@ -140,6 +141,20 @@ def quantize(
 
         works(fewest(sorted(as_bytes), works))
     return report
+
+
+@contextmanager
+def _in_floats(convs: Collection[PlannedConv2d]) -> Iterator[None]:
+    """Levels from before are forgotten, unless the block fails."""
+    before = {conv: conv.int8 for conv in convs}
+    for conv in convs:
+        conv.int8 = None
+    try:
+        yield
+    except BaseException:
+        for conv, int8 in before.items():
+            conv.int8 = int8
+        raise
 
 
 def _on(model: nn.Module, run: Run, batch: Any) -> Any:

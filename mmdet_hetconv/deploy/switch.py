@@ -38,7 +38,7 @@ def switch_to_deploy(
     dense convolution becomes a PlannedConv2d, which takes over the ReLU and the sum
     that follow. Afterwards it is compared with the model as it came. What would change
     the function is left as it was, and named in the log. The model can no longer be
-    trained. Switching again changes nothing.
+    trained. Switching again changes nothing but the precision.
 
     A model that does not run on the example of its own has single convolutions
     exchanged only.

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from mmengine.registry import MODELS
@@ -199,9 +200,17 @@ class PlannedConv2d(nn.Module):
         self._forget()
         return super()._apply(fn, recurse)
 
-    def _load_from_state_dict(self, *args, **kwargs):
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         self._forget()
-        super()._load_from_state_dict(*args, **kwargs)
+        ordered = f'{prefix}input_order' in state_dict
+        if f'{prefix}grouped' in state_dict and ordered != (self.input_order is not None):
+            # The weights alone are another function.
+            rest[-1].append(
+                f"{prefix}input_order: the checkpoint's channel arrangement is not this layer's"
+            )
+            for key in [key for key in state_dict if key.startswith(prefix)]:
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def __getstate__(self) -> dict:
         # Prepared weights may be in layouts that cannot be copied.

@@ -72,6 +72,19 @@ def run(model, batch):
     return model(batch)
 
 
+@pytest.mark.parametrize('mean', [300, 10_000])
+def test_errors_do_not_depend_on_the_mean_of_the_inputs(mean):
+    """Nor on its digits: products of the values themselves lost those of the deviations."""
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(8, 8, 3))
+    noise = [torch.randn(4, 8, 20, 20).double() for _ in range(2)]
+    want, got = (
+        layer_errors(dense.to(x[0].dtype), x, run, {'0': (2, 4)})['0']
+        for x in (noise, [(values + mean).float() for values in noise])
+    )
+    assert got == pytest.approx(want, rel=5e-3)
+
+
 def errors_of(dense, batches, ps=P):
     return layer_errors(dense, batches, run, dict.fromkeys(('0', '2', '4'), ps))
 

@@ -63,6 +63,31 @@ def test_ctrl_c_keeps_the_best_so_far(calibrated):
     assert 's left' in lines[0]
 
 
+def test_an_error_leaves_the_networks_as_they_were(calibrated):
+    dense, het = calibrated
+    first = next(het.parameters()).requires_grad_(False)
+    before = {key: value.clone() for key, value in het.state_dict().items()}
+    flags = [p.requires_grad for p in het.parameters()]
+    state = torch.get_rng_state()
+    calls = 0
+
+    def fails(model, batch):
+        nonlocal calls
+        calls += 1
+        if calls > 12:
+            raise RuntimeError('of the network')
+        return model(batch)
+
+    with torch.no_grad(), pytest.raises(RuntimeError, match='of the network'):
+        distil(dense, het, batches(), fails, steps=1000)
+    first.requires_grad_(True)
+    assert all(torch.equal(value, before[key]) for key, value in het.state_dict().items())
+    assert [p.requires_grad for p in het.parameters()] == [True, *flags[1:]]
+    assert all(p.grad is None for p in (*dense.parameters(), *het.parameters()))
+    assert not any('forward' in vars(m) for net in (dense, het) for m in net.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_what_gets_worse_is_taken_back(calibrated, monkeypatch):
     dense, het = calibrated
     monkeypatch.setattr('mmdet_hetconv.convert.distillation.RATE', 10.0)

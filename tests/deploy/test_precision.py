@@ -51,6 +51,23 @@ def test_outputs_are_float32_and_near():
     torch.testing.assert_close(y, wanted, rtol=0, atol=6 * 2**-9 * float(wanted.abs().max()))
 
 
+@pytest.mark.parametrize('first', ['bf16', 'int8'])
+@pytest.mark.parametrize('second', ['fp32', 'bf16'])
+def test_the_precision_asked_for_last_counts(first, second):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval()
+    x = torch.randn(1, 8, 9, 9)
+    with torch.no_grad():
+        wanted = net(x)
+        net = switch_to_deploy(net, Plan(frozen=True), precision=first, calibration=[x])
+        assert not torch.equal(net(x), wanted)
+        net = deployed(net, second)
+    dtype = torch.bfloat16 if second == 'bf16' else None
+    assert {(conv.compute_dtype, conv.int8) for conv in planned_convs(net)} == {(dtype, None)}
+    bound = 0.01 if second == 'bf16' else 1e-5
+    assert (net(x) - wanted).norm() / wanted.norm() < bound
+
+
 @pytest.mark.parametrize(
     'name, bound',
     [

@@ -68,6 +68,19 @@ def test_one_word_for_the_user():
         switch_to_deploy(small(), precision='int8')
 
 
+def test_again_starts_from_floats():
+    """Errors are against the float form, and what fails leaves the levels that there were."""
+    net, x = deployed(small()), torch.randn(2, 8, 12, 10)
+    first = quantize(net, [x], call)
+    again = quantize(net, [x], call, keep=['5'])
+    assert {name: again.error[name] for name in '03'} == {name: first.error[name] for name in '03'}
+    assert [int8 is None for int8 in again.int8.values()] == [False, False, True]
+    before = [conv.int8 for conv in planned_convs(net)]
+    with pytest.raises(ValueError, match='is not finite'):
+        quantize(net, [x / 0], call)
+    assert [conv.int8 for conv in planned_convs(net)] == before
+
+
 def test_layers_that_are_kept():
     net, x = deployed(small()), torch.randn(2, 8, 12, 10)
     report = quantize(net, [x], call, keep=['3', '5*'])
