@@ -90,7 +90,7 @@ MODELS_OF = dict(
     rpn=rpn,
 )
 # Those whose graphs differ in more than a shape.
-GRAPHS = ['retinanet', 'fcos', 'ssd', 'faster_rcnn', 'beyond_the_border']
+GRAPHS = ['retinanet', 'fcos', 'ssd', 'faster_rcnn']
 
 
 @pytest.fixture(scope='module', params=MODELS_OF)
