@@ -39,7 +39,7 @@ def compare(args: argparse.Namespace, sides: Sequence[Side] = (), **more: Any) -
     source = image_folder(Path(args.images).expanduser())
     check_writable(args.out, '--out')
     truth = GroundTruth(args.ann_file) if args.ann_file else None
-    if truth and not any(truth.image_id(n) is not None for n in source.names):
+    if truth and not truth.image_ids(source.names):
         raise UserError(f'{truth.path} names no image in {args.images}')
     forms = sides or [
         load_side(name, *pair, args.deploy) for name, pair in (('A', args.a), ('B', args.b))
@@ -87,13 +87,14 @@ def _detect(
     """Both detectors on every image; their metrics are set."""
     relabel = [torch.tensor([classes.index(c) for c in side.inferencer.classes]) for side in sides]
     ids = truth.category_ids(classes) if truth else []
+    known = truth.image_ids(source.names) if truth else {}
     images: list[Compared] = []
     annotated: list[int] = []
     results: tuple[list, list] = ([], [])
     for picture in source.pictures(
         lambda names: track(names, 'Detecting', total=len(source)), _reading(sides)
     ):
-        image_id = truth.image_id(picture.name) if truth else None
+        image_id = known.get(picture.name)
         if image_id is not None:
             truth.check_size(image_id, picture.name, picture.pixels)
         found = []

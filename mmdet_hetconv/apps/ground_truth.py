@@ -1,7 +1,8 @@
 """COCO annotations by the names of images and classes."""
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from numpy import ndarray
@@ -48,15 +49,19 @@ class GroundTruth:
         for box in self.content.get('annotations') or ():
             self._boxes.setdefault(box['image_id'], []).append(box)
 
-    def image_id(self, name: str) -> int | None:
-        """Of a file name relative to the folder of images.
+    def image_ids(self, names: Sequence[str]) -> dict[str, int]:
+        """Of file names relative to the folder of images; those that are known.
 
-        The last part of the name is enough where only one image has it.
+        The last part of a name is enough where one image alone has it, here and there.
         """
-        if name in self._by_name:
-            return self._by_name[name]
-        ids = self._by_last.get(PurePosixPath(name).name, [])
-        return ids[0] if len(ids) == 1 else None
+        last = {name: PurePosixPath(name).name for name in names}
+        count = Counter(last.values())
+        known = {name: self._by_name[name] for name in names if name in self._by_name}
+        for name in names:
+            ids = self._by_last.get(last[name], [])
+            if len(ids) == 1 and count[last[name]] == 1:
+                known.setdefault(name, ids[0])
+        return known
 
     def check_size(self, image_id: int, name: str, pixels: ndarray) -> None:
         """Raise UserError for an image of another size than annotated.

@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import cv2
 import mmcv
 import numpy as np
+from mmdet.structures import DetDataSample
 from rich.progress import track
 
 from ..engine.files import check_writable, write_whole
@@ -22,6 +24,8 @@ from .results import coco_results, default_image_id
 from .sources import ImageFiles, Picture, Video, open_source
 
 OUT_DIR = 'work_dirs/infer'
+# Of so many pictures each has a line of its own.
+MOST_LINES = 20
 
 
 def infer(args: argparse.Namespace) -> None:
@@ -46,6 +50,8 @@ def infer(args: argparse.Namespace) -> None:
         lambda items: track(items, 'Inference', total=len(source) or None), inferencer.reading
     )
     results: list[dict] = []
+    total: Counter[str] = Counter()
+    seconds = 0.0
     count = 0
     with ExitStack() as stack:
         write = _writer(source, args.out_dir, stack)
@@ -53,9 +59,15 @@ def infer(args: argparse.Namespace) -> None:
             for batch in _batches(pictures, args.batch_size):
                 for picture in batch if truth else ():
                     truth.check_size(image_id(picture.name), picture.name, picture.pixels)
+                started = time.perf_counter()
                 samples = inferencer.detect([p.pixels for p in batch])
+                seconds += time.perf_counter() - started
                 for picture, sample in zip(batch, samples):
                     count += 1
+                    found = _count(sample, inferencer.classes, args.score_thr)
+                    total += found
+                    if len(source) <= MOST_LINES:
+                        announce(f'{picture.name}: {_counted(found)}')
                     if args.json:
                         results += coco_results(sample, image_id(picture.name), ids)
                     if args.out_dir:
@@ -64,6 +76,11 @@ def infer(args: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             if not source.live:
                 raise
+    if count:
+        announce(
+            f'{count} pictures, {1e3 * seconds / count:.0f} ms each; of a score of at least '
+            f'{args.score_thr:g}: {_counted(total)}'
+        )
     if args.json and count:
         write_whole(args.json, json.dumps(results).encode())
         announce(f'{args.json} written: {len(results)} detections')
@@ -71,6 +88,17 @@ def infer(args: argparse.Namespace) -> None:
         announce(f'{count} pictures drawn into {args.out_dir}')
     if source.faults:
         raise UserError('; '.join(source.faults))
+
+
+def _count(sample: DetDataSample, classes: Sequence[str], score_thr: float) -> Counter[str]:
+    """How many objects of each class were found."""
+    found = sample.pred_instances
+    return Counter(classes[label] for label in found.labels[found.scores >= score_thr].tolist())
+
+
+def _counted(found: Counter[str]) -> str:
+    names = ', '.join(f'{count} {name}' for name, count in found.most_common(8))
+    return f'{found.total()} objects' + f' ({names})' * bool(found)
 
 
 def _check_outputs(source: ImageFiles | Video, args) -> None:
@@ -98,13 +126,14 @@ def _image_ids(source: ImageFiles | Video, truth: GroundTruth | None) -> Callabl
         return _own_ids(source)
     if isinstance(source, Video):
         raise UserError('--ann-file is for images, not for a video')
-    names = [n for n in source.names if truth.image_id(n) is not None]
-    if not names:
+    ids = truth.image_ids(source.names)
+    if not ids:
         raise UserError(f'{truth.path} names no image in {source.root}')
-    if len(names) < len(source):
-        announce(f'{len(source) - len(names)} images that {truth.path} does not name are left out')
-    source.names = names
-    return truth.image_id
+    if len(ids) < len(source):
+        left = [name for name in source.names if name not in ids]
+        announce(f'{len(left)} images that {truth.path} does not name are left out: {left[0]} ...')
+    source.names = [name for name in source.names if name in ids]
+    return ids.__getitem__
 
 
 def _own_ids(source: ImageFiles | Video) -> Callable[[str], int | str]:
@@ -133,7 +162,8 @@ def _writer(
     """Write a drawn picture under its own name, or as a video's next frame."""
 
     def write_image(picture: Picture, drawn: np.ndarray) -> None:
-        mmcv.imwrite(drawn, str(Path(out_dir) / picture.name))
+        name = picture.name if cv2.haveImageWriter(picture.name) else f'{picture.name}.jpg'
+        mmcv.imwrite(drawn, str(Path(out_dir) / name))
 
     if isinstance(source, ImageFiles):
         return write_image

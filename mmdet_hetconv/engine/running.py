@@ -14,7 +14,7 @@ from mmdet.utils import register_all_modules, setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from ..datasets.config_parts import is_local
+from ..datasets.config_parts import is_local, type_name
 from ..datasets.confusion import ConfusionMatrix
 from ..datasets.metrics import use_own_metrics
 from ..datasets.own_data import use_own_data
@@ -133,6 +133,9 @@ def test(args: argparse.Namespace) -> None:
         runner.test()
     if args.confusion_matrix:
         announce(f'{args.confusion_matrix} written')
+    if args.show_dir:
+        folder = Path(runner.work_dir, runner.timestamp, args.show_dir)
+        announce(f'pictures drawn into {folder}')
 
 
 def _prepare(args: argparse.Namespace, task: str) -> Config:
@@ -246,4 +249,21 @@ def _augment(cfg: Config) -> None:
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
         cfg.tta_pipeline = [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    dataset.pipeline = _annotated_last(cfg.tta_pipeline)
+
+
+def _annotated_last(pipeline: list[dict]) -> list[dict]:
+    """A pipeline whose annotations are loaded behind the augmentation.
+
+    The truth that is compared belongs to the original image: in front of it, as in
+    mmdet's VOC configs, it would be flipped as the first copy is.
+    """
+    names = [type_name(step) for step in pipeline]
+    if 'TestTimeAug' not in names:
+        return pipeline
+    at = names.index('TestTimeAug')
+    loading = [step for step in pipeline[:at] if type_name(step) == 'LoadAnnotations']
+    augment = deepcopy(pipeline[at])
+    augment['transforms'][-1:-1] = [[step] for step in loading]
+    others = [step for step in pipeline[:at] if step not in loading]
+    return [*others, augment, *pipeline[at + 1 :]]

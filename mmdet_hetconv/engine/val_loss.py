@@ -28,6 +28,9 @@ class ValLossHook(Hook):
     the original image.
     """
 
+    # Before EMAHook takes back the average, whose metric stands beside this loss.
+    priority = 'VERY_HIGH'
+
     def before_train(self, runner) -> None:
         loader = copy.deepcopy(runner.cfg.val_dataloader)
         for key, leaf in leaf_datasets(loader.dataset, 'val_dataloader.dataset'):

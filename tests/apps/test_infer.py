@@ -13,6 +13,7 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 
 from mmdet_hetconv.apps import sources
+from mmdet_hetconv.apps.ground_truth import GroundTruth
 from tests.engine import tiny
 from tests.tools.entry import error_of, load_main
 
@@ -261,3 +262,21 @@ def test_images_of_one_number_keep_ids_of_their_own(world, tmp_path):
     run(world, folder, '--json', out)
     ids = {entry['image_id'] for entry in json.loads(out.read_text())}
     assert ids == {'f0/1.jpg', 'f1/1.jpg'}
+
+
+@pytest.mark.parametrize('name', ['a.jfif', 'without_ending'])
+def test_images_whose_ending_opencv_does_not_write(world, tmp_path, name, capsys):
+    shutil.copy(world.images / 'val_1.jpg', tmp_path / name)
+    run(world, tmp_path / name, '--out-dir', tmp_path / 'out', '--score-thr', 0.4)
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == [f'{name}.jpg']
+    said = capsys.readouterr().out
+    assert re.search(rf'{name}: \d+ objects \(\d+ \w+', said)
+    assert re.search(r'1 pictures, \d+ ms each; of a score of at least 0.4: \d+ objects', said)
+
+
+def test_a_name_that_two_folders_have_is_not_taken_for_the_annotated_one(world, tmp_path):
+    truth = GroundTruth(str(world.ann_file))
+    (number,) = truth.image_ids(['val_1.jpg']).values()
+    assert truth.image_ids(['a/val_1.jpg']) == {'a/val_1.jpg': number}
+    assert truth.image_ids(['a/val_1.jpg', 'b/val_1.jpg']) == {}
+    assert truth.image_ids(['a/val_1.jpg', 'val_1.jpg']) == {'val_1.jpg': number}
