@@ -265,11 +265,13 @@ def test_images_of_one_number_keep_ids_of_their_own(world, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['a.jfif', 'without_ending'])
-def test_images_whose_ending_opencv_does_not_write(world, tmp_path, name, capsys):
+def test_images_whose_ending_opencv_does_not_write(world, tmp_path, name, monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmdet_hetconv.apps.infer.announce', lines.append)
     shutil.copy(world.images / 'val_1.jpg', tmp_path / name)
     run(world, tmp_path / name, '--out-dir', tmp_path / 'out', '--score-thr', 0.4)
     assert [path.name for path in (tmp_path / 'out').iterdir()] == [f'{name}.jpg']
-    said = capsys.readouterr().out
+    said = '\n'.join(lines)
     assert re.search(rf'{name}: \d+ objects \(\d+ \w+', said)
     assert re.search(r'1 pictures, \d+ ms each; of a score of at least 0.4: \d+ objects', said)
 
