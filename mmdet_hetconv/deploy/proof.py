@@ -5,7 +5,7 @@ parts in front of them are compared, each on the inputs that the original gave i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -65,18 +65,26 @@ class Proof:
                         replay = partial(_replay, args=scope.args, kwargs=scope.kwargs)
                         self.cases.append(Case(names[module], replay, scope.outputs))
 
-    def error(self, model: nn.Module, any_float: bool = False) -> float:
+    def error(
+        self, model: nn.Module, any_float: bool = False, rows: Collection[type] | None = None
+    ) -> float:
         """The largest relative difference; infinite where the model raises.
 
         Args:
             any_float: whether parts may put out other floats than they did.
+            rows: types of modules for which convolutions put the channels first in
+                memory. Parts without one in them get maps with the channels last, as
+                convolutions may put them out. None leaves inputs as they were.
         """
         largest = 0.0
         for case in self.cases:
             part = model.get_submodule(case.name) if case.name else model
+            given = {}
+            if rows is not None and case.name:
+                given['turned'] = not any(type(inner) in rows for inner in part.modules())
             try:
                 with torch.no_grad():
-                    found = case.run(part)
+                    found = case.run(part, **given)
             except Exception:  # it did not before the change
                 return math.inf
             largest = max(largest, difference(found, case.outputs, any_float and bool(case.name)))
@@ -92,8 +100,17 @@ class Proof:
         return True
 
 
-def _replay(module: nn.Module, args: Any, kwargs: Any) -> Any:
-    return module(*_copied(args), **_copied(kwargs))
+def _replay(module: nn.Module, args: Any, kwargs: Any, turned: bool = False) -> Any:
+    args, kwargs = _copied((args, kwargs))
+    if turned:
+        args, kwargs = map_tensors(_channels_last, (args, kwargs))
+    return module(*args, **kwargs)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    if tensor.dim() != 4 or not tensor.is_floating_point():
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def _copied(value: Any) -> Any:
@@ -103,14 +120,17 @@ def _copied(value: Any) -> Any:
 def _parts(scope: Scope) -> list[Scope]:
     """The largest calls of modules in which nothing is selected by value.
 
-    A module that calls convolutions itself is one part all the same.
+    A module that calls convolutions itself, or none at all, is one part all the same.
     """
     calls = [step for step in scope.steps if isinstance(step, Call)]
     selects = scope.module is None or any(
         getattr(call.target, '__name__', '') in SELECTING or not call.seen for call in calls
     )
-    works = any(isinstance(call.target, (nn.Conv2d, *OPERATIONS)) for call in calls)
-    if not selects or works:
+    works, inside = (
+        any(isinstance(call.target, (nn.Conv2d, *OPERATIONS)) for call in found)
+        for found in (calls, scope.calls())
+    )
+    if not selects or works or (scope.module is not None and not inside):
         return [scope] if any(call.is_module for call in scope.calls()) else []
     inner = [step for step in scope.steps if isinstance(step, Scope)]
     return [part for step in inner for part in _parts(step)]

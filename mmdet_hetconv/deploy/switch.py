@@ -159,7 +159,7 @@ def _rewritten(model: nn.Module, plan: Plan, example: Any) -> nn.Module:
 
     def works_with_rows(wanted: Collection[type]) -> bool:
         set_rows(wanted)
-        return proof.error(model) <= TOLERANCE and proof.runs_on(model)
+        return proof.error(model, rows=wanted) <= TOLERANCE and proof.runs_on(model)
 
     set_rows(fewest(list({kind for found in kinds.values() for kind in found}), works_with_rows))
     for conv in convs:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_hetconv.analysis import build_detector
-from mmdet_hetconv.deploy import switch_to_deploy
+from mmdet_hetconv.deploy import switch, switch_to_deploy
 from mmdet_hetconv.kernels import Plan, planned_convs
 from mmdet_hetconv.trace.examples import detect
 
@@ -99,8 +99,11 @@ def test_code_that_takes_views_of_a_heads_outputs():
     assert len(sample.pred_instances) > 0
 
 
-def test_regions_that_a_head_cuts_out_by_a_method_of_its_own():
+@pytest.mark.parametrize('rule', [True, False], ids=['by the rule', 'by the proof alone'])
+def test_regions_that_a_head_cuts_out_by_a_method_of_its_own(rule, monkeypatch):
     """A RoI head's predict() is called, not the head; its RoIAlign reads row by row."""
+    if not rule:
+        monkeypatch.setattr(switch, 'keep_inputs', lambda *_: None)
     cfg = Config.fromfile('configs/faster_rcnn_het_r18_scratch.py').model
     torch.manual_seed(0)
     model = trained(build_detector(cfg))
