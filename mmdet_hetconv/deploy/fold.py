@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ..layers import GroupPointwiseConv2d, HetConv2d
 from ..layers.cost import Convolution
-from .changes import Changes
 
 # Subclasses may do more, as timm's BatchNormAct2d does.
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, _BatchNormXd)
@@ -26,7 +25,7 @@ def can_fold(norm: Any) -> bool:
 
 
 @torch.no_grad()
-def fold(conv: Convolution, norm: Any, changes: Changes) -> None:
+def fold(conv: Convolution, norm: Any) -> None:
     """Give a convolution the weights that do the norm's work, too."""
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
@@ -39,17 +38,17 @@ def fold(conv: Convolution, norm: Any, changes: Changes) -> None:
             filters = conv.output_order.argsort()
             scale, shift = scale[filters], shift[filters]
         if conv.pointwise is not None:
-            _scale(conv.pointwise, scale, changes)
+            _scale(conv.pointwise, scale)
         conv = conv.grouped
     elif isinstance(conv, GroupPointwiseConv2d):
         conv = conv.pointwise
-    _scale(conv, scale, changes)
+    _scale(conv, scale)
     if conv.bias is not None:
         shift = shift + conv.bias * scale
-    changes.set(conv, 'bias', nn.Parameter(shift.to(conv.weight.dtype)))
+    conv.bias = nn.Parameter(shift.to(conv.weight.dtype))
 
 
-def _scale(conv: nn.Conv2d, scale: Tensor, changes: Changes) -> None:
+def _scale(conv: nn.Conv2d, scale: Tensor) -> None:
     # Not in place: another convolution may have the same weight.
     scale = scale.to(conv.weight.dtype).view(-1, 1, 1, 1)
-    changes.set(conv, 'weight', nn.Parameter(conv.weight * scale))
+    conv.weight = nn.Parameter(conv.weight * scale)

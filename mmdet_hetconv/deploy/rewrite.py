@@ -4,6 +4,7 @@ A norm is folded, and a ReLU or a sum taken over, where it alone reads the outpu
 one convolution, whenever that is called, in one module's code.
 """
 
+import copy
 from collections.abc import Collection, Sequence
 
 from mmcv.cnn import ConvModule
@@ -11,7 +12,7 @@ from torch import nn
 
 from ..kernels import Plan, PlannedConv2d
 from ..layers import HetConv2d
-from ..layers.cost import CONVOLUTIONS
+from ..layers.cost import CONVOLUTIONS, Convolution
 from ..trace.record import Call, Recording, count_places, has_own_code
 from .blocks import Block, find_block
 from .changes import Changes
@@ -25,14 +26,15 @@ class Rewriter:
     Attributes:
         units: what it would change, by name: convolutions with what follows them, and
             modules whose code is exchanged.
-        folded: the norms that became part of convolutions, by name.
+        folded: the convolutions that norms became part of, by name. They are copies:
+            another model may hold the same modules, as a GraphModule does.
     """
 
     def __init__(self, model: nn.Module, recordings: Sequence[Recording]):
         self.model = model
         self.recordings = recordings
         self.changes = Changes()
-        self.folded: list[str] = []
+        self.folded: dict[str, Convolution] = {}
         names = {module: name for name, module in model.named_modules()}
         touched = {module for recording in recordings for module in recording.touched}
         self.convs = {
@@ -61,13 +63,15 @@ class Rewriter:
 
     def fold_norms(self, skip: Collection[str] = ()) -> None:
         """Fold batch norms; nn.Identity takes their places."""
+        places = count_places(self.model)
         for name, conv in self.convs.items():
             norm = self._follower(conv)
             if norm is None or name in skip or not can_fold(norm) or has_own_code(norm):
                 continue
-            fold(conv, norm, self.changes)
+            self.folded[name] = copy.deepcopy(conv)
+            fold(self.folded[name], norm)
+            self.changes.exchange(places[conv], self.folded[name])
             self._take_out(norm)
-            self.folded.append(name)
 
     def plan_convs(self, plan: Plan, skip: Collection[str] = ()) -> nn.Module:
         """Exchange convolutions and what follows them; returns the model."""
@@ -78,11 +82,12 @@ class Rewriter:
             # Seen before the exchange, behind a norm if that is folded.
             norm = self._follower(conv) if name in self.folded else None
             act = self._follower(norm or conv)
-            planned = PlannedConv2d(conv, plan)
+            present = self.folded.get(name, conv)
+            planned = PlannedConv2d(present, plan)
             if type(act) is nn.ReLU and not has_own_code(act):
                 planned.relu = True
                 self._take_out(act)
-            self.changes.exchange(places.get(conv, ()), planned)
+            self.changes.exchange(places.get(present, ()), planned)
             if conv is self.model:
                 return planned
         for name, block in self.blocks.items():

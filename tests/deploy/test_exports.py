@@ -97,6 +97,19 @@ def test_other_forms_of_modules_inside_a_model(form, precision, bfloat16_anywher
         assert error < (1e-5 if precision == 'fp32' else 0.03)
 
 
+def test_a_graph_module_leaves_the_model_that_it_was_made_of():
+    """Both hold the same layers, here one that is planned and one that is not."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(8, 8, 3, groups=groups) for groups in (1, 8)]
+    model = trained(nn.Sequential(*(m for conv in layers for m in (conv, nn.BatchNorm2d(8)))))
+    with torch.no_grad():
+        want = model(OTHERS)
+        deployed = switch_to_deploy(torch.fx.symbolic_trace(model), Plan(frozen=True))
+        assert not any(isinstance(m, nn.BatchNorm2d) for m in deployed.modules())
+        torch.testing.assert_close(deployed(OTHERS), want, rtol=1e-4, atol=1e-5)
+        assert torch.equal(model(OTHERS), want)
+
+
 # Heads of mmdet that take something else than feature maps, or give another thing.
 NOT_DENSE = [
     'ATSSVLFusionHead',
