@@ -204,6 +204,7 @@ class _Samples:
         if not (abs(low) < float('inf') and abs(high) < float('inf')):
             raise ValueError(f'{name}: a feature map of the calibration images is not finite')
         self.low, self.high = min(self.low, low), max(self.high, high)
+        x = x[None] if x.dim() == 3 else x
         flat = x.reshape(-1) if x.is_contiguous() else x.permute(0, 2, 3, 1).reshape(-1)
         at = torch.randint(len(flat), (min(SAMPLES, len(flat)),), generator=generator)
         self.values.append(flat[at.to(flat.device)].float().cpu())

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from ..kernels import Plan, planned_convs
 from ..trace import example_runs, fewest, is_detector, record
@@ -67,6 +67,10 @@ def switch_to_deploy(
     """
     weight = next(model.parameters(), None)
     check_precision(precision, torch.device('cpu') if weight is None else weight.device)
+    if isinstance(calibration, Tensor):
+        calibration = [calibration]
+    elif not isinstance(calibration, Sequence):
+        calibration = list(calibration)
     if precision == 'int8' and not len(calibration):
         raise ValueError("precision='int8' needs calibration inputs, there are none")
     model.eval()
@@ -148,7 +152,10 @@ def _rewritten(model: nn.Module, plan: Plan, example: Any) -> nn.Module:
     kinds = reading_kinds(convs, [record(model, partial(run, model)) for run in runs])
 
     keep_inputs(model, proof.recordings)
-    last = Plan(frozen=True, only=['two_branch_nhwc', 'dense_nhwc'])
+    layouts = [
+        f'{kind}_{layout}' for layout in ('nhwc', 'nchw') for kind in ('two_branch', 'dense')
+    ]
+    last = Plan(frozen=True, only=layouts)
     for conv in convs:
         conv.plan = last
         conv._forget()

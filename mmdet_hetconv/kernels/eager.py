@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from .candidate import LAYOUTS, Candidate, finish
+from .candidate import LAYOUTS, Candidate, crash, finish
 from .weights import ConvWeights
 
 
@@ -36,6 +36,10 @@ class PackedDenseNCHW(PackedDense):
 
 class PackedDenseNHWC(PackedDense):
     name, layout = 'dense_nhwc', 'nhwc'
+
+    @classmethod
+    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
+        return crash(weights, x) or super().why_not(weights, x)
 
 
 class TwoBranch(Candidate):
@@ -76,3 +80,7 @@ class TwoBranchNCHW(TwoBranch):
 
 class TwoBranchNHWC(TwoBranch):
     name, layout = 'two_branch_nhwc', 'nhwc'
+
+    @classmethod
+    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
+        return crash(weights, x) or super().why_not(weights, x)

@@ -170,6 +170,8 @@ def call(
     library, reason = load_library()
     if library is None:
         raise RuntimeError(f'the fused kernel: {reason}')
+    if panels.dim() != 2 or panels.shape[1] != 5:
+        raise ValueError(f'the fused kernel: panels are {tuple(panels.shape)}, not (number, 5)')
     if not y.numel():
         return
     batch, channels, height, width = x.shape

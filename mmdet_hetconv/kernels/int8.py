@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .candidate import Candidate, empty_output, finish
 from .compile_cpu import load_library
-from .fused_call import Format, Geometry, call, merge_blocks, pack_panels
+from .fused_call import TYPES, Format, Geometry, call, merge_blocks, pack_panels
 from .quantized import QuantizedTensor
 from .weights import ConvWeights, Levels
 
@@ -69,6 +69,10 @@ def quantize_weights(weights: ConvWeights) -> tuple[ConvWeights, Tensor]:
     return replace(weights, grouped=grouped, foreign=foreign, bias=None), scales
 
 
+# Of 255 levels by 127, whose sum fits 32 bits.
+MOST_TAPS = (2**31 - 1) // (255 * 127)
+
+
 class Int8Candidate(Candidate):
     """One whose inputs may be bytes, or floats that it turns into some.
 
@@ -111,6 +115,11 @@ class FusedInt8(Int8Candidate):
     def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
         if x.device.type != 'cpu':
             return f'it runs on the CPU, not on {x.device.type}'
+        if not isinstance(x, QuantizedTensor) and x.dtype not in TYPES:
+            return f'it reads no {x.dtype}'
+        parts = [t for t in (weights.grouped, weights.foreign) if t is not None]
+        if sum(t[0].numel() for t in parts) > MOST_TAPS:
+            return 'sums of so many products do not fit 32 bits'
         return load_library()[1]
 
     def __init__(self, weights: ConvWeights, x: Tensor):
@@ -143,6 +152,8 @@ class FusedInt8(Int8Candidate):
         given = w.permute_input(_raw(x)).contiguous(memory_format=torch.channels_last)
         added, added_format = None, None
         if residual is not None:
+            if not isinstance(residual, QuantizedTensor) and residual.dtype not in TYPES:
+                residual = residual.float()
             added = w.permute_residual(_raw(residual))
             added = added.contiguous(memory_format=torch.channels_last)
             added_format = Format.of(added, getattr(residual, 'levels', None))

@@ -13,7 +13,7 @@ import functools
 import torch
 from torch import Tensor
 
-from .candidate import LAYOUTS, Candidate, finish
+from .candidate import LAYOUTS, Candidate, crash, finish
 from .weights import ConvWeights
 
 
@@ -72,7 +72,7 @@ class OneDNNDense(Candidate):
 
     @classmethod
     def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
-        return _why_not(x)
+        return crash(weights, x) or _why_not(x)
 
     def __init__(self, weights: ConvWeights, x: Tensor):
         super().__init__(weights, x)
@@ -125,7 +125,7 @@ class OneDNNTwoBranch(Candidate):
             return 'p=1 has one branch'
         if weights.centre_offset != (0, 0):
             return f'the centres are off by {weights.centre_offset}'
-        return _why_not(x)
+        return crash(weights, x) or _why_not(x)
 
     def __init__(self, weights: ConvWeights, x: Tensor):
         super().__init__(weights, x)

@@ -82,6 +82,9 @@ class PlannedConv2d(nn.Module):
         self._prepared: dict[tuple, Candidate] = {}
         # By all of an input that matters: the plan's answers, output shapes.
         self._chosen: dict[tuple, tuple[Candidate, Shape]] = {}
+        # Identity and version of the buffers that these were made of.
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._held: dict[str, Tensor | None] = {}
         self.eval()
 
     @property
@@ -114,7 +117,8 @@ class PlannedConv2d(nn.Module):
             int8=self.int8,
         )
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        x = input
         if x.dim() == 3:
             residual = None if residual is None else residual[None]
             return self(x[None], residual)[0]
@@ -135,15 +139,18 @@ class PlannedConv2d(nn.Module):
             return self._compute(x, None if residual is None else residual.to(x.dtype))
 
     def _compute(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        candidate, shape = self._candidate(x, residual is not None)
+        candidate, shape = self._candidate(x, residual)
         if residual is not None:
             _check_residual(residual, shape, x.device)
         return candidate(x, residual, self.relu)
 
-    def _candidate(self, x: Tensor, residual: bool) -> tuple[Candidate, Shape]:
+    def _candidate(self, x: Tensor, residual: Tensor | None) -> tuple[Candidate, Shape]:
         """What computes, and the shape of the output."""
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if traced or (torch.is_grad_enabled() and x.requires_grad):
+        if not traced:
+            self._notice_changes()
+        learns = x.requires_grad or (residual is not None and residual.requires_grad)
+        if traced or (torch.is_grad_enabled() and learns):
             if self.int8 is not None:
                 raise ValueError('PlannedConv2d: int8 is neither traced nor differentiated')
             # Operators that every tracer and autograd know.
@@ -155,28 +162,56 @@ class PlannedConv2d(nn.Module):
                     candidate = another.submit(self._prepare, kind, x).result()
             return candidate or kind(self.weights(x.dtype), x), self._output_shape(x)
         key = (
-            *(x.shape, x.dtype, x.device, layout_of(x), residual, self.relu),
-            *(torch.get_num_threads(), id(self.plan), self.plan.edits),
+            *(x.shape, x.dtype, x.device, layout_of(x), residual is not None, self.relu),
+            *(torch.get_num_threads(), self.plan, self.plan.edits),
         )
         # Threads may share the layer: what was looked up once is not looked
         # up again, another one may have cleared it.
         known = self._chosen.get(key)
         if known is None:
-            known = self._choose(x, residual), self._output_shape(x)
+            shape = self._output_shape(x)
+            known = self._choose(x, residual is not None), shape
             if len(self._chosen) >= MOST_SHAPES:
                 self._chosen.clear()
             self._chosen[key] = known
         return known
 
     def _output_shape(self, x: Tensor) -> Shape:
+        """Of the output, once the input is one that nn.Conv2d takes."""
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise RuntimeError(
+                f'PlannedConv2d: the input is {tuple(x.shape)}, not (B, {self.in_channels}, H, W)'
+            )
+        if not x.dtype.is_floating_point:
+            raise RuntimeError(f'PlannedConv2d: the input is {x.dtype}, no floating-point type')
         size = output_size(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
+        if min(size) < 1:
+            raise RuntimeError(
+                f'PlannedConv2d: an input of {tuple(x.shape[2:])} pixels is smaller than the '
+                f'kernel {self.kernel_size} with padding {self.padding}, dilation {self.dilation}'
+            )
         return (x.shape[0], self.out_channels, *size)
+
+    def _notice_changes(self) -> None:
+        """Forget what was prepared of buffers that were exchanged or changed in place."""
+        seen, buffers = self._seen, self._buffers
+        for name in WEIGHTS:
+            tensor = buffers[name]
+            if tensor is not None:
+                version = 0 if tensor.is_inference() else tensor._version
+                if seen.get(name) != (id(tensor), version):
+                    self._forget()
+                    # Held, so that no other one gets its id.
+                    self._held = dict(buffers)
+                    seen[name] = id(tensor), version
 
     @torch.no_grad()
     def _prepare(self, kind: type[Candidate], x: Tensor) -> Candidate:
         return kind(self.weights(x.dtype), x.detach())
 
     @torch.no_grad()
+    # What is prepared may be differentiated through later.
+    @torch.inference_mode(False)
     def _choose(self, x: Tensor, residual: bool) -> Candidate:
         weights = self.weights(x.dtype)
         kind, built = self.plan.choose(weights, x, residual, self.relu)
@@ -214,7 +249,7 @@ class PlannedConv2d(nn.Module):
 
     def __getstate__(self) -> dict:
         # Prepared weights may be in layouts that cannot be copied.
-        return {**self.__dict__, '_prepared': {}, '_chosen': {}}
+        return {**self.__dict__, '_prepared': {}, '_chosen': {}, '_seen': {}, '_held': {}}
 
     def extra_repr(self) -> str:
         return (

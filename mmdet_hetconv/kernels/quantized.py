@@ -74,6 +74,8 @@ def keeps_bytes(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
     """Whether a call makes bytes of bytes: max-pooling of images."""
     return (
         func in _POOLS
+        and len(args) > 0
+        and len(args) < 7
         and not kwargs.get('return_indices')
         and args[0].dim() == 4
         and load_library()[0] is not None
@@ -86,7 +88,8 @@ def needs_no_values(func: Any) -> bool:
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * 2 if len(values) == 1 else values
 
 
 def _max_pool(
@@ -97,14 +100,20 @@ def _max_pool(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> QuantizedTensor:
+) -> Tensor:
     """F.max_pool2d of bytes; torch's own refuses maps of more than 255 pixels.
 
-    Outside of the map the smallest byte stands, as -inf does for floats.
+    Outside of the map the smallest byte stands, as -inf does for floats. Floats are put
+    out where windows with holes see nothing else: no byte is -inf.
     """
     kernel, padding, dilation = _pair(kernel_size), _pair(padding), _pair(dilation)
     stride = _pair(stride) if stride else kernel
     batch, channels, height, width = x.shape
+    if dilation != (1, 1):
+        where = torch.zeros(1, 1, height, width)
+        where = F.max_pool2d(where, kernel, stride, padding, dilation, ceil_mode)
+        if not where.isfinite().all():
+            return F.max_pool2d(x.floats(), kernel, stride, padding, dilation, ceil_mode)
     shape = F.max_pool2d(
         torch.empty(x.shape, device='meta'), kernel, stride, padding, dilation, ceil_mode
     ).shape

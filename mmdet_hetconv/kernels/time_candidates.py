@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from .candidate import LAYOUTS, Candidate
+from .eager import PackedDenseNCHW
+from .int8 import EagerInt8
 from .key import layout_of
 from .quantized import QuantizedTensor
 from .weights import ConvWeights
@@ -17,6 +19,30 @@ from .weights import ConvWeights
 ROUNDS = 4
 HOPELESS = 3.0
 ENOUGH_S = 3.0
+
+
+# |y - wanted| / |wanted| that rounding makes, at most, by the number type of the input.
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
+LOW = 0.05
+
+
+def _values(y: Tensor) -> Tensor:
+    return y.floats() if isinstance(y, QuantizedTensor) else y.float()
+
+
+def _difference(y: Tensor, wanted: Tensor, dtype: torch.dtype) -> str | None:
+    """Why a candidate's output is not that of the plain convolution, or None.
+
+    Where the plain one is not finite nothing can be told.
+    """
+    if y.shape != wanted.shape:
+        return f'it puts out {tuple(y.shape)} in place of {tuple(wanted.shape)}'
+    if not wanted.numel() or not wanted.isfinite().all():
+        return None
+    error = float((y - wanted).norm() / wanted.norm().clamp_min(1e-30))
+    if error <= ROUNDING.get(dtype, LOW):
+        return None
+    return f'its outputs differ by {error:.2g} from those of the plain convolution'
 
 
 @dataclass
@@ -68,10 +94,15 @@ def time_candidates(
         return (clock() - begin) * 1e3
 
     result = Timed()
+    wanted = _values((EagerInt8 if weights.int8 else PackedDenseNCHW)(weights, x)(x, added, relu))
     for candidate in candidates:
         try:
             built = candidate(weights, x)
-            milliseconds(built)  # warm up, compile
+            # Warms up, compiles.
+            reason = _difference(_values(built(x, added, relu)), wanted, x.dtype)
+            if reason:
+                result.failed[candidate.name] = reason
+                continue
             first = milliseconds(built)
         except Exception as error:
             # Out of memory, or a kernel that does not compile: each library

@@ -114,8 +114,8 @@ class GroupPointwiseConv2d(nn.Module):
         )
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise(self.groupwise(x))
+    def forward(self, input: Tensor) -> Tensor:
+        return self.pointwise(self.groupwise(input))
 
 
 class DepthPointwiseConv2d(GroupPointwiseConv2d):

@@ -203,7 +203,8 @@ class HetConv2d(nn.Module):
             draw(fn, name, fan_in, fan_out, self.pointwise.weight)
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        x = input
         if self.padding_mode != 'zeros':
             top, left = self.padding
             x = F.pad(x, (left, left, top, top), mode=self.padding_mode)

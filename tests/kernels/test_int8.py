@@ -248,8 +248,11 @@ def test_a_planned_layer_takes_and_gives_either(monkeypatch):
     assert choice.candidate == ('fused_int8' if shutil.which('c++') else 'eager_int8')
     assert set(choice.ms) <= {'fused_int8', 'eager_int8'}
     bytes_in = bytes_of(x.shape, Levels(0.1, 3))
+    added = bytes_of((2, 64, 9, 11), OUTPUT)
+    for residual in (None, added):
+        conv(bytes_in, residual)  # timed, and compared with the plain convolution
     monkeypatch.delattr(QuantizedTensor, 'floats')  # nothing turns them into floats
-    y = conv(bytes_in, bytes_of((2, 64, 9, 11), OUTPUT))
+    y = conv(bytes_in, added)
     assert isinstance(y, QuantizedTensor)
     check(conv(bytes_in), exact(conv.weights(), bytes_in), OUTPUT)
     monkeypatch.undo()

@@ -190,6 +190,8 @@ int convolve(const Shape& s, const Format& format, const char* x,
     if (panel[i].width > widest) widest = panel[i].width;
     filters += panel[i].filters;
     if (panel[i].channel < 0 || panel[i].first < 0 || panel[i].weights < 0 ||
+        panel[i].width < 1 || panel[i].width > 2 * WIDE ||
+        panel[i].filters < 1 || panel[i].filters > panel[i].width ||
         panel[i].channel + s.m > s.M ||
         panel[i].first + panel[i].filters > s.N ||
         panel[i].weights + panel[i].width * words > weight_count)

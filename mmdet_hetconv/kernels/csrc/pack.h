@@ -17,16 +17,23 @@ struct Shape {
   int64_t channels;  // numbers of an input pixel
 };
 
-// Memory of this thread, kept between calls.
+struct Scratch {
+  uint32_t* memory = nullptr;
+  int64_t size = 0;
+  ~Scratch() { std::free(memory); }
+};
+
+// Memory of this thread, kept between calls until the thread ends; null if
+// there is none, which the next call tries again.
 uint32_t* scratch(int64_t words) {
-  static thread_local uint32_t* memory = nullptr;
-  static thread_local int64_t size = 0;
-  if (words > size) {
-    std::free(memory);
-    size = (words + 15) / 16 * 16;
-    memory = static_cast<uint32_t*>(std::aligned_alloc(64, size * 4));
+  static thread_local Scratch kept;
+  if (words > kept.size) {
+    std::free(kept.memory);
+    const int64_t size = (words + 15) / 16 * 16;
+    kept.memory = static_cast<uint32_t*>(std::aligned_alloc(64, size * 4));
+    kept.size = kept.memory ? size : 0;
   }
-  return memory;
+  return kept.memory;
 }
 
 // Some rows of the input, from column `left` on, with zeros for the padding:
