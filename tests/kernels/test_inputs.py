@@ -8,6 +8,7 @@ from torch import nn
 from torch.func import functional_call
 
 from mmdet_hetconv.kernels import Plan, PlannedConv2d, plan
+from mmdet_hetconv.kernels.compile_cpu import load_library
 from mmdet_hetconv.kernels.eager import PackedDenseNCHW, TwoBranchNCHW
 from mmdet_hetconv.kernels.quantized import QuantizedTensor
 from mmdet_hetconv.kernels.weights import Int8, Levels
@@ -178,3 +179,16 @@ def test_threads_that_end_hand_back_their_memory():
     before = megabytes()
     in_threads(150)
     assert megabytes() - before < 10
+
+
+@pytest.mark.skipif(load_library()[0] is None, reason='no C++ compiler')
+@pytest.mark.parametrize(
+    'filters, panel', [(4096, [0, 4096, 32, 0, 0]), (64, [0, 64, 8, 0, 0]), (8, [0, 8, 8, 0])]
+)
+def test_panels_that_the_kernel_cannot_take(filters, panel):
+    packed, panels = torch.randn(100_000), torch.tensor([panel])
+    with pytest.raises(ValueError, match='the fused kernel'):
+        torch.ops.mmdet_hetconv.fused_cpu(
+            *(torch.randn(1, 8, 4, 4), packed, panels, torch.randn(filters), None, filters),
+            *([3, 3], [1, 1], [1, 1], [1, 1], 1, False),
+        )
