@@ -17,6 +17,7 @@ from ..engine import checkpoint, configs, deploying, preflight
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.image_channels import image_channels
+from .plates import PlateVisualizer
 from .reading import Reading, as_bgr
 
 
@@ -51,6 +52,8 @@ class HetInferencer(DetInferencer):
             raise UserError(f'config {config} has no test_dataloader')
         # Pictures are handed back, not kept.
         cfg.setdefault('visualizer', dict(type='DetLocalVisualizer'))
+        if type_name(cfg.visualizer) == 'DetLocalVisualizer':
+            cfg.visualizer.type = PlateVisualizer.__name__
         cfg.visualizer.vis_backends = None
         self._deploy = deploy
         color_type = _color_type(cfg)  # mmdet overwrites the loader's type
