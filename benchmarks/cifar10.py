@@ -26,6 +26,7 @@ from record import RESULTS, append_row, has_row
 from torch import Tensor, nn
 
 from mmdet_hetconv.layers.cost import CONVOLUTIONS, macs_per_pixel
+from mmdet_hetconv.trace import hooked
 from mmdet_hetconv.utils.private_folder import private_folder
 
 HELD_OUT = 5000  # training images
@@ -54,26 +55,26 @@ def count(model: nn.Module) -> dict[str, int]:
     """MACs of one image and parameters, by closed forms per layer."""
     macs = 0
 
-    def add(module: nn.Module, args: tuple, y: torch.Tensor) -> None:
+    parts = (*CONVOLUTIONS, nn.Linear)
+    layers: dict[str, nn.Module] = {}
+    inside: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, parts) and module not in inside:
+            inside.update(module.modules())
+            layers[name] = module
+
+    def add(name: str, x: Tensor, y: Tensor) -> None:
         nonlocal macs
+        module = layers[name]
         if isinstance(module, nn.Linear):
             macs += module.in_features * module.out_features
         else:
             macs += macs_per_pixel(module) * y.shape[-1] * y.shape[-2]
 
-    parts = (*CONVOLUTIONS, nn.Linear)
-    inside: set[nn.Module] = set()
-    handles = []
-    for module in model.modules():
-        if isinstance(module, parts) and module not in inside:
-            inside.update(module.modules())
-            handles.append(module.register_forward_hook(add))
     weight = next(model.parameters())
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), hooked(layers, after=add):
         model(torch.zeros(1, 3, 32, 32, device=weight.device))
-    for handle in handles:
-        handle.remove()
     parameters = sum(p.numel() for p in model.parameters())
     return dict(macs=macs, parameters=parameters)
 

@@ -10,7 +10,6 @@ masks.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from mmdet_hetconv.layers.cost import CONVOLUTIONS, dense_macs_per_pixel, macs_per_pixel
 from mmdet_hetconv.layers.hetconv import HetConv2d
 from mmdet_hetconv.layers.replace import count_parameters, find_convs
+from mmdet_hetconv.trace import hooked
 from mmdet_hetconv.utils.image_channels import image_channels
 
 # Parts of a detector by the name of its attribute.
@@ -68,7 +68,7 @@ class LayerCost:
             return dense_macs_per_pixel(self.layer) + filters
         return self.parameters
 
-    def add_call(self, inputs: tuple, output: Tensor) -> None:
+    def add_call(self, x: Tensor, output: Tensor) -> None:
         """Count one call of the layer."""
         self.calls += 1
         if isinstance(self.layer, CONVOLUTIONS):
@@ -80,7 +80,7 @@ class LayerCost:
         if isinstance(self.layer, nn.Linear):
             vectors = output.numel() // self.layer.out_features
         else:  # transposed: every input pixel meets every weight
-            vectors = inputs[0].numel() // self.layer.in_channels
+            vectors = x.numel() // self.layer.in_channels
         macs = vectors * self.layer.weight.numel()
         self.dense_macs += macs
         self.macs += macs
@@ -146,22 +146,6 @@ def _countable(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-@contextmanager
-def _counting(costs: list[LayerCost]) -> Iterator[None]:
-    """Count the calls of layers while the context lasts."""
-    handles = [
-        cost.layer.register_forward_hook(
-            lambda _, inputs, output, cost=cost: cost.add_call(inputs, output)
-        )
-        for cost in costs
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _as_list(module: nn.Module) -> list[nn.Module]:
     return list(module) if isinstance(module, nn.ModuleList) else [module]
 
@@ -220,7 +204,9 @@ def count_complexity(model: nn.Module, shape: tuple[int, int], device: str = 'me
     model.eval()
     costs = [LayerCost(n, layer) for n, layer in _countable(model).items()]
     image = torch.zeros(1, image_channels(model), *shape, device=device)
-    with _counting(costs):
+    by_name = {cost.name: cost for cost in costs}
+    layers = {cost.name: cost.layer for cost in costs}
+    with hooked(layers, after=lambda name, x, y: by_name[name].add_call(x, y)):
         if hasattr(model, 'backbone'):
             regions = _forward(model, image)
         else:

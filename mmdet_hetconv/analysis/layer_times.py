@@ -1,8 +1,8 @@
 """Milliseconds of single layers inside a deployed detector, at several p."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..deploy.onnx import RawOutputs
 from ..kernels import PlannedConv2d, first_run
+from ..trace import hooked
 from ..utils.timing import times_in_turns
 
 ROUNDS = 7
@@ -54,38 +55,21 @@ def _timed(
     images: Tensor,
     layers: dict[str, dict[int, list[float]]],
 ) -> Callable[[], object]:
+    convs = {name: m for name, m in model.named_modules() if isinstance(m, PlannedConv2d)}
+    started: dict[str, float] = {}
+    spent: Counter[str] = Counter()
+
+    def before(name: str, x: Any) -> None:
+        started[name] = time.perf_counter()
+
+    def after(name: str, x: Any, y: Any) -> None:
+        spent[name] += 1e3 * (time.perf_counter() - started[name])
+
     def run() -> None:
-        spent: dict[str, float] = {}
-        with _watching(model, spent):
+        spent.clear()
+        with hooked(convs, before, after):
             raw(images)
         for name, ms in spent.items():
             layers.setdefault(name, {}).setdefault(p, []).append(ms)
 
     return run
-
-
-@contextmanager
-def _watching(model: nn.Module, spent: dict[str, float]) -> Iterator[None]:
-    """Add up the milliseconds of each convolution's calls."""
-    started: dict[str, float] = {}
-
-    def hooks(name: str) -> tuple[Callable[..., None], Callable[..., None]]:
-        def before(*_: Any) -> None:
-            started[name] = time.perf_counter()
-
-        def after(*_: Any) -> None:
-            spent[name] = spent.get(name, 0.0) + 1e3 * (time.perf_counter() - started[name])
-
-        return before, after
-
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, PlannedConv2d):
-            before, after = hooks(name)
-            handles.append(module.register_forward_pre_hook(before))
-            handles.append(module.register_forward_hook(after))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

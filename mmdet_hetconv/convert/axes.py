@@ -6,66 +6,39 @@ all what the network returns. A sum has one order: the convolutions of a residua
 stream share theirs, and so do the inputs of a head that reads several levels.
 """
 
-import weakref
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
-from .fingerprint import ForwardHook, run_watched, take_fingerprint
+from ..deploy.fold import NORMS
+from ..deploy.proof import SELECTING
+from ..trace import Call, Recording, fewest, record
+from ..trace.record import Value, has_own_code, is_idle
+from .fingerprint import passes_of, take_fingerprint
 from .trace import Forward
 
 # What treats every channel alike, besides batch norm.
 CHANNEL_WISE = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.SiLU,
-    nn.GELU,
-    nn.Hardswish,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Identity,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.Upsample,
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Mish, nn.Softplus),
+    *(nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh),
+    *(nn.Identity, nn.Dropout, nn.Dropout2d, nn.ZeroPad2d, nn.ReflectionPad2d, nn.Upsample),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
-# The same as functions, called between modules.
-FUNCTIONS = {
-    F.adaptive_avg_pool2d,
-    F.avg_pool2d,
-    F.dropout,
-    F.gelu,
-    F.hardswish,
-    F.interpolate,
-    F.leaky_relu,
-    F.max_pool2d,
-    F.relu,
-    F.relu6,
-    F.silu,
-    Tensor.relu,
-    Tensor.relu_,
-    Tensor.sigmoid,
-    Tensor.tanh,
-    torch.relu,
-    torch.relu_,
-    torch.sigmoid,
-    torch.tanh,
-}
-# Whose operands get one order.
-SUMS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__}
+# The same as functions, of one map or position by position of several.
+FUNCTIONS = frozenset(
+    ('relu', 'relu6', 'leaky_relu', 'elu', 'silu', 'gelu', 'mish', 'softplus', 'hardswish')
+    + ('hardsigmoid', 'hardtanh', 'sigmoid', 'tanh', 'clamp', 'abs', 'square', 'sqrt', 'exp')
+    + ('max_pool2d', 'avg_pool2d', 'adaptive_avg_pool2d', 'adaptive_max_pool2d', 'interpolate')
+    + ('dropout', 'contiguous', 'clone', 'detach', 'mean', 'amax', 'sum')
+    + ('add', 'sub', 'mul', 'div', 'truediv', 'maximum', 'minimum', 'neg')
+)
 
 
-@dataclass
+@dataclass(eq=False)
 class Axis:
     """The channels between convolutions, which may be put in another order.
 
@@ -106,42 +79,82 @@ class Axis:
 
 
 class _AxisFinder:
-    """Follows tensors through the modules of one forward pass."""
+    """Follows the channels of convolutions through recordings."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module, recordings: list[Recording]):
         self.axes: list[Axis] = []
-        self._tensors: dict[int, tuple[weakref.ref[Tensor], Axis]] = {}
-        self._storages: dict[StorageWeakRef, Axis] = {}
-        self._read: dict[str, Axis | None] = {}
-        self._written: dict[str, Axis] = {}
+        self.names = {module: name for name, module in model.named_modules()}
+        touched = {module for recording in recordings for module in recording.touched}
+        holders = Counter(id(p) for m in self.names for p in m._parameters.values())
+        # Others stay as they are: somebody else has a say in what they do.
+        self.movable = {
+            module
+            for module in self.names
+            if module not in touched
+            and not has_own_code(module)
+            and not any(holders[id(p)] > 1 for p in module._parameters.values() if p is not None)
+        }
+        self._of: dict[tuple[int, int], Axis] = {}  # by storage and version
+        self._bound: dict[nn.Module, Axis | None] = {}
+        self._written: dict[nn.Module, Axis] = {}
+        for recording in recordings:
+            self._of.clear()
+            for call in recording.calls:
+                if not is_idle(call):
+                    self._follow(call)
 
-    def _axis_of(self, x: object) -> Axis | None:
-        reference, axis = self._tensors.get(id(x), (None, None))
-        return axis.root() if axis and reference and reference() is x else None
+    def _axis_of(self, value: Value) -> Axis | None:
+        axis = self._of.get((value.storage, value.version))
+        return axis.root() if axis else None
 
-    def _mark(self, x: Tensor, axis: Axis) -> None:
-        self._tensors[id(x)] = weakref.ref(x), axis
-        self._storages[StorageWeakRef(x.untyped_storage())] = axis
-
-    def open_returned(self, outputs: list[Tensor]) -> None:
-        """Take note of what the network returns, whole or views of it."""
-        for y in outputs:
-            axis = self._storages.get(StorageWeakRef(y.untyped_storage()))
-            if axis is not None:
-                axis.root().open = True
-
-    def follow_function(self, func: object, args: Sequence[object], y: object) -> None:
-        """Take note of one call of a function."""
-        tensors = [x for x in args[:2] if isinstance(x, Tensor)]
-        axes = [self._axis_of(x) for x in tensors]
-        if func in FUNCTIONS or (func in SUMS and len(axes) == 1):
-            axis = axes[0] if axes else None
-        elif func in SUMS:
-            axis = self._one(*axes)
+    def _follow(self, call: Call) -> None:
+        inputs = list(dict.fromkeys(call.inputs))
+        axes = [self._axis_of(value) for value in inputs]
+        axis = None
+        if call.target in self.movable and len(inputs) == len(call.outputs) == 1:
+            axis = self._through_module(call.target, axes[0])
+        elif is_channel_wise(call) and len(call.outputs) == 1:
+            axis = self._join(inputs, axes, call.outputs[0])
+        if axis is None:
+            _open(axes)
         else:
-            return
-        if axis is not None and isinstance(y, Tensor):
-            self._mark(y, axis)
+            (output,) = call.outputs
+            self._of[output.storage, output.version] = axis
+
+    def _through_module(self, module: nn.Module, axis: Axis | None) -> Axis | None:
+        """The axis that a module puts out; None if it opens that of its input."""
+        name = self.names[module]
+        if type(module) is nn.Conv2d and module.groups == 1:
+            axis = self._bind(module, axis)
+            if axis is not None:
+                axis.readers.add(name)
+            if module not in self._written:
+                self._written[module] = Axis(module.out_channels, {name})
+                self.axes.append(self._written[module])
+            return self._written[module].root()
+        if type(module) in NORMS:
+            axis = self._bind(module, axis)
+            if axis is not None:
+                axis.norms.add(name)
+            return axis
+        return axis if type(module) in CHANNEL_WISE else None
+
+    def _bind(self, module: nn.Module, axis: Axis | None) -> Axis | None:
+        """The one axis that a module works on in all of its calls."""
+        if module in self._bound:
+            axis = self._one(self._bound[module], axis)
+        self._bound[module] = axis
+        return axis
+
+    def _join(self, inputs: list[Value], axes: list[Axis | None], output: Value) -> Axis | None:
+        """The axis of what is computed channel by channel; None if it is not."""
+        joined = []
+        for value, axis in zip(inputs, axes):
+            if len(value.shape) == len(output.shape) == 4 and value.shape[1] == output.shape[1] > 1:
+                joined.append(axis)
+            elif axis is not None or (value.shape and value.shape[1:2] != (1,)):
+                return None
+        return reduce(self._one, joined) if joined else None
 
     def _one(self, a: Axis | None, b: Axis | None) -> Axis | None:
         """What two axes are from now on, of which one order is asked."""
@@ -156,47 +169,14 @@ class _AxisFinder:
                 mine |= more
         return a
 
-    def follow(self, name: str, module: nn.Module, args: tuple[Any, ...], y: object) -> None:
-        """Take note of one call of a module without children."""
-        axes = [self._axis_of(x) for x in args if isinstance(x, Tensor)]
-        axis = axes[0] if len(axes) == 1 else None
-        if not isinstance(y, Tensor):
-            _open(axes)
-        elif isinstance(module, nn.Conv2d) and module.groups == 1:
-            if name in self._read:
-                axis = self._one(self._read[name], axis)
-            self._read[name] = axis
-            if axis is not None:
-                axis.readers.add(name)
-            if name not in self._written:
-                self._written[name] = Axis(module.out_channels, {name})
-                self.axes.append(self._written[name])
-            self._mark(y, self._written[name].root())
-        elif axis is not None and isinstance(module, _BatchNorm):
-            axis.norms.add(name)
-            self._mark(y, axis)
-        elif axis is not None and isinstance(module, CHANNEL_WISE):
-            self._mark(y, axis)
-        else:
-            _open(axes)
+
+def is_channel_wise(call: Call) -> bool:
+    """Whether it is a function that treats every channel alike, given shapes that fit."""
+    name = getattr(call.target, '__name__', '').strip('_')
+    return call.seen and not call.is_module and (name in FUNCTIONS or name[1:] in FUNCTIONS)
 
 
-class _FunctionWatch(TorchFunctionMode):
-    """Tells a finder of the functions that are called while it is entered."""
-
-    def __init__(self, finder: _AxisFinder):
-        super().__init__()
-        self.finder = finder
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        y = func(*args, **(kwargs or {}))
-        self.finder.follow_function(func, args, y)
-        return y
-
-
-def _open(axes: Sequence[Axis | None]) -> None:
+def _open(axes: list[Axis | None]) -> None:
     for axis in axes:
         if axis is not None:
             axis.root().open = True
@@ -210,50 +190,76 @@ def _random_cycle(size: int, generator: torch.Generator) -> Tensor:
     return order
 
 
-def find_axes(model: nn.Module, batch: object, forward: Forward) -> list[Axis]:
-    """All axes of a network, those with readers and nothing else not `open`.
+class Axes:
+    """The axes of a network, and what it computes.
 
-    What else a network does between its modules (a concatenation, a slice) is not
-    followed. So every axis that looks closed is shuffled, and is open after all
-    if an output or an activation's norm then changes. The weights are put back
-    as they were.
+    Attributes:
+        found: all axes, those with readers and nothing else not `open`.
+
+    Args:
+        model: in eval mode.
+        batch, forward: what it is run on, and on noise like that.
 
     Raises:
         ValueError: the network returns no tensor.
     """
-    finder = _AxisFinder()
 
-    def hook(name: str) -> ForwardHook:
-        def note(module: nn.Module, args: tuple[Any, ...], y: object) -> None:
-            finder.follow(name, module, args, y)
+    def __init__(self, model: nn.Module, batch: object, forward: Forward):
+        self.model = model
+        self._modules = dict(model.named_modules())
+        self._passes = passes_of(model, batch, forward)
+        recordings = [record(model, run) for run in self._passes]
+        self._ranks = any(
+            getattr(call.target, '__name__', '') in SELECTING or not call.seen
+            for recording in recordings
+            for call in recording.calls
+        )
+        self._truth = [take_fingerprint(model, run) for run in self._passes]
+        finder = _AxisFinder(model, recordings)
+        self.found = [axis for axis in finder.axes if axis.into is None]
+        for axis in self.found:
+            # A layer between channels of one order has no best assignment in one step.
+            axis.open |= bool(axis.writers & axis.readers) or not axis.readers
+        self._shuffle()
 
-        return note
+    @torch.no_grad()
+    def permute(self, orders: Mapping[Axis, Tensor]) -> bool:
+        """Put channels in other orders, in place; as they were if that changes the function.
 
-    with _FunctionWatch(finder):
-        returned = run_watched(model, batch, forward, hook)
-    finder.open_returned(returned)
-    modules = dict(model.named_modules())
-    generator = torch.Generator().manual_seed(0)
-    truth = take_fingerprint(model, batch, forward)
-    axes = [axis for axis in finder.axes if axis.into is None]
-    for axis in axes:
-        # A layer between channels of one order has no best assignment in one step.
-        axis.open |= bool(axis.writers & axis.readers)
-    closed = [axis for axis in axes if axis.readers and not axis.open]
+        Returns:
+            bool: whether it is the same function.
+        """
+        for axis, order in orders.items():
+            axis.permute(self._modules, order)
+        sizes = {axis.size for axis in orders}
+        permuted = (take_fingerprint(self.model, run) for run in self._passes)
+        if all(a.is_like(b, sizes, self._ranks) for a, b in zip(self._truth, permuted)):
+            return True
+        self._put_back(orders)
+        return False
 
-    def survives(axes: list[Axis]) -> bool:
-        orders = [_random_cycle(axis.size, generator) for axis in axes]
-        for axis, order in zip(axes, orders):
-            axis.permute(modules, order)
-        shuffled = take_fingerprint(model, batch, forward)
-        for axis, order in zip(axes, orders):
-            axis.permute(modules, order.argsort())
-        return truth.is_like(shuffled, {axis.size for axis in axes})
+    @torch.no_grad()
+    def _put_back(self, orders: Mapping[Axis, Tensor]) -> None:
+        for axis, order in orders.items():
+            axis.permute(self._modules, order.argsort())
 
-    with torch.no_grad():
-        if not survives(closed):
-            for axis in closed:
-                axis.open = not survives([axis])
-    for axis in axes:
-        axis.open |= not axis.readers
-    return axes
+    def _shuffle(self) -> None:
+        """Open the fewest axes without which the network survives any order of the others."""
+        generator = torch.Generator().manual_seed(0)
+        closed = [axis for axis in self.found if not axis.open]
+
+        def survives(opened: set[Axis]) -> bool:
+            kept = [axis for axis in closed if axis not in opened]
+            orders = {axis: _random_cycle(axis.size, generator) for axis in kept}
+            if not self.permute(orders):
+                return False
+            self._put_back(orders)
+            return True
+
+        for axis in fewest(closed, survives):
+            axis.open = True
+
+
+def find_axes(model: nn.Module, batch: object, forward: Forward) -> list[Axis]:
+    """All axes of a network, see :class:`Axes`."""
+    return Axes(model, batch, forward).found

@@ -25,12 +25,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
 from .least_squares import Fit, NormalEquations, fit_layer
+from .live_memory import held_by_a_pass
 from .norm_fit import NormFit
 from .pairing import find_modules, find_pairs, load_projected
 from .patches import Patches, split_taps, take_patches
 from .rescaling import rescale
 from .side_by_side import run_one_by_one, run_side_by_side
-from .trace import ConvTrace, DenseTrace, Forward, held_by_a_pass, trace_dense
+from .trace import ConvTrace, DenseTrace, Forward, find_stops, trace_dense
 
 # Output positions that a layer is fitted to: this many, and so many for each
 # weight of a filter.
@@ -230,7 +231,8 @@ def count_fitting(
     The arguments are those of calibrate, which runs more batches anew for every
     layer and every batch norm.
     """
-    held = held_by_a_pass(dense, find_pairs(dense, het), batch, forward)
+    stops = find_stops(dense, find_pairs(dense, het))
+    held = held_by_a_pass(dense, stops, partial(forward, dense, batch))
     return max(1, int(memory // max(held, 1)))
 
 
@@ -273,7 +275,8 @@ def _run(
             bar.update()
 
     trace = trace_dense(dense, pairs, batches, forward, wanted_positions, step)
-    held = held_by_a_pass(dense, pairs, batches[0], forward) * len(batches)
+    held = held_by_a_pass(dense, find_stops(dense, pairs), partial(forward, dense, batches[0]))
+    held *= len(batches)
     if held > memory:
         print_log(
             f'{len(batches)} unfinished forward passes would hold '

@@ -1,76 +1,53 @@
-"""What a network computes on one batch, to compare it with another one."""
+"""What a network computes, to tell whether a permutation of channels changes it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..trace import difference, find_tensors, hooked, map_tensors
+from ..trace.examples import noise_like
 from .trace import Forward
 
-ForwardHook = Callable[[nn.Module, tuple[Any, ...], Any], None]
-
+# Runs a network once and returns what it and the caller's function return.
+Pass = Callable[[], list[Any]]
 # How far norms of activations, and outputs, may move by rounding.
 TOLERANCE = 1e-4
 # And norms over regions, of which rounding may exchange some.
 REGION_TOLERANCE = 0.05
 
 
-def find_tensors(value: object, seen: set[int] | None = None) -> Iterator[Tensor]:
-    """All tensors in tuples, lists, mappings and attributes of objects."""
-    seen = set() if seen is None else seen
-    if id(value) in seen or isinstance(value, nn.Module | type):
-        return
-    seen.add(id(value))
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from find_tensors(each, seen)
-    elif isinstance(value, tuple | list):
-        for each in value:
-            yield from find_tensors(each, seen)
-    elif hasattr(value, '__dict__'):
-        yield from find_tensors(vars(value), seen)
-
-
-def run_watched(
-    model: nn.Module, batch: object, forward: Forward, hook: Callable[[str], ForwardHook]
-) -> list[Tensor]:
-    """Run a network with a hook on all modules without children.
-
-    Args:
-        hook: makes a forward hook from a module's name.
-
-    Returns:
-        list: what the network and `forward` return.
+def passes_of(model: nn.Module, batch: Any, forward: Forward) -> list[Pass]:
+    """Forward passes on a batch, and on noise like it where that ends without an error.
 
     Raises:
-        ValueError: neither returns a tensor.
+        ValueError: the first returns no tensor.
     """
-    returned: list[object] = []
-    handles = [
-        module.register_forward_hook(hook(name))
-        for name, module in model.named_modules()
-        if not any(module.children())
-    ]
-    handles.append(model.register_forward_hook(lambda module, args, y: returned.append(y)))
-    # A GPU's TF32 would round more than a permutation does.
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    try:
-        with torch.no_grad(), exact:
-            returned.append(forward(model, batch))
-    finally:
-        for handle in handles:
-            handle.remove()
-    outputs = list(find_tensors(returned))
-    if not outputs:
+    first = partial(_run, model, batch, forward)
+    if not list(find_tensors(first())):
         raise ValueError(
             f'{type(model).__name__}: its forward pass returns no tensor, so '
             'nobody can tell whether a permutation changes what it computes'
         )
-    return outputs
+    second = partial(_run, model, noise_like(batch), forward)
+    try:
+        second()
+    except Exception:  # whatever a network says of an input that is not its own
+        return [first]
+    return [first, second]
+
+
+def _run(model: nn.Module, batch: Any, forward: Forward) -> list[Any]:
+    returned: list[Any] = []
+    # A GPU's TF32 would round more than a permutation does.
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    own = hooked({'': model}, after=lambda name, x, y: returned.append(y))
+    with torch.no_grad(), exact, own:
+        returned.append(forward(model, map_tensors(Tensor.clone, batch)))
+    return returned
 
 
 @dataclass(frozen=True)
@@ -86,62 +63,49 @@ class Fingerprint:
     """
 
     images: int
-    norms: list[float]
+    norms: Tensor
     outputs: list[Tensor]
 
-    def is_like(self, other: 'Fingerprint', sizes: set[int]) -> bool:
+    def is_like(self, other: 'Fingerprint', sizes: set[int], ranks: bool) -> bool:
         """Whether both are the same function's.
 
         Args:
             sizes: of the axes that were permuted.
+            ranks: whether the network selects by value, so that rows may be regions.
         """
-        return (
-            len(self.norms) == len(other.norms)
-            and len(self.outputs) == len(other.outputs)
-            and all(
-                abs(a - b) <= TOLERANCE * max(abs(a), abs(b), 1e-12)
-                for a, b in zip(self.norms, other.norms)
-            )
-            and all(self._same(a, b, sizes) for a, b in zip(self.outputs, other.outputs))
+        if self.norms.shape != other.norms.shape or len(self.outputs) != len(other.outputs):
+            return False
+        if not torch.allclose(self.norms, other.norms, rtol=TOLERANCE, atol=0, equal_nan=True):
+            return False
+        return all(
+            difference(a, b) <= TOLERANCE or (ranks and self._same_regions(a, b, sizes))
+            for a, b in zip(self.outputs, other.outputs)
         )
 
-    def _same(self, one: Tensor, other: Tensor, sizes: set[int]) -> bool:
-        one, other = one.double(), other.double()
-        if one.shape == other.shape and _near(one, other, TOLERANCE):
-            return True
-        # Else rows may be regions, which come in an order of their own. They
-        # are not where they may be images or channels.
+    def _same_regions(self, one: Tensor, other: Tensor, sizes: set[int]) -> bool:
+        """Rows that are neither images nor channels may be regions in some order."""
         for rows in (one, other):
             if not rows.dim() or len(rows) == self.images:
                 return False
             if any(len(rows) % size == 0 for size in sizes):
                 return False
-        return one.shape[1:] == other.shape[1:] and _near(
-            torch.linalg.vector_norm(one, dim=0),
-            torch.linalg.vector_norm(other, dim=0),
-            REGION_TOLERANCE,
-        )
+        one, other = (torch.linalg.vector_norm(x.double(), dim=0) for x in (one, other))
+        return difference(one, other) <= REGION_TOLERANCE
 
 
-def _near(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    most = max(one.norm().item(), other.norm().item())
-    return (one - other).norm().item() <= tolerance * most
-
-
-def take_fingerprint(model: nn.Module, batch: object, forward: Forward) -> Fingerprint:
+def take_fingerprint(model: nn.Module, run: Pass) -> Fingerprint:
     """Run a network in eval mode once."""
-    norms: list[float] = []
+    norms: list[Tensor] = []
     images = 0
 
-    def hook(name: str) -> ForwardHook:
-        def note(module: nn.Module, args: tuple[Any, ...], y: object) -> None:
-            nonlocal images
-            if isinstance(y, Tensor) and y.dim():
-                images = images or len(y)
-                if len(y) == images:
-                    norms.append(y.double().norm().item())
+    def note(name: str, x: Any, y: Any) -> None:
+        nonlocal images
+        if isinstance(y, Tensor) and y.dim():
+            images = images or len(y)
+            if len(y) == images:
+                norms.append(y.double().norm())
 
-        return note
-
-    outputs = run_watched(model, batch, forward, hook)
-    return Fingerprint(images, norms, outputs)
+    leaves = {name: m for name, m in model.named_modules() if not any(m.children())}
+    with hooked(leaves, after=note):
+        outputs = list(find_tensors(run()))
+    return Fingerprint(images, torch.tensor(norms), outputs)

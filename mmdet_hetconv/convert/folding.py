@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import HetConv2d
-from .axes import find_axes
-from .fingerprint import ForwardHook, take_fingerprint
+from ..trace import hooked
+from .axes import Axes
 from .pairing import find_modules, find_pairs
 from .patches import sample_positions, take_patches
 from .permute import Loss, choose_blocks, in_order, lost_energy
@@ -68,37 +68,27 @@ def _tap_covariances(
     quota = math.ceil(POSITIONS / len(batches))
     generator = torch.Generator().manual_seed(0)
 
-    def watch(name: str, layer: HetConv2d) -> ForwardHook:
-        def hook(module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
-            places = len(y) * y.shape[-2] * y.shape[-1]
-            positions = sample_positions(places, quota, generator)
-            patches = take_patches(layer, args[0], positions)
-            middle = patches.around.shape[2] // 2
-            taps = list(patches.around.double().unbind(2))
-            taps.insert(middle, patches.centre.double())
-            values = torch.stack(taps, 2)
-            sums = seen.setdefault(name, _Seen())
-            sums.positions += len(values)
-            sums.values += values.sum(0)
-            sums.products += torch.einsum('smi,smj->mij', values, values)
-            y = y.double()
-            sums.outputs += y.numel() // y.shape[1]
-            sums.output += y.sum((0, 2, 3))
-            sums.squares += y.square().sum((0, 2, 3))
+    def look(name: str, x: Tensor, y: Tensor) -> None:
+        places = len(y) * y.shape[-2] * y.shape[-1]
+        positions = sample_positions(places, quota, generator)
+        patches = take_patches(pairs[name], x, positions)
+        middle = patches.around.shape[2] // 2
+        taps = list(patches.around.double().unbind(2))
+        taps.insert(middle, patches.centre.double())
+        values = torch.stack(taps, 2)
+        sums = seen.setdefault(name, _Seen())
+        sums.positions += len(values)
+        sums.values += values.sum(0)
+        sums.products += torch.einsum('smi,smj->mij', values, values)
+        y = y.double()
+        sums.outputs += y.numel() // y.shape[1]
+        sums.output += y.sum((0, 2, 3))
+        sums.squares += y.square().sum((0, 2, 3))
 
-        return hook
-
-    modules = dict(dense.named_modules())
-    handles = [
-        modules[name].register_forward_hook(watch(name, layer)) for name, layer in pairs.items()
-    ]
-    try:
-        with torch.no_grad():
-            for number in range(len(batches)):
-                forward(dense, batches[number])
-    finally:
-        for handle in handles:
-            handle.remove()
+    modules = {name: dense.get_submodule(name) for name in pairs}
+    with torch.no_grad(), hooked(modules, after=look):
+        for number in range(len(batches)):
+            forward(dense, batches[number])
     return {name: sums.covariance() for name, sums in seen.items() if sums.positions}
 
 
@@ -113,7 +103,7 @@ def rearrange(
 
     Args:
         batches: some images; the first batch also tells where channels may
-            be permuted, see :func:`find_axes`.
+            be permuted, with noise like it, see axes.py.
 
     Returns:
         dict: by layer, the share of the energy (see permute.py) that stays
@@ -126,8 +116,8 @@ def rearrange(
         for name, layer in find_pairs(dense, het).items()
         if layer.arrangement != 'shifted'
     }
-    axes = find_axes(dense, batches[0], forward)
-    modules = dict(dense.named_modules())
+    found = Axes(dense, batches[0], forward)
+    axes = found.found
     convs = find_modules(dense, nn.Conv2d)
     covariances = _tap_covariances(dense, pairs, batches, forward)
     parts: dict[int, set[int]] = {i: set() for i in range(len(axes))}
@@ -155,17 +145,11 @@ def rearrange(
     blocks = choose_blocks(list(losses.values()), free)
     orders = {i: blocks[i].argsort(stable=True) for i in free}
     folded = {i: order for i, order in orders.items() if i < len(axes)}
-    truth = take_fingerprint(dense, batches[0], forward)
+    if not found.permute({axes[i]: order for i, order in folded.items()}):
+        raise RuntimeError(
+            'the permuted network computes another function; convert it without a permutation'
+        )
     with torch.no_grad():
-        for i, order in folded.items():
-            axes[i].permute(modules, order)
-        permuted = take_fingerprint(dense, batches[0], forward)
-        if not truth.is_like(permuted, {axes[i].size for i in folded}):
-            for i, order in folded.items():
-                axes[i].permute(modules, order.argsort())
-            raise RuntimeError(
-                'the permuted network computes another function; convert it without a permutation'
-            )
         for name, (channels, filters) in stored.items():
             layer = pairs[name]
             assert layer.input_order is not None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import HetConv2d
+from ..trace import hooked
 from .pairing import COMPARED, find_modules
 from .patches import sample_positions, split_taps, take_patches
 from .trace import Forward
@@ -119,25 +120,18 @@ def _observe(
     moments = {name: _Moments(conv) for name, conv in convs.items()}
     number = 0
 
-    def look_at(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def look(conv: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
-            seen = moments[name]
-            quota = math.ceil((seen.wanted - seen.count) / (len(batches) - number))
-            try:
-                if quota > 0 and y.numel():
-                    seen.add(args[0], y, quota, number)
-            except ValueError as error:
-                raise ValueError(f'{name}: {error}') from error
+    def look(name: str, x: Tensor, y: Tensor) -> None:
+        seen = moments[name]
+        quota = math.ceil((seen.wanted - seen.count) / (len(batches) - number))
+        try:
+            if quota > 0 and y.numel():
+                seen.add(x, y, quota, number)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
 
-        return look
-
-    handles = [conv.register_forward_hook(look_at(name)) for name, conv in convs.items()]
-    try:
+    with hooked(convs, after=look):
         for number in range(len(batches)):
             forward(dense, batches[number])
-    finally:
-        for handle in handles:
-            handle.remove()
     for name, seen in moments.items():
         if not seen.count:
             raise ValueError(f'{name}: no calibration image reaches it')

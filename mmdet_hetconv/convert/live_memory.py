@@ -1,51 +1,37 @@
 """How much memory an unfinished forward pass holds."""
 
 import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
+from ..trace import find_tensors, hooked
 
 
-class LiveMemory:
-    """Counts the outputs of modules that are still alive at given points.
+def held_by_a_pass(
+    model: nn.Module, stops: Mapping[str, nn.Module], run: Callable[[], object]
+) -> int:
+    """Bytes of all modules' outputs that are alive in front of a stop, at most.
 
-    Used as a context manager around one forward pass.
-
-    Attributes:
-        peak: bytes, the most at any call of :meth:`look`.
+    Args:
+        run: runs the model once.
     """
+    outputs: list[weakref.ref[Tensor]] = []
+    peak = 0
 
-    def __init__(self, model: nn.Module):
-        self.model = model
-        self.peak = 0
-        self._outputs: list[weakref.ref[Tensor]] = []
-        self._handles: list[RemovableHandle] = []
+    def note(name: str, x: Any, y: Any) -> None:
+        outputs.extend(map(weakref.ref, find_tensors(y)))
 
-    def __enter__(self) -> 'LiveMemory':
-        self._handles = [
-            module.register_forward_hook(self._note) for module in self.model.modules()
-        ]
-        return self
+    def look(name: str, x: Any) -> None:
+        nonlocal peak
+        alive = [tensor for reference in outputs if (tensor := reference()) is not None]
+        outputs[:] = map(weakref.ref, alive)
+        storages = {tensor.untyped_storage().data_ptr(): tensor for tensor in alive}
+        peak = max(peak, sum(tensor.untyped_storage().nbytes() for tensor in storages.values()))
 
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _note(self, module: nn.Module, args: tuple[Any, ...], y: object) -> None:
-        for value in y if isinstance(y, tuple | list) else (y,):
-            if isinstance(value, Tensor):
-                self._outputs.append(weakref.ref(value))
-
-    def look(self) -> None:
-        """Count what is alive now."""
-        storages = {}
-        alive = []
-        for reference in self._outputs:
-            value = reference()
-            if value is not None:
-                alive.append(reference)
-                storage = value.untyped_storage()
-                storages[storage.data_ptr()] = storage.nbytes()
-        self._outputs = alive
-        self.peak = max(self.peak, sum(storages.values()))
+    everything = dict(model.named_modules())
+    with torch.no_grad(), hooked(everything, after=note), hooked(stops, before=look):
+        run()
+    return peak

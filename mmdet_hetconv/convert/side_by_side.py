@@ -15,10 +15,12 @@ and ResNet-50's backbone on 4 batches of 2 images of 256 x 256 about 4 times
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
+
+from ..trace import hooked
 
 Work = Callable[[], None]
 # Receives a module's name and the inputs of the passes that wait there, by
@@ -99,33 +101,28 @@ def run_side_by_side(works: Sequence[Work], modules: dict[str, nn.Module], visit
     passes: list[_Pass] = []
     done: set[str] = set()
 
-    def stop_at(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            current = threading.current_thread()
-            if isinstance(current, _Pass) and name not in done:
-                current.wait(name, args[0])
+    def stop(name: str, x: Tensor) -> None:
+        current = threading.current_thread()
+        if isinstance(current, _Pass) and name not in done:
+            current.wait(name, x)
 
-        return hook
-
-    handles = [module.register_forward_pre_hook(stop_at(name)) for name, module in modules.items()]
-    try:
-        for work in works:
-            passes.append(_Pass(work))
-            passes[-1].resume()
-        last = next(reversed(modules), None)
-        for name in modules:
-            waiting = {i: one for i, one in enumerate(passes) if one.place == name}
-            visit(name, {i: one.value for i, one in waiting.items() if one.value is not None})
-            done.add(name)
-            if name == last:
-                break
-            for one in waiting.values():
-                one.resume()
-    finally:
-        for handle in handles:
-            handle.remove()
-        for one in passes:
-            one.stop()
+    with hooked(modules, before=stop):
+        try:
+            for work in works:
+                passes.append(_Pass(work))
+                passes[-1].resume()
+            last = next(reversed(modules), None)
+            for name in modules:
+                waiting = {i: one for i, one in enumerate(passes) if one.place == name}
+                visit(name, {i: one.value for i, one in waiting.items() if one.value is not None})
+                done.add(name)
+                if name == last:
+                    break
+                for one in waiting.values():
+                    one.resume()
+        finally:
+            for one in passes:
+                one.stop()
 
 
 def run_one_by_one(
@@ -138,21 +135,17 @@ def run_one_by_one(
     Args:
         visit: receives the number of the pass, that of the call, the input.
     """
-    for number, work in enumerate(works):
-        seen = 0
+    number = seen = 0
 
-        def hook(module: nn.Module, args: tuple[Any, ...], number: int = number) -> None:
-            nonlocal seen
-            visit(number, seen, args[0])
-            seen += 1
-            if seen == calls:
-                raise _Stopped
+    def look(name: str, x: Tensor) -> None:
+        nonlocal seen
+        visit(number, seen, x)
+        seen += 1
+        if seen == calls:
+            raise _Stopped
 
-        handle = module.register_forward_pre_hook(hook)
-        try:
-            with torch.no_grad():
+    with torch.no_grad(), hooked({'': module}, before=look):
+        for number, work in enumerate(works):
+            seen = 0
+            with suppress(_Stopped):
                 work()
-        except _Stopped:
-            pass
-        finally:
-            handle.remove()

@@ -1,17 +1,20 @@
 """What the dense network does: order of its layers, targets, statistics."""
 
 import math
-import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..deploy.fold import NORMS
 from ..layers import HetConv2d
-from .live_memory import LiveMemory
+from ..trace import Call, Recording, hooked, record
+from ..trace.record import has_own_code, is_idle
 from .moments import Moments
 from .patches import sample_positions, take_outputs
 
@@ -24,7 +27,7 @@ class ConvTrace:
 
     Attributes:
         norms: names of the batch norms that took its output; None for an
-            output that something else took.
+            output that something else took, or changed.
         targets: by batch and call, sampled positions and the outputs there.
             The outputs are None where they are not comparable with the
             converted network's, see :func:`trace_dense`.
@@ -51,31 +54,13 @@ class DenseTrace:
     norms: dict[str, Moments] = field(default_factory=dict)
 
 
-def _is_tracked(module: nn.Module) -> bool:
-    return isinstance(module, _BatchNorm) and module.track_running_stats
-
-
-def held_by_a_pass(
-    dense: nn.Module, het_layers: dict[str, HetConv2d], batch: object, forward: Forward
-) -> int:
-    """Bytes that an unfinished forward pass holds at a layer or norm, at most."""
-    memory = LiveMemory(dense)
-
-    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-        memory.look()
-
-    handles = [
-        module.register_forward_pre_hook(look)
+def find_stops(dense: nn.Module, het_layers: dict[str, HetConv2d]) -> dict[str, nn.Module]:
+    """The convolutions that get new weights, and the norms that follow, by name."""
+    return {
+        name: module
         for name, module in dense.named_modules()
-        if name in het_layers or _is_tracked(module)
-    ]
-    try:
-        with torch.no_grad(), memory:
-            forward(dense, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return memory.peak
+        if name in het_layers or (isinstance(module, _BatchNorm) and module.track_running_stats)
+    }
 
 
 def trace_dense(
@@ -99,72 +84,53 @@ def trace_dense(
         positions: how many output positions a layer needs in all.
     """
     result = DenseTrace()
-    output: weakref.ref[Tensor] | None = None  # the last convolution's
-    writer = ''
-    calls: dict[str, int] = {}  # in this forward pass
+    calls: Counter[str] = Counter()  # in this forward pass
     batch = images = 0
     generator = torch.Generator()
 
-    def count(name: str) -> int:
-        """The number of this call in the forward pass, from 0 on."""
-        call = calls.get(name, 0)
-        calls[name] = call + 1
+    def look(name: str, x: Tensor, y: Tensor) -> None:
+        nonlocal images
+        call = calls[name]
+        calls[name] += 1
         result.calls[name] = max(result.calls.get(name, 0), calls[name])
-        return call
+        if name not in het_layers:
+            result.norms.setdefault(name, Moments()).add(x)
+            return
+        images = images or len(y)
+        total = len(y) * y.shape[-2] * y.shape[-1]
+        shares = len(batches) * result.calls[name]
+        quota = math.ceil(positions(het_layers[name]) / shares)
+        chosen = sample_positions(total, quota, generator)
+        outputs = take_outputs(y, chosen) if len(y) == images else None
+        trace = result.convs.setdefault(name, ConvTrace())
+        trace.targets[batch, call] = chosen, outputs
 
-    def settle(norm: str | None) -> None:
-        """Note who took the last convolution's output."""
-        nonlocal output
-        if output is not None:
-            result.convs[writer].norms.add(norm)
-        output = None
-
-    def after_conv(
-        name: str, layer: HetConv2d
-    ) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
-            nonlocal output, writer, images
-            settle(None)
-            trace = result.convs.setdefault(name, ConvTrace())
-            call = count(name)
-            images = images or len(y)
-            total = len(y) * y.shape[-2] * y.shape[-1]
-            shares = len(batches) * result.calls[name]
-            quota = math.ceil(positions(layer) / shares)
-            chosen = sample_positions(total, quota, generator)
-            outputs = take_outputs(y, chosen) if len(y) == images else None
-            trace.targets[batch, call] = chosen, outputs
-            output, writer = weakref.ref(y), name
-
-        return hook
-
-    def before_norm(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            taken = output is not None and output() is args[0]
-            settle(name if taken else None)
-            count(name)
-            result.norms.setdefault(name, Moments()).add(args[0])
-
-        return hook
-
-    handles = []
-    for name, module in dense.named_modules():
-        if name in het_layers:
-            after = after_conv(name, het_layers[name])
-            handles.append(module.register_forward_hook(after))
-        elif _is_tracked(module):
-            before = before_norm(name)
-            handles.append(module.register_forward_pre_hook(before))
-    try:
-        with torch.no_grad():
-            for batch in range(len(batches)):
-                generator.manual_seed(batch)
-                calls.clear()
-                images = 0
-                forward(dense, batches[batch])
-                settle(None)
-                after_batch()
-    finally:
-        for handle in handles:
-            handle.remove()
+    stops = find_stops(dense, het_layers)
+    plain = {module: name for name, module in stops.items() if not has_own_code(module)}
+    with hooked(stops, after=look):
+        for batch in range(len(batches)):
+            generator.manual_seed(batch)
+            calls.clear()
+            images = 0
+            recording = record(dense, partial(forward, dense, batches[batch]))
+            for name, trace in result.convs.items():
+                for call in recording.calls_of(stops[name]):
+                    trace.norms |= _takers(recording, call, plain)
+            after_batch()
     return result
+
+
+def _takers(recording: Recording, call: Call, plain: dict[nn.Module, str]) -> set[str | None]:
+    """The norms that take a convolution's output; None for anything else.
+
+    Args:
+        plain: names of the modules that nobody has hooked.
+    """
+    norms = {module: name for module, name in plain.items() if type(module) in NORMS}
+    readers = {
+        norms.get(reader.target)
+        for value in call.outputs
+        for reader in recording.readers(value, call.number)
+        if not is_idle(reader)
+    }
+    return readers if readers and call.target in plain else {None}

@@ -2,6 +2,7 @@
 
 from .compare import difference, fewest
 from .examples import example_runs, is_detector
+from .hooks import hooked
 from .record import Call, Recording, Scope, record
 from .tensors import find_tensors, map_tensors
 
@@ -13,6 +14,7 @@ __all__ = [
     'example_runs',
     'fewest',
     'find_tensors',
+    'hooked',
     'is_detector',
     'map_tensors',
     'record',

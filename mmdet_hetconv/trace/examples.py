@@ -85,14 +85,22 @@ def call_with(model: nn.Module, example: Any) -> Any:
 
 
 def noise_like(example: Any) -> Any:
-    """The same with normal noise of each floating-point tensor's mean and deviation."""
+    """The same with normal noise of each floating-point tensor's mean and deviation.
+
+    Images in bytes get random bytes; other whole numbers stay, as they may be indices.
+    """
+    generator = torch.Generator().manual_seed(0)
 
     def noise(tensor: Tensor) -> Tensor:
+        if tensor.dtype == torch.uint8:
+            values = torch.randint(256, tensor.shape, generator=generator, dtype=torch.uint8)
+            return values.to(tensor.device)
         if not tensor.is_floating_point() or not tensor.numel():
             return tensor
         values = tensor.float()
         spread = values.std() if tensor.numel() > 1 and values.std() > 0 else torch.tensor(1.0)
-        return (torch.randn_like(values) * spread + values.mean()).to(tensor.dtype)
+        drawn = torch.randn(tensor.shape, generator=generator).to(tensor.device)
+        return (drawn * spread + values.mean()).to(tensor.dtype)
 
     return map_tensors(noise, example)
 

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from mmdet_hetconv.convert.live_memory import LiveMemory
+from mmdet_hetconv.convert.live_memory import held_by_a_pass
 
 MAP = 4 * 8 * 10 * 10  # bytes of one feature map below
 
@@ -20,13 +20,10 @@ class Residual(nn.Module):
 
 
 def peak_at(name):
-    net = Residual()
-    memory = LiveMemory(net)
-    net.get_submodule(name).register_forward_pre_hook(lambda module, args: memory.look())
-    with torch.no_grad(), memory:
-        net(torch.rand(1, 8, 10, 10))
-    assert not net.a._forward_hooks
-    return memory.peak
+    net, image = Residual(), torch.rand(1, 8, 10, 10)
+    peak = held_by_a_pass(net, {name: net.get_submodule(name)}, lambda: net(image))
+    assert not net.a._forward_hooks and not net.a._forward_pre_hooks
+    return peak
 
 
 def test_what_is_alive_in_front_of_a_module():
