@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from mmdet_hetconv.convert.exchange import ASKED, READ, Way, keep_way
 from mmdet_hetconv.layers.replace import ConvRecord, find_convs, replace_convs
 from mmdet_hetconv.layers.shape import check_p
 from mmdet_hetconv.utils.table import format_table, share_saved, with_unit
@@ -110,8 +111,10 @@ def convert_model(
 ) -> ConversionReport:
     """Replace nn.Conv2d modules by HetConv2d, in place, weights projected.
 
-    What is kept and what is left: see :func:`replace_convs`. Predictors are
-    convolutions as any other; exclude them if they are to stay dense.
+    What is kept and what is left: see :func:`replace_convs`. Left are also the
+    convolutions of which other code reads the parameters or asks for the type, as far
+    as a run on a small random image shows it. Predictors are convolutions as any
+    other; exclude them if they are to stay dense.
 
     Patterns are shell globs on the names in ``model.named_modules()``, where
     ``*`` goes over dots. One that matches a module matches every layer in
@@ -134,8 +137,9 @@ def convert_model(
 
     Raises:
         ValueError: a p or arrangement that means nothing; a pattern that
-            matches no convolution; nothing was converted; the model is
-            itself a convolution. The model is unchanged then.
+            matches no convolution; nothing was converted, though the model's
+            code would allow it; the model is itself a convolution. The model
+            is unchanged then.
 
     Example:
         >>> report = convert_model(
@@ -147,7 +151,8 @@ def convert_model(
     included, excluded = _as_patterns(include), _as_patterns(exclude)
     for own in (*layers.values(), 1 if p is None else p):
         check_p(own, arrangement)
-    names = list(find_convs(model))
+    convs = find_convs(model)
+    names = list(convs)
     for pattern in (*included, *excluded, *layers):
         if not any(matches(name, pattern) for name in names):
             raise ValueError(
@@ -166,11 +171,14 @@ def convert_model(
             return 'no p was given for it'
         if own == 1:
             return 'its p is 1'
+        if conv in way.touched:
+            return READ
         return dict(type='HetConv', p=own, arrangement=arrangement)
 
-    report = ConversionReport(replace_convs(model, choose))
-    if not report.converted:
-        reasons = sorted({r.reason for r in report.records if r.reason})
+    way = Way(model)
+    report = ConversionReport(keep_way(way, convs, replace_convs(model, choose)))
+    reasons = sorted({r.reason for r in report.records if r.reason})
+    if not report.converted and not {READ, ASKED}.intersection(reasons):
         raise ValueError(
             f'nothing was converted with p={p} among {len(names)} '
             f'convolutions: ' + '; '.join(reasons)

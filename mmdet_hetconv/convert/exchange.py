@@ -1,64 +1,119 @@
 """Which layers of a model have to stay what they are: seen by running it before and after.
 
-Code may read a layer's weight, or ask for its type. The model then raises with another
-layer in its place, goes another way, or returns something else.
+Code may read a layer's weight, or ask for its type. With another layer in its place the
+model then raises, goes another way, or returns something else.
 """
 
-import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..deploy.proof import SELECTING
-from ..trace import Recording, example_runs, fewest, find_tensors, record
-from ..trace.examples import Run
+from ..layers.cost import Convolution
+from ..layers.replace import ConvRecord, put_modules
+from ..trace import Recording, example_runs, fewest, record
 
 READ = 'other code reads its parameters'
-ASKED = 'with another layer in its place the model does something else'
+ASKED = 'other code treats another layer in its place in another way'
 
 
 class Way:
-    """How a model goes from its input to its output, on a small random image.
+    """What a model does, step by step, on a small random image; nothing if it takes none.
 
-    Nothing is seen of a model that does not run on one.
+    Attributes:
+        touched: the modules whose parameters other code reads.
     """
 
     def __init__(self, model: nn.Module):
         self.model = model
         with left_alone(model):
-            self.runs: list[Run] = example_runs(model, sizes=1)
-            self.recordings = [record(model, partial(run, model)) for run in self.runs]
-            self._names = {module: name for name, module in model.named_modules()}
-            self._ways = [self._way(recording) for recording in self.recordings]
+            self.runs = example_runs(model, sizes=1)
+            recordings = self._record()
+        self.touched = {module for recording in recordings for module in recording.touched}
+        self._steps = [self._steps_of(recording) for recording in recordings]
 
-    @property
-    def touched(self) -> set[nn.Module]:
-        """The modules whose parameters other code reads."""
-        return {module for recording in self.recordings for module in recording.touched}
+    def _record(self) -> list[Recording]:
+        return [record(self.model, partial(run, self.model)) for run in self.runs]
 
-    def is_the_same(self) -> bool:
-        """Whether the model does today what it did, with whatever weights."""
-        self._names = {module: name for name, module in self.model.named_modules()}
-        with left_alone(self.model):
-            try:
-                now = [record(self.model, partial(run, self.model)) for run in self.runs]
-            except Exception:  # whatever code says of a layer that it does not know
-                return False
-            return [self._way(recording) for recording in now] == self._ways
+    def is_kept(self) -> bool:
+        """Whether the model still does these steps, with whatever numbers."""
+        try:
+            with left_alone(self.model):
+                recordings = self._record()
+        except Exception:  # whatever code says of a layer that it does not know
+            return False
+        return [self._steps_of(recording) for recording in recordings] == self._steps
 
-    def _way(self, recording: Recording) -> tuple[list[Any], list[Any]]:
-        """The steps up to the first that depends on numbers, and the forms of the outputs."""
-        steps = itertools.takewhile(
-            lambda call: call.outputs and getattr(call.target, '__name__', '') not in SELECTING,
-            (call for call in recording.calls if call.target is not None),
-        )
-        returned = recording.calls[-1].inputs
+    def _steps_of(self, recording: Recording) -> tuple[list[str], list[Any]]:
+        """The calls before the first whose result decides what follows, and what is returned."""
+        names: dict[Any, str] = {m: name for name, m in self.model.named_modules()}
+        *calls, end = recording.calls
+        steps: list[str] = []
+        for call in calls:
+            own = getattr(call.target, '__name__', '')
+            if not call.outputs or own in SELECTING:
+                return steps, [len(end.inputs)]
+            steps.append(names.get(call.target, own))
         # Rows may be what was found in an image.
-        return (
-            [self._names.get(s.target, getattr(s.target, '__name__', '')) for s in steps],
-            [value.shape[1:] for value in returned],
-        )
+        return steps, [value.shape[1:] for value in end.inputs]
+
+
+def keep_way(
+    way: Way, dense: dict[str, Convolution], records: list[ConvRecord]
+) -> list[ConvRecord]:
+    """Put back, of the convolutions that were replaced, the fewest that a model asks for.
+
+    Args:
+        way: of the model as it came.
+        dense: the convolutions that it had.
+        records: of the exchange.
+
+    Returns:
+        list: the records, with a reason where a convolution was put back.
+    """
+    new = {record.name: record.layer for record in records if record.reason is None}
+
+    def works(left: set[str]) -> bool:
+        put_modules(way.model, {new[name]: dense[name] for name in left})
+        kept = way.is_kept()
+        put_modules(way.model, {dense[name]: new[name] for name in left})
+        return kept
+
+    # A model that goes another way each time tells nothing.
+    if not way.runs or works(set()) or not works(set(new)):
+        return records
+    left = fewest(list(new), works)
+    put_modules(way.model, {new[name]: dense[name] for name in left})
+    return [
+        replace(record, layer=dense[record.name], reason=ASKED) if record.name in left else record
+        for record in records
+    ]
+
+
+@contextmanager
+def left_alone(model: nn.Module) -> Iterator[None]:
+    """Inference mode inside; afterwards flags, buffers and random numbers are as before."""
+    training = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in training
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    places = {p.device for p in model.parameters() if p.device.type == 'cuda'}
+    try:
+        with torch.random.fork_rng(devices=list(places)):
+            for module in training:
+                module.training = False
+            yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+        with torch.no_grad():
+            for module, name, buffer, before in buffers:
+                module._buffers[name] = buffer.copy_(before)

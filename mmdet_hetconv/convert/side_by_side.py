@@ -135,7 +135,7 @@ def run_one_by_one(
     Args:
         visit: receives the number of the pass, that of the call, the input.
     """
-    number = seen = 0
+    number, seen = -1, 0
 
     def look(name: str, x: Tensor) -> None:
         nonlocal seen
@@ -145,7 +145,7 @@ def run_one_by_one(
             raise _Stopped
 
     with torch.no_grad(), hooked({'': module}, before=look):
-        for number, work in enumerate(works):
-            seen = 0
+        for work in works:
+            number, seen = number + 1, 0
             with suppress(_Stopped):
                 work()

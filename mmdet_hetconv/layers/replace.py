@@ -4,7 +4,7 @@ For components that hard-code their convolutions. Those that take a conv_cfg
 of their own need none of this.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,8 @@ def _why_not_plain(conv: Convolution, holders: dict[int, int]) -> str | None:
         return f'it is a {type(conv).__name__}'
     if not isinstance(conv._parameters.get('weight'), nn.Parameter):
         return 'its weight is computed from other parameters'
+    if 'forward' in vars(conv):
+        return 'its forward is replaced on the instance'
     if any(holders[id(p)] > 1 for p in conv.parameters()):
         return 'it shares a parameter with another module'
     return None
@@ -140,7 +142,7 @@ def replace_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choose) -> list[C
 
     Left as they are: what the conv_cfg builds as a plain nn.Conv2d, every
     subclass of nn.Conv2d, and convolutions that share a parameter with
-    another module.
+    another module or whose forward is replaced on the instance.
 
     Args:
         model (nn.Module): what holds the convolutions.
@@ -165,7 +167,7 @@ def replace_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choose) -> list[C
             holders[id(parameter)] = holders.get(id(parameter), 0) + 1
 
     records = []
-    replacements: dict[int, Convolution] = {}
+    replacements: dict[nn.Module, Convolution] = {}
     for name, conv in find_convs(model).items():
         layer: Convolution = conv
         dense_parameters = count_parameters(conv)
@@ -180,11 +182,16 @@ def replace_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choose) -> list[C
                     layer, reason = conv, _why_dense(conv, choice)
                 else:
                     _take_over(layer, conv)
-                    replacements[id(conv)] = layer
+                    replacements[conv] = layer
         records.append(ConvRecord(name, layer, reason, dense_parameters))
 
+    put_modules(model, replacements)
+    return records
+
+
+def put_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+    """Put other modules in all places of those of a model."""
     for module in list(model.modules()):
         for name, child in module._modules.items():
-            if id(child) in replacements:
-                setattr(module, name, replacements[id(child)])
-    return records
+            if child is not None and child in new:
+                setattr(module, name, new[child])

@@ -26,14 +26,14 @@ def is_detector(model: nn.Module) -> bool:
     return isinstance(model, BaseDetector)
 
 
-def example_runs(model: nn.Module, example: Any = None) -> list[Run]:
+def example_runs(model: nn.Module, example: Any = None, sizes: int = WANTED) -> list[Run]:
     """Forward passes of a network in eval mode that end without an error.
 
     Args:
         model: takes images, or is a detector of mmdet.
         example: what it takes, for one pass; a tuple for several arguments, a dict for
             keywords. By default random images of its first convolution's channels, in
-            two sizes where it takes them.
+            `sizes` sizes where it takes them, and for several the heads of a detector.
 
     Returns:
         list: empty where no example is given and random images raise.
@@ -66,7 +66,7 @@ def example_runs(model: nn.Module, example: Any = None) -> list[Run]:
         run = watched if detects else partial(call_with, example=images)
         if _ends(run, model):
             found.append(run)
-        if len(found) == WANTED:
+        if len(found) == sizes:
             break
     # A mask head is not called where there is no box to begin with.
     heads = partial(few_regions, run=forward_tensors, images=images)
