@@ -56,6 +56,11 @@ def example_runs(model: nn.Module, example: Any = None, sizes: int = WANTED) -> 
     channels = _image_channels(model)
     if channels is None:
         return []
+    # The first convolution may be one that torch does not see, in a plain list.
+    return _image_runs(model, channels, sizes) or _image_runs(model, 3, sizes)
+
+
+def _image_runs(model: nn.Module, channels: int, sizes: int) -> list[Run]:
     detects = is_detector(model)
     generator = torch.Generator().manual_seed(0)
     found: list[Run] = []
@@ -70,7 +75,8 @@ def example_runs(model: nn.Module, example: Any = None, sizes: int = WANTED) -> 
             break
     # A mask head is not called where there is no box to begin with.
     heads = partial(few_regions, run=forward_tensors, images=images)
-    return found + [heads] * (detects and bool(found) and _ends(heads, model))
+    with_heads = detects and found and sizes > 1 and _ends(heads, model)
+    return [*found, heads] if with_heads else found
 
 
 @torch.no_grad()
