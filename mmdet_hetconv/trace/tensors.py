@@ -12,15 +12,17 @@ def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
 
     It goes through tuples, namedtuples, lists, mappings, dataclasses and other objects
     that hold tensors as attributes. Containers are copied, what holds no tensor is not.
+    A tensor in two places is changed once and stays one tensor.
     """
     return _map(change, value, {})
 
 
 def _map(change: Callable[[Tensor], Tensor], value: Any, done: dict[int, Any]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
     if id(value) in done:
         return done[id(value)]
+    if isinstance(value, Tensor):
+        result = done[id(value)] = change(value)
+        return result
     if isinstance(value, tuple):
         parts = [_map(change, item, done) for item in value]
         if all(a is b for a, b in zip(parts, value)):
