@@ -16,8 +16,8 @@ def hooked(
 ) -> Iterator[None]:
     """Call ``before(name, x)`` and ``after(name, x, y)`` whenever one of the modules runs.
 
-    x is what it takes first, by position or by keyword, y what it puts out. Scripted
-    modules take no hooks and are left out.
+    x is what its own code takes first, by position or by keyword, and y what that puts
+    out, whatever other hooks make of it. Scripted modules take no hooks and are left out.
     """
     with ExitStack() as stack:
         for name, module in modules.items():
@@ -28,7 +28,7 @@ def hooked(
                 handle = module.register_forward_pre_hook(first, with_kwargs=True)
                 stack.callback(handle.remove)
             if after is not None:
-                handle = module.register_forward_hook(second, with_kwargs=True)
+                handle = module.register_forward_hook(second, with_kwargs=True, prepend=True)
                 stack.callback(handle.remove)
         yield
 
