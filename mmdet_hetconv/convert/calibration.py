@@ -157,7 +157,7 @@ class _Calibration:
             running.finish()
             return
         has_bias = self.pairs[name].grouped.bias is not None
-        fit = running.finish(has_bias or bool(self._norms_behind(name)))
+        fit = running.finish(has_bias or bool(self.trace.norms_behind(name)))
         self.trace.convs[name].targets.clear()
         if fit is not None:
             self.fits[name] = fit
@@ -165,18 +165,9 @@ class _Calibration:
     def rescale(self) -> None:
         """Undo what the fit did to the length of filters, where it can be."""
         for name in self.fits:
-            norms = [self.het_norms[norm] for norm in self._norms_behind(name)]
+            norms = [self.het_norms[norm] for norm in self.trace.norms_behind(name)]
             if norms:
                 rescale(self.dense_convs[name], self.pairs[name], norms)
-
-    def _norms_behind(self, name: str) -> list[str]:
-        """Batch norms that take all outputs of a layer, and nothing else."""
-        norms = []
-        for norm in self.trace.convs[name].norms:
-            if norm is None or self.trace.calls[norm] > 1:
-                return []
-            norms.append(norm)
-        return norms
 
 
 def calibrate(

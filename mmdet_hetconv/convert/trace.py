@@ -53,6 +53,15 @@ class DenseTrace:
     convs: dict[str, ConvTrace] = field(default_factory=dict)
     norms: dict[str, Moments] = field(default_factory=dict)
 
+    def norms_behind(self, name: str) -> list[str]:
+        """Batch norms that alone take all outputs of a convolution, and nothing else."""
+        norms = []
+        for norm in self.convs[name].norms:
+            if norm is None or self.calls[norm] > 1:
+                return []
+            norms.append(norm)
+        return norms
+
 
 def find_stops(dense: nn.Module, het_layers: dict[str, HetConv2d]) -> dict[str, nn.Module]:
     """The convolutions that get new weights, and the norms that follow, by name."""
