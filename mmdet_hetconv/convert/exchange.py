@@ -16,7 +16,8 @@ from torch import nn
 from ..deploy.proof import SELECTING
 from ..layers.cost import Convolution
 from ..layers.replace import ConvRecord, put_modules
-from ..trace import Recording, example_runs, fewest, record
+from ..trace import Recording, fewest, record
+from ..trace.examples import Run, forward_tensors, image_runs
 
 READ = 'other code reads its parameters'
 ASKED = 'other code treats another layer in its place in another way'
@@ -25,6 +26,8 @@ ASKED = 'other code treats another layer in its place in another way'
 class Way:
     """What a model does, step by step, on a small random image; nothing if it takes none.
 
+    A detector of mmdet runs up to what its heads put out.
+
     Attributes:
         touched: the modules whose parameters other code reads.
     """
@@ -32,22 +35,30 @@ class Way:
     def __init__(self, model: nn.Module):
         self.model = model
         with left_alone(model):
-            self.runs = example_runs(model, sizes=1)
-            recordings = self._record()
-        self.touched = {module for recording in recordings for module in recording.touched}
-        self._steps = [self._steps_of(recording) for recording in recordings]
+            found = self._first_that_ends()
+        self.run: Run | None = found[0]
+        seen = found[1]
+        self.touched = seen.touched if seen else set()
+        self._steps = self._steps_of(seen) if seen else None
 
-    def _record(self) -> list[Recording]:
-        return [record(self.model, partial(run, self.model)) for run in self.runs]
+    def _first_that_ends(self) -> tuple[Run, Recording] | tuple[None, None]:
+        for run in image_runs(self.model, forward_tensors):
+            try:
+                return run, record(self.model, partial(run, self.model))
+            except Exception:  # whatever a network says of an input that is not its own
+                continue
+        return None, None
 
     def is_kept(self) -> bool:
         """Whether the model still does these steps, with whatever numbers."""
+        if self.run is None:
+            return True
         try:
             with left_alone(self.model):
-                recordings = self._record()
+                seen = record(self.model, partial(self.run, self.model))
         except Exception:  # whatever code says of a layer that it does not know
             return False
-        return [self._steps_of(recording) for recording in recordings] == self._steps
+        return self._steps_of(seen) == self._steps
 
     def _steps_of(self, recording: Recording) -> tuple[list[str], list[Any]]:
         """The calls before the first whose result decides what follows, and what is returned."""
@@ -85,7 +96,7 @@ def keep_way(
         return kept
 
     # A model that goes another way each time tells nothing.
-    if not way.runs or works(set()) or not works(set(new)):
+    if works(set()) or not works(set(new)):
         return records
     left = fewest(list(new), works)
     put_modules(way.model, {new[name]: dense[name] for name in left})

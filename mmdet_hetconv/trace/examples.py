@@ -1,7 +1,7 @@
 """Inputs on which a network is watched."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,14 +26,14 @@ def is_detector(model: nn.Module) -> bool:
     return isinstance(model, BaseDetector)
 
 
-def example_runs(model: nn.Module, example: Any = None, sizes: int = WANTED) -> list[Run]:
+def example_runs(model: nn.Module, example: Any = None) -> list[Run]:
     """Forward passes of a network in eval mode that end without an error.
 
     Args:
         model: takes images, or is a detector of mmdet.
         example: what it takes, for one pass; a tuple for several arguments, a dict for
             keywords. By default random images of its first convolution's channels, in
-            `sizes` sizes where it takes them, and for several the heads of a detector.
+            two sizes where it takes them.
 
     Returns:
         list: empty where no example is given and random images raise.
@@ -53,30 +53,31 @@ def example_runs(model: nn.Module, example: Any = None, sizes: int = WANTED) -> 
                 f'the model does not run on the example: {type(error).__name__}: {error}'
             ) from error
         return [runs[0], *(run for run in runs[1:] if _ends(run, model))]
-    channels = _image_channels(model)
-    if channels is None:
-        return []
-    # The first convolution may be one that torch does not see, in a plain list.
-    return _image_runs(model, channels, sizes) or _image_runs(model, 3, sizes)
+    ending = (run for run in image_runs(model, detect) if _ends(run, model))
+    found = list(itertools.islice(ending, WANTED))
+    if not (found and is_detector(model)):
+        return found
+    # A mask head is not called where there is no box to begin with.
+    heads = partial(found[-1], run=forward_tensors)
+    return [*found, heads] if _ends(heads, model) else found
 
 
-def _image_runs(model: nn.Module, channels: int, sizes: int) -> list[Run]:
+def image_runs(model: nn.Module, look: Callable[..., Any]) -> Iterator[Run]:
+    """Forward passes to try, on random images.
+
+    Args:
+        look: how a detector of mmdet is run.
+    """
     detects = is_detector(model)
+    first = _image_channels(model)
+    # The first convolution may be one that torch does not see, in a plain list.
+    kinds = itertools.product(dict.fromkeys((first, 3)) if first else (), SIZES)
     generator = torch.Generator().manual_seed(0)
-    found: list[Run] = []
-    for size in SIZES:
+    for channels, size in kinds:
         images = torch.randn(1 if detects else 2, channels, *size, generator=generator)
         images = images.to(_device_of(model))
-        watched = partial(few_regions, run=detect, images=images)
-        run = watched if detects else partial(call_with, example=images)
-        if _ends(run, model):
-            found.append(run)
-        if len(found) == sizes:
-            break
-    # A mask head is not called where there is no box to begin with.
-    heads = partial(few_regions, run=forward_tensors, images=images)
-    with_heads = detects and found and sizes > 1 and _ends(heads, model)
-    return [*found, heads] if with_heads else found
+        watched = partial(few_regions, run=look, images=images)
+        yield watched if detects else partial(call_with, example=images)
 
 
 @torch.no_grad()

@@ -51,10 +51,6 @@ LEFT = dict(
     dtype=(lambda net, x: net.conv2(x.to(net.conv2.weight.dtype)), {'conv2': READ}),
     first_dtype=(first_dtype, {'layers.0': READ}),
     weight=(lambda net, x: F.conv2d(x, net.conv2.weight), {'conv2': READ}),
-    output_padding=(
-        lambda net, x: net.conv2(x) * (1 - net.conv2.output_padding[0]),
-        {'conv2': ASKED},
-    ),
     bias=(lambda net, x: net.conv2(x) if net.conv2.bias is not None else x, {'conv2': ASKED}),
     collected=(collected, dict.fromkeys(('layers.0', 'layers.1'), ASKED)),
     activated=(activated, dict.fromkeys(('layers.0', 'layers.1'), ASKED)),
