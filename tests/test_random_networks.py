@@ -21,9 +21,14 @@ from .random_networks import images, random_network
 
 FIRST = int(os.environ.get('HETCONV_FIRST', 0))
 MANY = os.environ.get('HETCONV_NETWORKS')
-# What each network of these takes about, in seconds: 0.05, 0.2, 0.2, 0.3, 0.6, 0.8.
-PARTS = dict(fold=(0, 100), calibrate=(0, 25), rearrange=(25, 50), fp32=(50, 65))
-PARTS |= dict(bf16=(65, 70), int8=(95, 100))
+PARTS = dict(
+    fold=(0, 60),
+    calibrate=(60, 80),
+    rearrange=(80, 100),
+    fp32=(0, 12),
+    bf16=(12, 16),
+    int8=(16, 19),
+)
 BOUNDS = dict(fp32=1e-4, bf16=0.2, int8=0.5)
 
 
