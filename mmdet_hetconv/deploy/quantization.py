@@ -342,11 +342,10 @@ def _watching(convs: dict[str, PlannedConv2d], look: Callable[..., None]) -> Ite
     """Call ``look(name, inputs, output)`` whenever a convolution has run."""
 
     def hook_of(name: str) -> Callable[..., None]:
-        return lambda _, args, output: look(name, args, output)
+        return lambda _, args, kwargs, output: look(name, (*args, *kwargs.values()), output)
 
-    handles = [conv.register_forward_hook(hook_of(name)) for name, conv in convs.items()]
-    try:
+    with ExitStack() as stack:
+        for name, conv in convs.items():
+            handle = conv.register_forward_hook(hook_of(name), with_kwargs=True)
+            stack.callback(handle.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

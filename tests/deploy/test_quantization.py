@@ -1,5 +1,7 @@
 """Deployed models whose convolutions compute in 8 bits."""
 
+import copy
+
 import pytest
 import torch
 from mmdet.models.backbones import ResNet
@@ -11,7 +13,7 @@ from mmdet_hetconv.deploy.quantization import quantize, set_int8
 from mmdet_hetconv.kernels import Plan, PlannedConv2d, planned_convs
 from mmdet_hetconv.kernels.quantized import QuantizedTensor
 from mmdet_hetconv.layers import HetConv2d
-from mmdet_hetconv.trace import record
+from mmdet_hetconv.trace import difference, record
 
 from .test_fold import trained
 
@@ -207,3 +209,22 @@ def test_who_reads_an_output(read, bytes_first):
 def test_levels_of_layers_that_are_not_there():
     with pytest.raises(ValueError, match="'neck' is no convolution"):
         set_int8(deployed(small()), {'neck': None})
+
+
+def test_convolutions_that_are_called_by_keyword():
+    class Keywords(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)
+
+        def forward(self, x):
+            return self.b(input=self.a(input=x))
+
+    torch.manual_seed(0)
+    model, x = Keywords().eval(), torch.randn(2, 8, 12, 12)
+    expected = model(x)
+    deployed = switch_to_deploy(
+        copy.deepcopy(model), Plan(frozen=True), precision='int8', calibration=[x]
+    )
+    assert all(conv.int8 is not None for conv in planned_convs(deployed))
+    assert 0 < difference(deployed(x), expected) < 0.05
