@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
+from ..trace import find_tensors, is_detector
 from .predictions import find_predictors, is_predictor, prediction_errors
 
 # A module's name and the number of its call in a forward pass, from 1 on.
@@ -48,7 +49,8 @@ def find_taps(het: nn.Module) -> list[str]:
                 own = _behind(parent, own)
                 names.append(f'{prefix}.{own}' if prefix else own)
         elif any(isinstance(child, HetConv2d) for child in module.modules()):
-            names.append(name)
+            # What a detector returns are boxes, of which ranks decide.
+            names += [name] * (not is_detector(module))
     return names + [name for name in find_predictors(het) if name not in names]
 
 
@@ -61,14 +63,8 @@ def _behind(parent: nn.Module, own: str) -> str:
     return own
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
-    """The floating-point tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, (tuple, list, dict)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(part)
+def _tensors(value: object) -> list[Tensor]:
+    return [tensor for tensor in find_tensors(value) if tensor.is_floating_point()]
 
 
 class _Enough(BaseException):
