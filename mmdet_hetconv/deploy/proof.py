@@ -52,8 +52,9 @@ class Proof:
         names = {module: name for name, module in model.named_modules()}
         for run, seen in zip(runs, self.recordings):
             parts = {scope.module for scope in _parts(seen.run)}
-            if run.keywords.get('run') == forward_tensors:
-                known = {call.target for call in self.recordings[0].calls}
+            decoded = self.recordings[0]
+            if seen is not decoded and run.keywords.get('run') == forward_tensors:
+                known = {call.target for call in decoded.calls}
                 parts = {scope.module for scope in _new_parts(seen.run, known)}
             if model in {call.target for call in seen.calls}:
                 self.cases.append(Case(None, run, _copied(run(model))))

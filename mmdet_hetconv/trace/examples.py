@@ -53,8 +53,11 @@ def example_runs(model: nn.Module, example: Any = None) -> list[Run]:
                 f'the model does not run on the example: {type(error).__name__}: {error}'
             ) from error
         return [runs[0], *(run for run in runs[1:] if _ends(run, model))]
-    ending = (run for run in image_runs(model, detect) if _ends(run, model))
-    found = list(itertools.islice(ending, WANTED))
+    found: list[Run] = []
+    # mmdet 3.3's own SSD puts out predictions and cannot decode them.
+    for look in (detect, forward_tensors):
+        ending = (run for run in image_runs(model, look) if _ends(run, model))
+        found = found or list(itertools.islice(ending, WANTED))
     if not (found and is_detector(model)):
         return found
     # A mask head is not called where there is no box to begin with.

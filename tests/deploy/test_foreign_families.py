@@ -5,11 +5,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from torch import nn
 
 from mmdet_hetconv.deploy import switch_to_deploy
 from mmdet_hetconv.kernels import Plan, planned_convs
 from mmdet_hetconv.trace import difference, record
+from mmdet_hetconv.trace.examples import forward_tensors
 
 from .test_fold import trained
 from .test_other_networks import BOUNDS
@@ -177,3 +180,16 @@ def test_nothing_is_left_to_functions_in_residual_blocks(family):
         getattr(call.target, '__name__', '').strip('_') in ('relu', 'add', 'iadd')
         for call in seen.calls
     )
+
+
+def test_a_detector_of_mmdet_that_cannot_decode():
+    """mmdet 3.3's SSDHead has predictions, and predict() raises (issue 11063)."""
+    cfg = Config.fromstring("_base_ = 'mmdet::ssd/ssd300_coco.py'", '.py').model
+    cfg.backbone.init_cfg = None
+    cfg.update(init_cfg=None)
+    model = trained(MODELS.build(cfg))
+    deployed = switch_to_deploy(copy.deepcopy(model), Plan(frozen=True))
+    assert all(conv.relu for conv in planned_convs(deployed.backbone))
+    images = torch.randn(1, 3, 300, 300)
+    wanted, found = (forward_tensors(net, images) for net in (model, deployed))
+    assert difference(found, wanted) < 1e-4
