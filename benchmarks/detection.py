@@ -36,10 +36,12 @@ from mmengine.config import Config
 from record import RESULTS, append_row, has_row
 
 from mmdet_hetconv.analysis.config import build_detector, count_config, input_shape
-from mmdet_hetconv.engine import checkpoint, converting, running
-from mmdet_hetconv.engine.evaluating import evaluate
+from mmdet_hetconv.comfort.training import run as running
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.utils.machine import machine
+from mmdet_hetconv.workflow import checkpoint
+from mmdet_hetconv.workflow import convert as converting
+from mmdet_hetconv.workflow.evaluate import evaluate
 
 RATES = dict(faster_rcnn_r18=1e-3, faster_rcnn_r50=5e-4, ssd300=3e-4)
 TUNED_SHARE = 0.1  # of the schedule, for a converted detector

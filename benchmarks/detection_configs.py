@@ -6,10 +6,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmdet_hetconv.datasets.config_parts import leaf_datasets, type_name
-from mmdet_hetconv.datasets.own_data import use_own_data
-from mmdet_hetconv.engine.configs import read_config
+from mmdet_hetconv.comfort.data.own_data import use_own_data
 from mmdet_hetconv.layers import HetConvOptimWrapperConstructor
+from mmdet_hetconv.workflow.config_parts import leaf_datasets, type_name
+from mmdet_hetconv.workflow.configs import read_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DETECTORS = dict(

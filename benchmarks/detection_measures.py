@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from mmdet_hetconv.analysis.config import build_detector, input_shape
 from mmdet_hetconv.deploy import switch_to_deploy
-from mmdet_hetconv.deploy.onnx import RawOutputs
+from mmdet_hetconv.export.onnx import RawOutputs
 from mmdet_hetconv.kernels import Plan
 from mmdet_hetconv.utils.image_channels import image_channels
 from mmdet_hetconv.utils.timing import times_in_turns

@@ -33,7 +33,7 @@ from mmdet_hetconv.convert import (
     rearrange,
 )
 from mmdet_hetconv.convert.calibration import call
-from mmdet_hetconv.engine.budgeting import CHOICES, macs_by_p
+from mmdet_hetconv.workflow.layer_choice import CHOICES, macs_by_p
 
 BATCH = 100
 CALIBRATED = 1000  # images

@@ -35,7 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmdet_hetconv.deploy.backends import BACKENDS, load_graph, quantize_graph
+from mmdet_hetconv.export.runtimes import BACKENDS, load_graph, quantize_graph
 from mmdet_hetconv.kernels import Plan, PlannedConv2d
 from mmdet_hetconv.kernels.candidate import LAYOUTS
 from mmdet_hetconv.kernels.plan import CANDIDATES

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from mmdet_hetconv.utils.machine import machine
-from mmdet_hetconv.utils.table import read_rows as read_rows
+from mmdet_hetconv.utils.table import read_rows
 
 RESULTS = Path(__file__).parent / 'results'
 

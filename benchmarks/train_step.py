@@ -22,12 +22,12 @@ from torch import nn
 from mmdet_hetconv.analysis.config import build_detector, input_shape
 from mmdet_hetconv.analysis.peak_memory import peak_memory
 from mmdet_hetconv.convert import make_dense
-from mmdet_hetconv.deploy.onnx import RawOutputs
-from mmdet_hetconv.engine.arguments import add_shape
-from mmdet_hetconv.engine.configs import read_config
+from mmdet_hetconv.export.onnx import RawOutputs
 from mmdet_hetconv.kernels.candidate import LAYOUTS
+from mmdet_hetconv.utils.arguments import add_shape
 from mmdet_hetconv.utils.image_channels import image_channels
 from mmdet_hetconv.utils.timing import times_in_turns
+from mmdet_hetconv.workflow.configs import read_config
 
 
 class Step:

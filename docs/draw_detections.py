@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot as plt
 
-from mmdet_hetconv.apps.inferencer import HetInferencer
+from mmdet_hetconv.comfort.show.inferencer import HetInferencer
 
 matplotlib.use('Agg')
 SCORE = 0.5

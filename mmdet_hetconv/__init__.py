@@ -3,8 +3,8 @@
 from importlib.util import find_spec
 
 from . import kernels  # noqa: F401
+from .comfort.training import hooks  # noqa: F401
 from .convert import convert_model
-from .engine import hooks  # noqa: F401
 from .layers import DepthPointwiseConv2d, GroupPointwiseConv2d, HetConv2d
 from .version import __version__
 from .zoo import config_path
@@ -21,8 +21,10 @@ __all__ = [
 # The layers are of use with torch and mmengine alone.
 if find_spec('mmdet'):
     from . import models  # noqa: F401
-    from .datasets import metrics, voc_images  # noqa: F401
+    from .comfort.data.layouts import voc_images  # noqa: F401
+    from .comfort.show import drawing  # noqa: F401
+    from .comfort.training import curves, finite_loss, patience, resuming, val_loss  # noqa: F401
     from .deploy import switch_to_deploy
-    from .engine import curves, drawing, finite_loss, patience, resuming, teacher, val_loss  # noqa: F401
+    from .workflow import metrics, teacher  # noqa: F401
 
     __all__ += ['switch_to_deploy']

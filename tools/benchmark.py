@@ -21,13 +21,13 @@ from mmdet.utils import register_all_modules
 
 from mmdet_hetconv.analysis.latency import HEAD, benchmark_config, plot, write_csv
 from mmdet_hetconv.deploy import keep_freed_memory
-from mmdet_hetconv.deploy.backends import BACKENDS, check_backend
 from mmdet_hetconv.deploy.precision import PRECISIONS, check_precision
-from mmdet_hetconv.engine.arguments import add_shape, tool_parser
-from mmdet_hetconv.engine.configs import read_config
-from mmdet_hetconv.engine.files import check_writable_file
+from mmdet_hetconv.export.runtimes import BACKENDS, check_backend
+from mmdet_hetconv.utils.arguments import add_shape, tool_parser
 from mmdet_hetconv.utils.errors import UserError, one_sentence
+from mmdet_hetconv.utils.files import check_writable_file
 from mmdet_hetconv.utils.table import format_table
+from mmdet_hetconv.workflow.configs import read_config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

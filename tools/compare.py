@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.apps.compare import PAGE, compare
-from mmdet_hetconv.engine.arguments import tool_parser
+from mmdet_hetconv.comfort.show.compare import PAGE, compare
+from mmdet_hetconv.utils.arguments import tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 
 

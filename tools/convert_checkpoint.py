@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.engine.arguments import (
+from mmdet_hetconv.utils.arguments import (
     DISTIL,
     add_budget,
     add_calibration,
@@ -23,8 +23,8 @@ from mmdet_hetconv.engine.arguments import (
     length,
     tool_parser,
 )
-from mmdet_hetconv.engine.converting import convert
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.convert import convert
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

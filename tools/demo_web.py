@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.apps.web_demo import LOCAL, serve
-from mmdet_hetconv.engine.arguments import tool_parser
+from mmdet_hetconv.comfort.show.web_demo import LOCAL, serve
+from mmdet_hetconv.utils.arguments import tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 from mmdet_hetconv.deploy.precision import PRECISIONS
-from mmdet_hetconv.engine.arguments import add_calibration, add_conversion, add_no_eval, tool_parser
-from mmdet_hetconv.engine.deploying import deploy
+from mmdet_hetconv.utils.arguments import add_calibration, add_conversion, add_no_eval, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.deploy import deploy
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

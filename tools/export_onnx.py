@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.engine.arguments import add_calibration, add_conversion, tool_parser
-from mmdet_hetconv.engine.exporting import export
+from mmdet_hetconv.utils.arguments import add_calibration, add_conversion, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.export import export
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.apps.infer import OUT_DIR, infer
-from mmdet_hetconv.engine.arguments import add_cfg_options, tool_parser
+from mmdet_hetconv.comfort.show.infer import OUT_DIR, infer
+from mmdet_hetconv.utils.arguments import add_cfg_options, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 
 

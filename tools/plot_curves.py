@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.engine.arguments import tool_parser
-from mmdet_hetconv.engine.curves import draw_curves, read_run
-from mmdet_hetconv.engine.files import check_writable_file
+from mmdet_hetconv.comfort.training.curves import draw_curves, read_run
 from mmdet_hetconv.utils.announce import announce
+from mmdet_hetconv.utils.arguments import tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.utils.files import check_writable_file
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.apps.slim import slim
 from mmdet_hetconv.deploy.precision import PRECISIONS
-from mmdet_hetconv.engine.arguments import (
+from mmdet_hetconv.utils.arguments import (
     DISTIL,
     add_budget,
     add_calibration,
@@ -24,6 +23,7 @@ from mmdet_hetconv.engine.arguments import (
     tool_parser,
 )
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.slim import slim
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

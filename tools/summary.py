@@ -13,9 +13,9 @@ from collections.abc import Sequence
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 from mmdet_hetconv.analysis import count_config, input_shape, layer_table
-from mmdet_hetconv.engine.arguments import add_cfg_options, add_shape, tool_parser
-from mmdet_hetconv.engine.configs import merge_options, read_config
+from mmdet_hetconv.utils.arguments import add_cfg_options, add_shape, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.configs import merge_options, read_config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

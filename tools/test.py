@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.deploy.backends import BACKENDS
+from mmdet_hetconv.comfort.training.run import test
 from mmdet_hetconv.deploy.precision import PRECISIONS
-from mmdet_hetconv.engine.arguments import add_number_of_images, add_run, note_rank, tool_parser
-from mmdet_hetconv.engine.running import test
+from mmdet_hetconv.export.runtimes import BACKENDS
+from mmdet_hetconv.utils.arguments import add_number_of_images, add_run, note_rank, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 
 

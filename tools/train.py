@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.engine.arguments import add_run, count, note_rank, tool_parser
-from mmdet_hetconv.engine.running import train
+from mmdet_hetconv.comfort.training.run import train
+from mmdet_hetconv.utils.arguments import add_run, count, note_rank, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from ..convert import make_dense
 from ..deploy import switch_to_deploy
-from ..deploy.backends import BACKENDS, load_graph, quantize_graph
-from ..deploy.onnx import RawOutputs, export_onnx
+from ..export.onnx import RawOutputs, export_onnx
+from ..export.runtimes import BACKENDS, load_graph, quantize_graph
 from ..kernels import Plan, first_run, planned_convs
 from ..trace.examples import detect
 from ..utils.image_channels import image_channels

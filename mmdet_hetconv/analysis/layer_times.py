@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..deploy.onnx import RawOutputs
+from ..export.onnx import RawOutputs
 from ..kernels import PlannedConv2d, first_run
 from ..trace import hooked
 from ..utils.timing import times_in_turns

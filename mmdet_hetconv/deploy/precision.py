@@ -15,10 +15,10 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..kernels import PlannedConv2d, planned_convs
+from ..models.anatomy import find_heads
 from ..trace import Call, Recording, Scope, example_runs, fewest, record
 from ..trace.examples import Run
 from ..utils.machine import cpu_name
-from .heads import find_heads
 from .interfaces import give_float32, is_easy, keep_inputs, keeps_inputs, reading_kinds
 from .proof import Proof
 

@@ -1,7 +1,7 @@
 """What a mistyped name may have meant."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -23,3 +23,9 @@ def did_you_mean_file(path: str | Path, also: Iterable[Path] = ()) -> str:
     found = {p.name: p for p in (*also, *files)}
     close = difflib.get_close_matches(path.name, found, n=1, cutoff=0.75)
     return f'; did you mean {found[close[0]]}?' if close else ''
+
+
+def some(names: Sequence[str]) -> str:
+    """The first five names, quoted."""
+    shown = ', '.join(repr(name) for name in names[:5])
+    return f'{shown}, ...' if len(names) > 5 else shown

@@ -10,10 +10,10 @@ from mmdet_hetconv.analysis import count_complexity, latency
 from mmdet_hetconv.analysis.config import build_detector
 from mmdet_hetconv.convert import make_dense
 from mmdet_hetconv.deploy import switch_to_deploy
-from mmdet_hetconv.deploy.backends import BACKENDS, load_graph, quantize_graph
-from mmdet_hetconv.deploy.onnx import RawOutputs, export_onnx
+from mmdet_hetconv.export.onnx import RawOutputs, export_onnx
+from mmdet_hetconv.export.runtimes import BACKENDS, load_graph, quantize_graph
 from mmdet_hetconv.layers import HetConv2d
-from tests.engine import tiny
+from tests import tiny
 
 
 def test_dense_copy_computes_the_same(tmp_path):

@@ -8,7 +8,7 @@ from mmdet_hetconv.analysis.layer_times import layer_times
 from mmdet_hetconv.deploy import switch_to_deploy
 from mmdet_hetconv.layers.cost import CONVOLUTIONS
 from mmdet_hetconv.models import set_p
-from tests.engine import tiny
+from tests import tiny
 
 
 def test_layers_take_a_part_of_the_whole(tmp_path):

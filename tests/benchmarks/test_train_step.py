@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdet_hetconv.engine.configs import read_config
 from mmdet_hetconv.layers import HetConv2d
-from tests.engine import tiny
+from mmdet_hetconv.workflow.configs import read_config
+from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 

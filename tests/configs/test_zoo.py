@@ -17,7 +17,7 @@ from benchmarks.stock_checks import (
 )
 from mmdet_hetconv.analysis import build_detector
 from mmdet_hetconv.deploy import switch_to_deploy
-from mmdet_hetconv.deploy.onnx import RawOutputs
+from mmdet_hetconv.export.onnx import RawOutputs
 from mmdet_hetconv.kernels import Plan
 from mmdet_hetconv.layers import GroupPointwiseConv2d
 

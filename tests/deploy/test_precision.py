@@ -8,7 +8,7 @@ from torch import nn
 
 from mmdet_hetconv.analysis import build_detector
 from mmdet_hetconv.deploy import precision, switch_to_deploy
-from mmdet_hetconv.deploy.onnx import RawOutputs
+from mmdet_hetconv.export.onnx import RawOutputs
 from mmdet_hetconv.kernels import Plan, planned_convs
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.trace.examples import detect

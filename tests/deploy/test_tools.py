@@ -16,13 +16,13 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-import mmdet_hetconv.engine.end_to_end
-from mmdet_hetconv.deploy.backends import load_graph, open_session
-from mmdet_hetconv.deploy.graph_detector import check_graph_detector, run_by_graph
-from mmdet_hetconv.deploy.onnx import RawOutputs, export_onnx
-from mmdet_hetconv.engine.deploying import deploy_model, plan_of
+import mmdet_hetconv.workflow.end_to_end
+from mmdet_hetconv.export.graph_detector import check_graph_detector, run_by_graph
+from mmdet_hetconv.export.onnx import RawOutputs, export_onnx
+from mmdet_hetconv.export.runtimes import load_graph, open_session
 from mmdet_hetconv.trace.examples import detect
-from tests.engine import tiny
+from mmdet_hetconv.workflow.deploy import deploy_model, plan_of
+from tests import tiny
 from tests.tools.conftest import forget, fresh_process  # noqa: F401
 from tests.tools.entry import error_of, evaluate, load_main
 
@@ -296,7 +296,7 @@ def test_a_graph_in_int8(folder, monkeypatch):
     pytest.importorskip('onnxscript')
     argv = int8_argv(folder, 'int8.onnx', f'--data-root={folder / "coco"}', '--end2end')
     lines = []
-    monkeypatch.setattr('mmdet_hetconv.engine.exporting.announce', lines.append)
+    monkeypatch.setattr('mmdet_hetconv.workflow.export.announce', lines.append)
     load_main('export_onnx')(argv)
     told = lines[0]
     assert 'then quantized on 2 images; onnxruntime: 60 detections in 3 random images' in told
@@ -333,7 +333,7 @@ def test_graph_of_any_batch_and_size(folder, exported):
 
 def test_export_names_the_package_it_lacks(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        'mmdet_hetconv.deploy.backends.find_spec',
+        'mmdet_hetconv.export.runtimes.find_spec',
         lambda name: None if name == 'onnxscript' else object(),
     )
     out = tmp_path / 'model.onnx'
@@ -369,7 +369,7 @@ def end_to_end(folder):
 def exported_before(exported, monkeypatch):
     """Takes the graph that is there in place of exporting it again."""
     monkeypatch.setattr(
-        'mmdet_hetconv.engine.exporting.export_onnx',
+        'mmdet_hetconv.workflow.export.export_onnx',
         lambda detector, size, path: shutil.copy(exported[1], path) and ['a', 'b'],
     )
 
@@ -390,7 +390,7 @@ def test_a_wrong_graph_is_not_written(folder, tmp_path, exported, monkeypatch):
             value.mul_(1.01)
         return ['a', 'b']
 
-    monkeypatch.setattr('mmdet_hetconv.engine.exporting.export_onnx', spoil)
+    monkeypatch.setattr('mmdet_hetconv.workflow.export.export_onnx', spoil)
     message = error_of(load_main('export_onnx'), *export(folder, tmp_path / 'model.onnx'))
     assert 'differ from torch' in message and 'model.onnx' in message
     assert not list(tmp_path.iterdir())
@@ -435,7 +435,7 @@ def test_the_script_needs_neither_torch_nor_mmdet(folder, end_to_end):
 @pytest.mark.usefixtures('exported_before')
 def test_a_wrong_end_to_end_graph_is_not_written(folder, tmp_path, monkeypatch):
     """Its preparation forgets to reverse the colours, or its decoding to clip."""
-    engine = mmdet_hetconv.engine.end_to_end
+    engine = mmdet_hetconv.workflow.end_to_end
     words = export(folder, tmp_path / 'model.onnx', '--end2end')
     save = engine.save_preparation
     with monkeypatch.context() as patch:

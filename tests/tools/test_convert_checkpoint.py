@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_hetconv.analysis import count_complexity
-from mmdet_hetconv.engine import converting
 from mmdet_hetconv.layers import HetConv2d
-from tests.engine import tiny
+from mmdet_hetconv.workflow import convert as converting
+from tests import tiny
 
 from .entry import error_of, evaluate, load_main, train
 
@@ -300,7 +300,7 @@ def test_milliseconds_as_the_budget(folder, tmp_path, monkeypatch):
         by_layer = {name: {p: 1 / p for p in deployed} for name in convs}
         return by_layer, {p: 1.0 + len(convs) / p for p in deployed}
 
-    monkeypatch.setattr('mmdet_hetconv.engine.budgeting.layer_times', times)
+    monkeypatch.setattr('mmdet_hetconv.workflow.layer_choice.layer_times', times)
     out = tmp_path / 'budget.pth'
     flags = ('--data-root', folder / 'coco', '--no-eval', '--target-ms')
     assert 'out of reach, the least is' in error_of(convert, *argv(folder, out, *flags, '1.01'))

@@ -17,9 +17,9 @@ from functools import partial
 import pytest
 import torch
 
-from mmdet_hetconv.engine import files
-from mmdet_hetconv.engine.checkpoint import is_complete, read_checkpoint
-from tests.engine import tiny
+from mmdet_hetconv.utils import files
+from mmdet_hetconv.workflow.checkpoint import is_complete, read_checkpoint
+from tests import tiny
 
 from . import forks
 from .entry import train

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmdet_hetconv.engine.checkpoint import read_checkpoint
-from tests.engine import tiny
+from mmdet_hetconv.workflow.checkpoint import read_checkpoint
+from tests import tiny
 
 from . import forks
 from .entry import TOOLS, evaluate, train
@@ -323,7 +323,7 @@ def test_launchers(launcher, world, tmp_path):
     """What mmengine is told; there is no GPU here to go further."""
 
     def pretend():
-        from mmdet_hetconv.engine import processes
+        from mmdet_hetconv.comfort.training import processes
 
         def start(backend, **rest):
             names = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR')

@@ -3,7 +3,7 @@
 import pytest
 
 from mmdet_hetconv.analysis import latency
-from tests.engine import tiny
+from tests import tiny
 
 from .entry import error_of, load_main
 
@@ -55,7 +55,7 @@ def test_benchmark_says_what_the_machine_lacks(tmp_path, monkeypatch):
     monkeypatch.setattr('mmdet_hetconv.deploy.precision._computes_bf16', lambda device: False)
     words = [config, '--out', tmp_path / 'out']
     assert 'multiplies no bfloat16' in error_of(benchmark, *words, '--precision', 'bf16')
-    monkeypatch.setattr('mmdet_hetconv.deploy.backends.find_spec', lambda name: None)
+    monkeypatch.setattr('mmdet_hetconv.export.runtimes.find_spec', lambda name: None)
     assert 'pip install onnx onnxscript openvino' in error_of(
         benchmark, *words, '--backend', 'openvino'
     )

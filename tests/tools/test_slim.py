@@ -8,10 +8,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmdet_hetconv.apps import slim as slimming
-from mmdet_hetconv.engine import converting
 from mmdet_hetconv.kernels import planned_convs
-from tests.engine import tiny
+from mmdet_hetconv.workflow import convert as converting
+from mmdet_hetconv.workflow.slim import slim as slimming
+from tests import tiny
 
 from .conftest import forget
 from .entry import error_of, load_main, train

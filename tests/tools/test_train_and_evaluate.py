@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from tests.engine import tiny
+from tests import tiny
 
 from .entry import evaluate, train
 
@@ -159,7 +159,7 @@ def test_skipped_checks(trained, monkeypatch):
     def read(*args):
         raise AssertionError('checked')
 
-    monkeypatch.setattr('mmdet_hetconv.engine.preflight.check_data', read)
+    monkeypatch.setattr('mmdet_hetconv.comfort.training.check_config.check_data', read)
     config, *rest = argv(trained / 'tiny.py', trained / 'coco', trained / 'unchecked')
     evaluate([config, str(trained / 'dense' / 'epoch_1.pth'), '--skip-checks', *rest])
     assert 'coco/bbox_mAP' in metrics_of(trained / 'unchecked')

@@ -9,11 +9,11 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
-from mmdet_hetconv.engine.configs import use_training_hooks
-from mmdet_hetconv.engine.patience import PatienceHook
-from mmdet_hetconv.engine.val_loss import _annotated_first
+from mmdet_hetconv.comfort.training.patience import PatienceHook
+from mmdet_hetconv.comfort.training.val_loss import _annotated_first
 from mmdet_hetconv.utils.errors import UserError
-from tests.engine import tiny
+from mmdet_hetconv.workflow.configs import use_training_hooks
+from tests import tiny
 
 from .conftest import forget
 from .entry import error_of, train
@@ -102,7 +102,9 @@ def test_patience_goes_on_after_a_resumption():
 
 def test_a_config_that_stops_at_once_is_named(monkeypatch):
     told = []
-    monkeypatch.setattr('mmdet_hetconv.engine.configs.announce', lambda *words: told.append(words))
+    monkeypatch.setattr(
+        'mmdet_hetconv.workflow.configs.announce', lambda *words: told.append(words)
+    )
     hooks = [dict(type='EarlyStoppingHook', monitor='coco/bbox_mAP')]
     cfg = Config(dict(custom_hooks=hooks, default_hooks=dict(checkpoint=dict())))
     use_training_hooks(cfg, False, None)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mmdet_hetconv.engine.checkpoint import read_checkpoint
-from mmdet_hetconv.engine.configs import read_config
 from mmdet_hetconv.utils.errors import UserError
 from mmdet_hetconv.utils.suggestion import did_you_mean_file
+from mmdet_hetconv.workflow.checkpoint import read_checkpoint
+from mmdet_hetconv.workflow.configs import read_config
 from mmdet_hetconv.zoo import CONFIGS
 
 

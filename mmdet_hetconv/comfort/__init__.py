@@ -1,0 +1,1 @@
+"""Comforts around training: own data, curves and checks, pages that show results."""

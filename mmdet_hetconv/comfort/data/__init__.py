@@ -1,0 +1,1 @@
+"""Own data sets: annotation formats, layouts, checks."""

@@ -1,0 +1,130 @@
+"""Whether images have the size that their annotations were made for.
+
+Boxes are in the pixels of the image as the annotation tool saw it. mmdet
+reads the image, turned as its EXIF orientation says, and takes the boxes as
+they are: where the two differ, it trains and evaluates on wrong places.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from ...utils.announce import announce
+from ...utils.errors import UserError
+from ...utils.images import MOST_PIXELS
+from ...workflow.config_parts import type_name
+
+_ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay an image on its side
+# What a tool may round: boxes are as good as right then.
+_ROUNDING_PX = 2
+# What Pillow raises for a file that it cannot open as an image.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_THREADS = 16
+# Of images that OpenCV reads Pillow is to tell the size, too.
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+
+
+def turns_images(pipeline: Sequence[dict]) -> bool:
+    """Whether a pipeline loads images turned by their EXIF orientation."""
+    for step in pipeline:
+        if type_name(step).startswith('LoadImage'):
+            flag = step.get('color_type', 'color')
+            return flag != 'unchanged' and 'ignore_orientation' not in flag
+    return True
+
+
+def read_head(path: str | Path) -> tuple[tuple[int, int], bool]:
+    """Width and height of the bitmap, and whether EXIF lays it on its side.
+
+    Raises one of UNREADABLE, also for a format that Pillow does not know.
+    """
+    with Image.open(path) as image:
+        return image.size, image.getexif().get(_ORIENTATION, 1) >= 5
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image as it is shown, from its head.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        (width, height), on_side = read_head(path)
+    except UNREADABLE as error:
+        raise UserError(f'image {path} cannot be read: {error}') from error
+    return (height, width) if on_side else (width, height)
+
+
+def _known_head(path: str) -> tuple[tuple[int, int] | None, bool]:
+    """As :func:`read_head`; the size is None if it cannot be told."""
+    try:
+        return read_head(path)
+    except UNREADABLE:
+        return None, False
+
+
+def check_sizes(
+    declared: Iterable[tuple[str, tuple[float, float]]], turned: bool, named_by: Path
+) -> None:
+    """Compare images with the sizes in their annotations.
+
+    A difference of up to two pixels is told once, with its number of images.
+
+    Args:
+        declared: path, and width and height by the annotations.
+        turned: whether the pipeline turns images by their EXIF orientation.
+        named_by: the annotation file, for the message.
+
+    Raises:
+        UserError: an image has another size.
+    """
+    declared = list(declared)
+    rounded = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        heads = pool.map(_known_head, (path for path, _ in declared))
+        for (path, size), (bitmap, lies) in zip(declared, heads):
+            if bitmap is None:
+                continue
+            on_side = turned and lies
+            loaded = bitmap[::-1] if on_side else bitmap
+            try:
+                check_size(path, size, loaded, named_by, on_side)
+            except UserError:
+                pool.shutdown(cancel_futures=True)
+                raise
+            if tuple(size) != loaded:
+                rounded.append(path)
+    if rounded:
+        announce(
+            f'{named_by}: {len(rounded)} images differ from their size there '
+            f'by up to {_ROUNDING_PX} pixels, {rounded[0]} first',
+            logging.WARNING,
+        )
+
+
+def check_size(
+    path: str,
+    declared: tuple[float, float],
+    loaded: tuple[int, int],
+    named_by: Path,
+    on_side: bool = False,
+) -> None:
+    """Compare one image's width and height with its annotations'.
+
+    Args:
+        on_side: whether its EXIF orientation exchanged the two.
+
+    Raises:
+        UserError: they differ by more than two pixels.
+    """
+    if max(abs(a - b) for a, b in zip(declared, loaded)) <= _ROUNDING_PX:
+        return
+    turned = ', turned by its EXIF orientation' if on_side else ''
+    raise UserError(
+        f'image {path} is loaded with {loaded[0]} x {loaded[1]} pixels'
+        f'{turned}, but {named_by} has {declared[0]:g} x {declared[1]:g}: its '
+        'boxes would be in other places'
+    )

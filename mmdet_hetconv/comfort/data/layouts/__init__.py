@@ -1,0 +1,1 @@
+"""Folder layouts of annotation tools, each read as one data set."""

@@ -1,0 +1,129 @@
+"""COCO files as annotation tools export them."""
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from ....utils.announce import announce
+from ....utils.errors import UserError
+from ..coco import check_coco, load_json, read_coco
+from .finding import ImageFinder, in_any_case
+from .split import choose_splits
+from .to_coco import Picture, Reader
+
+ROBOFLOW = '_annotations.coco.json'
+# One file for everything, and where its images may be.
+SINGLE = {
+    'CVAT': ('annotations/instances_default.json', ('images/default', 'images', '')),
+    'Label Studio': ('result.json', ('', 'images')),
+}
+
+
+# What boxes have beside class and place.
+_KEPT = ('area', 'iscrowd', 'segmentation', 'ignore')
+
+
+def roboflow_files(root: Path) -> dict[str, Path]:
+    """Roboflow's files by split; empty if there are none."""
+    files: dict[str, Path] = {}
+    for split, names in dict(train=('train',), val=('valid', 'val'), test=('test',)).items():
+        found = [path for name in names if (path := in_any_case(root / name / ROBOFLOW))]
+        if len(found) > 1:
+            announce(f'{found[0]} is taken, {found[1]} is not', logging.WARNING)
+        if found:
+            files[split] = found[0]
+    return files
+
+
+def read_roboflow(root: Path) -> tuple[dict[str, Reader], list[str]]:
+    """Readers of splits, and the classes.
+
+    Raises:
+        UserError: a file is wrong, or the splits have other classes.
+    """
+    files = roboflow_files(root)
+    used = files if len(files) == 1 else {name: files[name] for name in choose_splits(root, files)}
+    contents = {split: load_json(path)[0] for split, path in used.items()}
+    parent = _parent(contents.values())
+    classes: list[str] = []
+    for split, content in contents.items():
+        if parent is not None:
+            content['categories'] = content['categories'][1:]
+        mine = [*check_coco(files[split], content, strict=False).classes]
+        if classes and mine != classes:
+            raise UserError(f'{files[split]} has other categories than {files[min(used)]}')
+        classes = mine
+    splits: dict[str, Reader] = {
+        split: partial(pictures_of, content, files[split], [files[split].parent])
+        for split, content in contents.items()
+    }
+    return splits, classes
+
+
+def _parent(contents: Iterable[dict]) -> str | None:
+    """The first category, where it is a parent of the others, which no box has."""
+    contents = [*contents]
+    parents = []
+    for content in contents:
+        categories, boxes = content.get('categories'), content.get('annotations')
+        if not isinstance(categories, list) or len(categories) < 2:
+            return None
+        if not all(isinstance(entry, dict) for entry in (*categories, *(boxes or ()))):
+            return None
+        first, *others = categories
+        if any(box.get('category_id') == first.get('id') for box in boxes or ()):
+            return None
+        above = {category.get('supercategory') for category in others}
+        if above != {None} and first.get('name') not in above:
+            return None
+        parents.append(first.get('name'))
+    if len(set(parents)) != 1:
+        return None
+    announce(
+        f'the category {parents[0]!r}, which no box has, is taken for the parent of the others'
+    )
+    return parents[0]
+
+
+def read_single(root: Path, tool: str) -> tuple[dict[str, Reader], list[str]]:
+    """A reader, and the classes, of a tool of SINGLE.
+
+    Raises:
+        UserError: the file is wrong, or its images are nowhere.
+    """
+    name, folders = SINGLE[tool]
+    classes = list(read_coco(root / name, strict=False).classes)
+    places = [place for folder in folders if (place := in_any_case(root / folder))]
+    return {'all': partial(read_pictures, root / name, places)}, classes
+
+
+def read_pictures(path: Path, folders: list[Path]) -> list[Picture]:
+    """What a COCO file says that read_coco() has checked, see :func:`pictures_of`."""
+    return pictures_of(load_json(path)[0], path, folders)
+
+
+def pictures_of(content: dict, path: Path, folders: list[Path]) -> list[Picture]:
+    """What a COCO file holds that check_coco() has checked.
+
+    Args:
+        folders: where its images may be.
+
+    Raises:
+        UserError: an image is in none of them.
+    """
+    names = {category['id']: category['name'] for category in content['categories']}
+    find = ImageFinder(folders)
+    pictures = {}
+    for image in content['images']:
+        file = find(image['file_name'])
+        if file is None:
+            tried = ', '.join(map(str, folders))
+            raise UserError(
+                f'{path} names the image {image["file_name"]}, which is in none of {tried}'
+            )
+        pictures[image['id']] = Picture(file, (image['width'], image['height']), [])
+    for box in content['annotations']:
+        more = {key: box[key] for key in _KEPT if box.get(key)}
+        pictures[box['image_id']].boxes.append((names[box['category_id']], *box['bbox'], more))
+    return list(pictures.values())

@@ -1,0 +1,86 @@
+"""Files by the names that annotation tools of other machines give them."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from ....utils.errors import UserError
+from ....utils.images import images_below
+
+# What Label Studio puts before the name of a file that was uploaded.
+_UPLOAD = re.compile(r'^[0-9a-f]{8}-')
+_LOCAL_FILES = '?d='
+
+
+def in_any_case(path: Path) -> Path | None:
+    """A file or folder in whatever letter case its name is; None if it is not there."""
+    # Path.exists() fails for a name that is too long.
+    if os.path.exists(path):
+        return path
+    parent = in_any_case(path.parent) if path.parent != path else None
+    if parent is None or not parent.is_dir():
+        return None
+    name = path.name.lower()
+    return next((p for p in sorted(parent.iterdir()) if p.name.lower() == name), None)
+
+
+class ImageFinder:
+    """The images in some folders, by the names in an annotation file.
+
+    A name is taken as it is, then without backslashes, percent-encoding and Label
+    Studio's prefixes, then without its first folders, which may be another machine's.
+
+    Args:
+        folders: of the images, the first one goes first.
+    """
+
+    def __init__(self, folders: Sequence[Path]):
+        self._folders = [folder for folder in folders if folder.is_dir()]
+        self._below: dict[str, Path] | None = None
+        self._names: dict[Path, str] = {}
+
+    def __call__(self, name: str) -> Path | None:
+        """The image's file; None if there is none.
+
+        Raises:
+            UserError: another name has already led to the same file.
+        """
+        for spelling in _spellings(name):
+            for folder in self._folders:
+                if os.path.isfile(folder / spelling):
+                    return folder / spelling
+        found = self._without_folders(name)
+        if found and self._names.setdefault(found, name) != name:
+            raise UserError(f'{name} and {self._names[found]} may both be the image {found}')
+        return found
+
+    def _without_folders(self, name: str) -> Path | None:
+        if self._below is None:
+            self._below = {
+                path.relative_to(folder).as_posix().lower(): path
+                for folder in reversed(self._folders)
+                for path in images_below(folder)
+            }
+        for spelling in _spellings(name):
+            parts = PurePosixPath(spelling.lower()).parts
+            for start in range(len(parts)):
+                found = self._below.get('/'.join(parts[start:]))
+                if found:
+                    return found
+        return None
+
+
+def _spellings(name: str) -> Iterator[str]:
+    yield name
+    name = name.replace('\\', '/').rpartition(_LOCAL_FILES)[2]
+    yield from (name, unquote(name))
+    path = PurePosixPath(unquote(name))
+    yield str(path.with_name(_UPLOAD.sub('', path.name))) if path.name else name
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """A file's name for a data set in a folder; absolute if it lies elsewhere."""
+    path, root = Path(os.path.abspath(path)), Path(os.path.abspath(root))
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()

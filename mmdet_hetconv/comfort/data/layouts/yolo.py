@@ -1,0 +1,294 @@
+"""YOLO's layout: images, text files of normalised boxes, and data.yaml."""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from ....utils.announce import announce
+from ....utils.errors import UserError
+from ....utils.images import files_below, is_data
+from ..annotations import is_number, read_file
+from ..image_sizes import size_of
+from .finding import ImageFinder, in_any_case
+from .to_coco import Box, Picture, Reader, images_in
+
+# What tools round: beyond the edge of an image by this share a box is cut.
+ROUNDING = 0.01
+# Keys of data.yaml, and where the images of a split are without them.
+SPLITS = dict(train=('train',), val=('val', 'valid'), test=('test',))
+# Text files that lie among labels, by their beginnings.
+_NOTES = ('classes', 'notes', 'readme')
+PLACES = ('images/{}', '{}/images')
+
+
+def yolo_config(root: Path) -> Path | None:
+    """data.yaml, if there is one."""
+    names = ('data.yaml', 'data.yml')
+    return next((path for path in root.glob('*.y*ml') if path.name.lower() in names), None)
+
+
+def read_yolo(root: Path) -> tuple[dict[str, Reader], list[str]]:
+    """Readers of splits, one named 'all' where there are no splits, and the classes.
+
+    Raises:
+        UserError: data.yaml is wrong. A reader: a label file is; labels without an image.
+    """
+    path = yolo_config(root)
+    config = _read_yaml(path)
+    classes = _classes(path, config)
+    layout = _Layout(root, config, classes)
+    splits: dict[str, Reader] = {}
+    for split, names in SPLITS.items():
+        sources = layout.sources(names)
+        if sources:
+            splits[split] = partial(layout.read, sources)
+    images = in_any_case(root / 'images')
+    if not splits and images is not None:
+        splits['all'] = partial(layout.read, [images])
+    if not splits:
+        raise UserError(f'{path} names no folder of images that is there')
+    return splits, classes
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        # All scalars as texts: a class named yes or 010 is meant so.
+        content = yaml.load(read_file(path).decode('utf-8-sig'), yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = ' '.join(str(error).split())
+        raise UserError(f'{path} is not valid YAML: {line:.200}') from error
+    if not isinstance(content, dict) or not content.get('names'):
+        raise UserError(f'{path} has no names of classes')
+    return content
+
+
+def _classes(path: Path, config: dict) -> list[str]:
+    names = config['names']
+    if isinstance(names, str):
+        file = path.parent / names
+        if file.is_file():
+            names = read_file(file).decode('utf-8-sig').split('\n')
+            names = [name.strip() for name in names if name.strip()]
+        elif '.' in names or '/' in names:
+            raise UserError(f'{path}: names is {names}, which is no file in {path.parent}')
+        else:
+            announce(f'{path}: names is the text {names!r}, taken for one class', logging.WARNING)
+            names = [names]
+    if isinstance(names, dict):
+        if sorted(names) != sorted(map(str, range(len(names)))):
+            keys = ', '.join(sorted(names))
+            raise UserError(f'{path}: names has the keys [{keys}], not 0, 1, ...')
+        names = [names[str(number)] for number in range(len(names))]
+    names = [str(name) for name in names]
+    if len(set(names)) < len(names):
+        raise UserError(f'{path}: names has a class twice')
+    if config.get('nc', str(len(names))) != str(len(names)):
+        announce(
+            f'{path}: nc={config["nc"]}, but names has {len(names)} classes, which are taken',
+            logging.WARNING,
+        )
+    return names
+
+
+class _Layout:
+    """Where a YOLO data set has its images and labels.
+
+    Args:
+        root: its folder.
+        config: of data.yaml.
+    """
+
+    def __init__(self, root: Path, config: dict, classes: list[str]):
+        self._root = root
+        self._config = config
+        self._base = root / str(config.get('path') or '').replace('\\', '/')
+        self._classes = classes
+        self._points = _key_points(config)
+        # By folder, label files by name in small letters.
+        self._labels: dict[Path, dict[str, Path]] = {}
+
+    def sources(self, names: tuple[str, ...]) -> list[Path]:
+        """Folders and lists of a split: where data.yaml says, or where tools put it."""
+        for name in names:
+            values = self._config.get(name)
+            values = [values] if isinstance(values, str) else values or []
+            found = [self._place(value) for value in values if value]
+            if found and all(found):
+                return found
+            if len(found) > 1 or any(str(value).endswith('.txt') for value in values):
+                missing = next(value for value, place in zip(values, found) if place is None)
+                raise UserError(f'data.yaml of {self._root}: {name}={missing} is not there')
+        places = [
+            place
+            for name in names
+            for text in PLACES
+            if (place := in_any_case(self._root / text.format(name))) is not None
+        ]
+        if len(places) > 1:
+            announce(f'{places[0]} is taken, {places[1]} beside it is not', logging.WARNING)
+        return places[:1]
+
+    def _place(self, value: str) -> Path | None:
+        value = value.replace('\\', '/')
+        inside = self._root / value.lstrip('./')
+        # Exported files often start at a folder of another machine, or beside the data:
+        # what lies there may be another data set.
+        beside = value.startswith('../') and not self._config.get('path')
+        parts = Path(value).parts
+        tried = [self._base / value, self._root / value, inside]
+        # images/ alone may be of all splits.
+        last = len(parts) - (not value.endswith('.txt'))
+        tried += [self._root.joinpath(*parts[start:]) for start in range(1, last)]
+        for path in [inside, *tried] if beside else tried:
+            found = in_any_case(path)
+            if found is not None and (found.is_dir() or found.suffix == '.txt'):
+                return found
+        return None
+
+    def read(self, sources: list[Path]) -> list[Picture]:
+        """The pictures of some folders and lists.
+
+        Raises:
+            UserError: a file is wrong; there are no images, labels, or images of labels.
+        """
+        images: list[Path] = []
+        for source in sources:
+            found = images_in(source, recursive=True) if source.is_dir() else self._listed(source)
+            if not found:
+                raise UserError(f'{source} has no images')
+            images += found
+        used, bare, pictures = set(), 0, []
+        for image in dict.fromkeys(images):
+            size = size_of(image)
+            label = self._label_of(image)
+            used.add(label)
+            bare += label is None
+            boxes = [] if label is None else self._boxes(label, size)
+            pictures.append(Picture(image, size, boxes))
+        where = ', '.join(map(str, sources))
+        for source in sources:
+            lonely = self._labels_below(source) - used if source.is_dir() else None
+            if lonely:
+                raise UserError(f'{min(lonely)} has no image in {where}')
+        if bare == len(pictures):
+            folder = _label_folder(pictures[0].path.parent)
+            raise UserError(f'{folder} has no label file for the images of {where}')
+        if bare:
+            announce(f'{where}: {bare} images without label file are taken to show no object')
+        return pictures
+
+    def _listed(self, path: Path) -> list[Path]:
+        find = ImageFinder([path.parent, self._base, self._root])
+        images = []
+        for line in read_file(path).decode('utf-8-sig').splitlines():
+            if line.strip():
+                image = find(line.strip())
+                if image is None:
+                    raise UserError(f'{path} names the image {line.strip()}, which is not there')
+                images.append(image)
+        return images
+
+    def _label_of(self, image: Path) -> Path | None:
+        for folder in (_label_folder(image.parent), image.parent):
+            found = self._labels_in(folder).get(image.stem)
+            found = found or self._labels_in(folder).get(image.stem.lower())
+            if found:
+                return found
+        return None
+
+    def _labels_in(self, folder: Path) -> dict[str, Path]:
+        if folder not in self._labels:
+            files = sorted(folder.iterdir()) if folder.is_dir() else []
+            files = [path for path in files if _is_label(path)]
+            low = {path.stem.lower(): path for path in files}
+            self._labels[folder] = low | {path.stem: path for path in files}
+        return self._labels[folder]
+
+    def _labels_below(self, images: Path) -> set[Path]:
+        return {path for path in files_below(_label_folder(images)) if _is_label(path)}
+
+    def _boxes(self, path: Path, size: tuple[int, int]) -> list[Box]:
+        return _read_labels(path, self._classes, size, self._points)
+
+
+def _is_label(path: Path) -> bool:
+    name = path.stem.lower()
+    return path.suffix.lower() == '.txt' and is_data(path.name) and not name.startswith(_NOTES)
+
+
+def _label_folder(images: Path) -> Path:
+    """The last folder named images, as labels."""
+    parts = list(images.parts)
+    at = max((i for i, part in enumerate(parts) if part.lower() == 'images'), default=None)
+    if at is None:
+        return images
+    parts[at] = 'labels'
+    return in_any_case(Path(*parts)) or Path(*parts)
+
+
+def _key_points(config: dict) -> int:
+    """How many numbers of key points stand behind each box.
+
+    Raises:
+        UserError: kpt_shape is no pair of numbers.
+    """
+    shape = config.get('kpt_shape')
+    if not shape:
+        return 0
+    if not isinstance(shape, list) or len(shape) != 2 or not all(v.isdecimal() for v in shape):
+        raise UserError(f'data.yaml: kpt_shape={shape}, number and dimensions are needed')
+    return int(shape[0]) * int(shape[1])
+
+
+def _read_labels(path: Path, classes: list[str], size: tuple[int, int], points: int) -> list[Box]:
+    boxes = []
+    try:
+        text = path.read_bytes().decode('utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f'{path}, line {number}'
+        try:
+            kind, *values = map(float, line.split())
+        except ValueError as error:
+            raise UserError(f'{where}: {line.strip()!r:.80} are not numbers') from error
+        if kind not in range(len(classes)):
+            raise UserError(f'{where}: class {kind:g}, but data.yaml has {len(classes)}, from 0 on')
+        if points:
+            if len(values) != 4 + points:
+                raise UserError(
+                    f'{where}: {len(values)} numbers behind the class, a box and the key points '
+                    f'of kpt_shape are {4 + points}'
+                )
+            values = values[:4]
+        x1, y1, x2, y2 = _edges(where, values)
+        low, high = min(x1, y1), max(x2, y2)
+        if not (is_number(low) and is_number(high) and low >= -ROUNDING and high <= 1 + ROUNDING):
+            raise UserError(
+                f'{where}: the box reaches from {low:.4g} to {high:.4g}, normalised '
+                'coordinates are 0 to 1'
+            )
+        x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in (x1, y1, x2, y2))
+        width, height = size
+        box = (x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height)
+        boxes.append((classes[int(kind)], *box, {}))
+    return boxes
+
+
+def _edges(where: str, values: list[float]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a box, or around a polygon."""
+    if len(values) == 4:
+        x, y, width, height = values
+        if width < 0 or height < 0:
+            raise UserError(f'{where}: the box has the size {width:g} x {height:g}')
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    if len(values) >= 6 and len(values) % 2 == 0:
+        return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+    raise UserError(
+        f'{where}: {len(values)} numbers behind the class are neither a box (4) nor a '
+        'polygon (6, 8, ...)'
+    )

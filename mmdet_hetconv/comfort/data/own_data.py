@@ -1,0 +1,198 @@
+"""``--data-root DIR``: any detection config on another data set."""
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmdet.datasets import VOCDataset
+from mmengine.config import Config, ConfigDict
+
+from ...utils.announce import announce
+from ...utils.errors import UserError
+from ...workflow.config_parts import class_counts, leaf_datasets, type_name
+from .checks.masks import check_masks, needs_masks
+from .layouts.folders import KEEP, find_data
+from .layouts.split import DataFolder, Split
+from .layouts.voc_images import VOC_DATASETS, AnyImageVOCDataset
+
+_LAYOUTS = {'CocoDataset': 'COCO', **dict.fromkeys(VOC_DATASETS, 'VOC')}
+_VOC_FOLDERS = ('VOC2007', 'VOC2012')
+
+
+def use_own_data(cfg: Config, root: str, keep: str | Path = KEEP) -> None:
+    """Point a config at the data set in a folder.
+
+    Data sets, their classes, every num_classes and the evaluators are set;
+    pipelines, wrappers such as RepeatDataset, and schedules stay.
+
+    Args:
+        keep: folder of the COCO files that are made of another layout's.
+
+    Raises:
+        UserError: the folder holds no data set that fits the config.
+    """
+    prefer = _config_layout(cfg)
+    data = find_data(root, prefer, keep)
+    if needs_masks(cfg):
+        for split in (*data.train, data.val):
+            check_masks(split.annotations)
+    metainfo = dict(classes=data.classes, palette=palette(len(data.classes)))
+    for name, splits in (('train', data.train), ('val', (data.val,)), ('test', (data.val,))):
+        loader = cfg.get(f'{name}_dataloader')
+        if loader:
+            loader.dataset = _replace(loader.dataset, splits, data, metainfo)
+        evaluator = cfg.get(f'{name}_evaluator')
+        if evaluator:
+            cfg[f'{name}_evaluator'] = _evaluator(evaluator, data)
+        if data.layout == 'VOC' and name != 'train' and loader:
+            for _, leaf in leaf_datasets(loader.dataset, ''):
+                leaf.pipeline = _with_annotations(leaf.pipeline)
+    for _, part in class_counts(cfg.model):
+        part['num_classes'] = len(data.classes)
+    announce(str(data))
+
+
+def _config_layout(cfg: Config) -> str:
+    kinds = {
+        type_name(leaf)
+        for name in ('train', 'val', 'test')
+        if cfg.get(f'{name}_dataloader')
+        for _, leaf in leaf_datasets(cfg[f'{name}_dataloader'].dataset, name)
+    }
+    unknown = kinds.difference(_LAYOUTS)
+    if unknown or not kinds:
+        raise UserError(
+            '--data-root is for configs of CocoDataset, VOCDataset and '
+            f'XMLDataset, not of {min(unknown, default="none")}'
+        )
+    return _LAYOUTS[min(kinds)]
+
+
+def _replace(
+    dataset: ConfigDict, splits: tuple[Split, ...], data: DataFolder, metainfo: dict
+) -> ConfigDict:
+    """The data set config, wrappers kept, with new leaves."""
+    if 'dataset' in dataset:
+        dataset.dataset = _replace(dataset.dataset, splits, data, metainfo)
+        return dataset
+    if 'datasets' in dataset:
+        # All parts of a config have one pipeline; the first stands for them.
+        _, first = next(leaf_datasets(dataset, ''))
+        dataset.datasets = [_leaf(first, split, data, metainfo) for split in splits]
+        return dataset
+    leaves = [_leaf(dataset, split, data, metainfo) for split in splits]
+    if len(leaves) == 1:
+        return leaves[0]
+    return ConfigDict(type='ConcatDataset', ignore_keys=['dataset_type'], datasets=leaves)
+
+
+def _leaf(old: ConfigDict, split: Split, data: DataFolder, metainfo: dict) -> ConfigDict:
+    """One data set's config: the old one's pipeline on the new files."""
+    new = ConfigDict({k: v for k, v in old.items() if k not in ('img_subdir', 'ann_subdir')})
+    new.data_root = f'{data.root}/'
+    new.ann_file = split.ann_file
+    new.metainfo = metainfo
+    if data.layout == 'COCO':
+        new.type = 'CocoDataset'
+        new.data_prefix = dict(img=split.images)
+        return new
+    new.type = _voc_type(split, data)
+    new.ann_subdir = split.ann_subdir
+    new.img_subdir = split.img_subdir
+    new.data_prefix = dict(sub_data_root=split.images)
+    if not old.get('test_mode'):
+        # A box that is a single point has an infinite regression target.
+        # CocoDataset drops it by itself. The 32 pixels of mmdet's config for
+        # VOC are a choice for VOC.
+        kept = dict(old.get('filter_cfg') or {})
+        if not _is_voc(data):
+            kept.pop('bbox_min_size', None)
+        new.filter_cfg = {'bbox_min_size': 1, **kept}
+    return new
+
+
+def _is_voc(data: DataFolder) -> bool:
+    return data.classes == VOCDataset.METAINFO['classes']
+
+
+def _voc_type(split: Split, data: DataFolder) -> str:
+    """VOCDataset, where that reads the images and takes the classes.
+
+    It reads files named .jpg, and annotations of VOC's own form. By a folder's
+    name VOC2007 it and VOCMetric recognise VOC's twenty classes.
+    """
+    found = split.annotations
+    if found.odd or not all(name.endswith('.jpg') for name in found.images):
+        return AnyImageVOCDataset.__name__
+    place = f'{data.root}/{split.images}'
+    named = any(name in place for name in _VOC_FOLDERS)
+    return 'XMLDataset' if named and not _is_voc(data) else 'VOCDataset'
+
+
+def _evaluator(old, data: DataFolder):
+    """The evaluator, with the metric of the data's layout."""
+    if isinstance(old, list | tuple):
+        mine, other = 'CocoMetric', 'VOCMetric'
+        if data.layout == 'VOC':
+            mine, other = other, mine
+        if any(type_name(part) == mine for part in old):
+            # Turned into the layout's own metric the other would be there twice.
+            old = [part for part in old if type_name(part) != other]
+        return [_evaluator(part, data) for part in old]
+    kind = type_name(old)
+    if kind not in ('CocoMetric', 'VOCMetric'):
+        return old
+    ann_file = str(data.val.annotations.path)
+    if data.layout == 'COCO':
+        if kind == 'VOCMetric':
+            old = ConfigDict(type='CocoMetric', metric='bbox')
+        return ConfigDict({**old, 'ann_file': ann_file})
+    if kind == 'VOCMetric':
+        return old
+    # VOC2007 was evaluated on eleven points, all later ones on the area.
+    mode = '11points' if 'VOC2007' in ann_file.upper() else 'area'
+    return ConfigDict(type='VOCMetric', metric='mAP', eval_mode=mode)
+
+
+def _with_annotations(pipeline: list) -> list:
+    """A test pipeline that loads boxes after everything that moves them.
+
+    VOCMetric takes the true boxes from the pipeline, in the original image's
+    coordinates; CocoMetric does not need them there.
+    """
+    load = dict(type='LoadAnnotations', with_bbox=True)
+    *steps, pack = (step for step in pipeline if type_name(step) != 'LoadAnnotations')
+    return [*steps, load, pack]
+
+
+def palette(count: int) -> list[tuple[int, int, int]]:
+    """Evenly spaced hues, to draw one class each."""
+    return [
+        tuple(round(255 * part) for part in colorsys.hsv_to_rgb(h, 0.8, 0.9))
+        for h in (number / count for number in range(count))
+    ]
+
+
+def use_data(root: str, cfgs: Sequence[Config], content: dict) -> bool:
+    """Point configs at an annotated data set, if it is one.
+
+    That needs annotations, of the classes that the checkpoint knows. The
+    images of any other folder still serve for calibration.
+    """
+    try:
+        data = find_data(root, 'COCO')
+    except UserError as error:
+        if not Path(root).is_dir():
+            raise
+        announce(f'{error}; its images are used without annotations')
+        return False
+    known = (content.get('meta') or {}).get('dataset_meta') or {}
+    if tuple(known.get('classes') or ()) != tuple(data.classes):
+        announce(
+            f'the classes of {root} are not those of the checkpoint: its '
+            'images are used without annotations'
+        )
+        return False
+    for cfg in cfgs:
+        use_own_data(cfg, root)
+    return True

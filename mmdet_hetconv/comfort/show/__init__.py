@@ -1,0 +1,1 @@
+"""Detections for people: images, videos, the comparison page, the web demo."""

@@ -1,0 +1,1 @@
+"""Training and evaluation as the tools run them: checks, curves, patience, validation loss."""

@@ -1,1 +1,0 @@
-"""Own data: layouts, annotations, and checks before a run."""

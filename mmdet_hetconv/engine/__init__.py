@@ -1,1 +1,0 @@
-"""What stands between a command line and mmengine's Runner."""

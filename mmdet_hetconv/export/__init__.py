@@ -1,0 +1,1 @@
+"""ONNX graphs of a detector, its raw outputs or end to end, and the runtimes that run them."""

@@ -1,0 +1,93 @@
+"""Files that are there in full or not at all."""
+
+import contextlib
+import errno
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+from .errors import UserError
+
+# What a system says when nothing more can be written: disk, quota, limit.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_writable(folder: str | Path, what: str) -> None:
+    """Make a folder; raise UserError if nothing can be written to it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'0')
+    except OSError as error:
+        raise UserError(f'{what} {folder} cannot be written to: {error.strerror}') from error
+
+
+def check_writable_file(path: str | Path, what: str) -> Path:
+    """Make a file's folder, before the work that fills the file.
+
+    Returns:
+        Path: of the file, which is not touched.
+
+    Raises:
+        UserError: it is a folder, or cannot be written.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise UserError(f'{what} {path} is a folder, name a file')
+    check_writable(path.parent, what)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UserError(f'{what} {path} cannot be written to')
+    return path
+
+
+def unfinished(path: Path) -> Path:
+    """The name of a file while it is being written, in the same folder."""
+    return path.with_name(f'.{path.name}.part')
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Write a file of which nobody, at no time, sees a part.
+
+    A former file of the name stays until the new one is on the disk.
+
+    Raises:
+        OSError: as open() and write(); nothing is left of the file then.
+    """
+    path = Path(path)
+    part = unfinished(path)
+    try:
+        with open(part, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        error.filename = str(path)  # write() and fsync() name none
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+    # The new name, too, has to survive a power cut.
+    folder = os.open(path.parent, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # not every file system can
+        os.fsync(folder)
+    os.close(folder)
+
+
+def save_whole(content: dict, path: str | Path) -> None:
+    """torch.save() by :func:`write_whole`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    # torch.save() itself says "unexpected pos" where a disk is full.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    try:
+        # Not getbuffer(), though this is no copy either: an error's traceback
+        # would keep the view, and collecting it crashes CPython 3.12.1.
+        write_whole(path, buffer.getvalue())
+    except OSError as error:
+        raise UserError(f'{path} cannot be written: {error.strerror}') from error

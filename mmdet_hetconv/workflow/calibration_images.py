@@ -1,0 +1,80 @@
+"""Images without labels that a conversion or a quantization looks at."""
+
+import random
+from collections.abc import Sequence
+
+from mmcv.transforms import Compose
+from mmengine.config import Config
+
+from ..utils.announce import announce
+from ..utils.errors import UserError
+from ..utils.images import check_images, images_below
+from .config_parts import leaf_datasets, read_infos
+
+
+class ImageBatches(Sequence):
+    """Images through a test pipeline, one per batch, read when asked for."""
+
+    def __init__(self, paths: Sequence[str], pipeline: Sequence[dict]):
+        self.paths = paths
+        self.pipeline = pipeline
+        self._transform = Compose([step for step in pipeline if 'Annotation' not in step['type']])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> dict:
+        sample = dict(img_path=self.paths[number], img_id=number)
+        return {key: [value] for key, value in self._transform(sample).items()}
+
+
+def calibration_batches(
+    cfg: Config, number: int, root: str | None = None, seed: int = 0
+) -> ImageBatches:
+    """Images of a folder, or of the training set, as the test pipeline gives them."""
+    return ImageBatches(choose_images(root, cfg, number, seed), test_pipeline(cfg))
+
+
+def test_pipeline(cfg: Config) -> list[dict]:
+    """What a config does with a test image."""
+    if not cfg.get('test_dataloader'):
+        raise UserError(f'config {cfg.filename} has no test_dataloader')
+    _, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, ''))
+    if not leaf.get('pipeline'):
+        raise UserError(f'config {cfg.filename} has no test pipeline')
+    return leaf.pipeline
+
+
+def choose_images(root: str | None, cfg: Config, wanted: int, seed: int) -> list[str]:
+    """Paths of calibration images, checked, drawn from all there are."""
+    if root:
+        where = f'--data-root {root}'
+        paths = sorted(map(str, images_below(root)))
+    else:
+        where = "the config's train_dataloader"
+        paths = sorted(_training_images(cfg))
+    if not paths:
+        raise UserError(f'{where} has no images to calibrate with')
+    if len(paths) < wanted:
+        announce(f'--calib {wanted}: {where} has {len(paths)} images')
+    chosen = random.Random(seed).sample(paths, min(wanted, len(paths)))
+    check_images(chosen, where)
+    return chosen
+
+
+def _training_images(cfg: Config) -> list[str]:
+    if not cfg.get('train_dataloader'):
+        raise UserError(
+            f'config {cfg.filename} has no train_dataloader; name a folder '
+            'of images with --data-root'
+        )
+    paths = []
+    for key, leaf in leaf_datasets(cfg.train_dataloader.dataset, 'train_dataloader.dataset'):
+        try:
+            infos = read_infos(leaf)
+        except (FileNotFoundError, AssertionError) as error:
+            raise UserError(
+                f'{key} cannot be read ({error}); name a folder of images with --data-root'
+            ) from error
+        paths += [info['img_path'] for info in infos]
+    return paths
