@@ -16,8 +16,7 @@ from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.utils.announce import is_first_process
 from mmdet_hetconv.utils.errors import UserError
 from mmdet_hetconv.workflow import preflight
-
-from . import tiny
+from tests import tiny
 
 
 @pytest.fixture

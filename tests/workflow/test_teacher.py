@@ -7,9 +7,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from tests import tiny
 from tests.tools.entry import error_of, train
-
-from . import tiny
 
 CONV_CFG = "        conv_cfg=dict(type='HetConv', p=4),\n"
 CLASSES = '\nmodel["roi_head"]["bbox_head"]["num_classes"] = 2\n'

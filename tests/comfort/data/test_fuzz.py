@@ -16,8 +16,8 @@ from mmdet.datasets import CocoDataset, XMLDataset
 from mmdet_hetconv.comfort.data.coco import read_coco
 from mmdet_hetconv.comfort.data.voc import read_voc
 from mmdet_hetconv.utils.errors import UserError
+from tests import tiny
 
-from . import tiny
 from .mutate import mutate_bytes, mutate_json, mutate_xml
 
 FILES = int(os.environ.get('FILES', 200))
