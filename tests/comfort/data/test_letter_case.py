@@ -10,7 +10,7 @@ from mmdet_hetconv.comfort.data.own_data import use_own_data
 from mmdet_hetconv.comfort.training.check_config import check_config
 from tests import tiny
 
-CONFIG = Path(__file__).parents[2] / 'configs' / 'faster_rcnn_het_r50.py'
+CONFIG = Path(__file__).parents[3] / 'configs' / 'faster_rcnn_het_r50.py'
 
 
 def check(root):

@@ -17,7 +17,7 @@ from mmdet_hetconv.workflow.config_parts import class_counts, leaf_datasets
 from mmdet_hetconv.workflow.configs import merge_options
 from tests import tiny
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIGS = Path(__file__).parents[3] / 'configs'
 OURS = (
     'faster_rcnn_het_r50.py',
     'faster_rcnn_het_r50_voc.py',

@@ -14,7 +14,7 @@ from mmdet_hetconv.utils.errors import UserError
 from mmdet_hetconv.workflow.config_parts import leaf_datasets
 from tests import tiny
 
-CONFIG = Path(__file__).parents[2] / 'configs' / 'faster_rcnn_het_r50.py'
+CONFIG = Path(__file__).parents[3] / 'configs' / 'faster_rcnn_het_r50.py'
 
 
 def rewrite(root, suffix):
