@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import errno, gc, os, sys
 import torch
-from mmdet_hetconv.engine import files
+from mmdet_hetconv.utils import files
 from mmdet_hetconv.utils.errors import UserError
 
 def no_space(descriptor):

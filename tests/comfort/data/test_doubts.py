@@ -20,7 +20,7 @@ from tests import tiny
 from tests.comfort.data.test_exports import DATA, coco, image, labelimg, roboflow, yolo
 from tests.tools.entry import load_main
 
-PART = 'mmdet_hetconv.datasets.'
+PART = 'mmdet_hetconv.comfort.data.layouts.'
 
 
 @pytest.fixture
