@@ -41,24 +41,25 @@ from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.utils.machine import machine
 from mmdet_hetconv.workflow import checkpoint
 from mmdet_hetconv.workflow import convert as converting
+from mmdet_hetconv.workflow.calibration_images import Images
 from mmdet_hetconv.workflow.evaluate import evaluate
 
 RATES = dict(faster_rcnn_r18=1e-3, faster_rcnn_r50=5e-4, ssd300=3e-4)
 TUNED_SHARE = 0.1  # of the schedule, for a converted detector
 # How a converted detector starts: options of tools/convert_checkpoint.py.
 WAYS = dict(
-    projected=dict(method='free', permute=False, distil=None),
-    calibrated=dict(method='lstsq', permute=False, distil=None),
-    permuted=dict(method='lstsq', permute=True, distil=None),
-    distilled=dict(method='lstsq', permute=False, distil=dict(steps=300)),
-    distilled_longer=dict(method='lstsq', permute=False, distil=dict(steps=1500)),
-    distilled_longest=dict(method='lstsq', permute=False, distil=dict(steps=4000)),
+    projected=dict(permute=False, distil=None),
+    calibrated=dict(permute=False, distil=None),
+    permuted=dict(permute=True, distil=None),
+    distilled=dict(permute=False, distil=dict(steps=300)),
+    distilled_longer=dict(permute=False, distil=dict(steps=1500)),
+    distilled_longest=dict(permute=False, distil=dict(steps=4000)),
 )
 # With TeacherHook, as in the config that tools/slim.py writes. Rows that are only
 # called taught had weight 1 and batch norms of each batch.
 TAUGHT = ', taught at weight 10, norms kept'
 TEACHER = dict(type='TeacherHook', weight=10, norm_eval=True)
-CALIBRATED = [way for way, options in WAYS.items() if options['method'] == 'lstsq']
+CALIBRATED = [way for way in WAYS if way != 'projected']
 
 
 class Experiment:
@@ -215,21 +216,15 @@ class Experiment:
         if not checkpoint.is_complete(out):
             dense, het = self.config('dense', seed), self.config(key, seed)
             name = self.name('dense', seed)
-            words = argparse.Namespace(
-                dense_config=self.write(name, dense),
-                checkpoint=str(self.train(name, dense)),
-                het_config=self.write(self.name(key, seed), het),
-                out=str(out),
-                calib=self.args.calib,
-                data_root=None,
-                eval=False,
-                seed=seed,
-                target_macs=None,
-                target_ms=None,
-                cfg_options=None,
+            converting.convert(
+                self.write(name, dense),
+                str(self.train(name, dense)),
+                self.write(self.name(key, seed), het),
+                out,
+                images=Images(self.args.calib, seed=seed) if way in CALIBRATED else None,
+                evaluates=False,
                 **WAYS[way],
             )
-            converting.convert(words)
         return out
 
     def converted(self, key: str, seed: int) -> None:

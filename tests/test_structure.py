@@ -21,7 +21,7 @@ ALLOWED = {
     'analysis': ('utils', 'layers', 'kernels', 'trace', 'models', 'convert', 'deploy', 'export'),
     'workflow': (
         *('utils', 'layers', 'kernels', 'trace', 'models', 'convert', 'deploy', 'export'),
-        *('analysis', 'comfort'),
+        'analysis',
     ),
     'comfort': (
         *('utils', 'layers', 'kernels', 'trace', 'models', 'convert', 'deploy', 'export'),

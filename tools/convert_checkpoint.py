@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
+from mmdet_hetconv.comfort.data.own_data import own_images
 from mmdet_hetconv.utils.arguments import (
     DISTIL,
     add_budget,
@@ -24,6 +25,8 @@ from mmdet_hetconv.utils.arguments import (
     tool_parser,
 )
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.calibration_images import Images
+from mmdet_hetconv.workflow.configs import read_config
 from mmdet_hetconv.workflow.convert import convert
 
 
@@ -73,7 +76,23 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('convert_checkpoint.py'):
-        convert(args)
+        cfgs = [
+            read_config(path, args.cfg_options) for path in (args.dense_config, args.het_config)
+        ]
+        folder = own_images(args.data_root, cfgs, args.checkpoint)
+        fitted = args.method == 'lstsq'
+        convert(
+            cfgs[0],
+            args.checkpoint,
+            cfgs[1],
+            args.out,
+            images=Images(args.calib, folder, args.seed) if fitted else None,
+            permute=args.permute,
+            distil=args.distil,
+            target_macs=args.target_macs,
+            target_ms=args.target_ms,
+            evaluates=args.eval,
+        )
 
 
 if __name__ == '__main__':

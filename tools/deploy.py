@@ -12,9 +12,12 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
+from mmdet_hetconv.comfort.data.own_data import own_images
 from mmdet_hetconv.deploy.precision import PRECISIONS
 from mmdet_hetconv.utils.arguments import add_calibration, add_conversion, add_no_eval, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.calibration_images import Images
+from mmdet_hetconv.workflow.configs import read_config
 from mmdet_hetconv.workflow.deploy import deploy
 
 
@@ -46,7 +49,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('deploy.py'):
-        deploy(args)
+        cfg = read_config(args.config, args.cfg_options)
+        folder = own_images(args.data_root, [cfg], args.checkpoint)
+        deploy(
+            cfg,
+            args.checkpoint,
+            args.out,
+            precision=args.precision,
+            images=Images(args.calib, folder, args.seed),
+            keep=args.keep,
+            tune=args.tune,
+            evaluates=args.eval,
+        )
 
 
 if __name__ == '__main__':

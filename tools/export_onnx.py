@@ -14,8 +14,10 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
+from mmdet_hetconv.comfort.data.own_data import own_images
 from mmdet_hetconv.utils.arguments import add_calibration, add_conversion, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.configs import read_config
 from mmdet_hetconv.workflow.export import export
 
 
@@ -41,6 +43,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('export_onnx.py'):
+        args.config = read_config(args.config, args.cfg_options)
+        args.data_root = own_images(args.data_root, [args.config], args.checkpoint)
         export(args)
 
 

@@ -13,7 +13,10 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
+from mmdet_hetconv.comfort.data.own_data import own_images
+from mmdet_hetconv.comfort.show.report_page import write_report_page
 from mmdet_hetconv.deploy.precision import PRECISIONS
+from mmdet_hetconv.utils.announce import announce
 from mmdet_hetconv.utils.arguments import (
     DISTIL,
     add_budget,
@@ -23,6 +26,8 @@ from mmdet_hetconv.utils.arguments import (
     tool_parser,
 )
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.calibration_images import Images
+from mmdet_hetconv.workflow.configs import read_config
 from mmdet_hetconv.workflow.slim import slim
 
 
@@ -75,7 +80,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('slim.py'):
-        slim(args)
+        cfg = read_config(args.config, args.cfg_options)
+        folder = own_images(args.data_root, [cfg], args.checkpoint)
+        report = slim(
+            cfg,
+            args.checkpoint,
+            args.out,
+            p=args.p,
+            target_macs=args.target_macs,
+            target_ms=args.target_ms,
+            images=Images(args.calib, folder, args.seed),
+            distil=args.distil,
+            permute=args.permute,
+            arrangement=args.arrangement,
+            precision=args.precision,
+            exclude=args.exclude,
+        )
+        page = write_report_page(args.out)
+        announce(f'{page} is the report: {report["sentence"]}')
+        announce(f'next, {report["next"]}')
 
 
 if __name__ == '__main__':

@@ -14,9 +14,8 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from ..deploy.fold import NORMS
-from ..deploy.proof import SELECTING
 from ..trace import Call, Recording, fewest, record
+from ..trace.kinds import NORMS, SELECTING
 from ..trace.record import Value, has_own_code, is_idle
 from .fingerprint import passes_of, take_fingerprint
 from .trace import Forward

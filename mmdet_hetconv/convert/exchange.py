@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..deploy.proof import SELECTING
 from ..layers.cost import Convolution
 from ..layers.replace import ConvRecord, put_modules
 from ..trace import Recording, fewest, record
 from ..trace.examples import Run, forward_tensors, image_runs
+from ..trace.kinds import SELECTING
 
 READ = 'other code reads its parameters'
 ASKED = 'other code treats another layer in its place in another way'

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..deploy.fold import NORMS
 from ..layers import HetConv2d
 from ..trace import Call, Recording, hooked, record
+from ..trace.kinds import NORMS
 from ..trace.record import has_own_code, is_idle
 from .moments import Moments
 from .patches import sample_positions, take_outputs

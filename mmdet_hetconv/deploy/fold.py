@@ -9,14 +9,11 @@ HetConv2d both branches are scaled.
 from typing import Any
 
 import torch
-from mmengine.model.utils import _BatchNormXd
 from torch import Tensor, nn
 
 from ..layers import GroupPointwiseConv2d, HetConv2d
 from ..layers.cost import Convolution
-
-# Subclasses may do more, as timm's BatchNormAct2d does.
-NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, _BatchNormXd)
+from ..trace.kinds import NORMS
 
 
 def can_fold(norm: Any) -> bool:

@@ -15,13 +15,8 @@ from torch import Tensor, nn
 
 from ..trace import Scope, difference, map_tensors, record
 from ..trace.examples import Run, forward_tensors
+from ..trace.kinds import SELECTING
 from ..trace.record import OPERATIONS, Call
-
-# What orders or selects by value.
-SELECTING = frozenset(
-    ('topk', 'sort', 'argsort', 'argmax', 'argmin', 'nonzero', 'unique', 'multinomial')
-    + ('masked_select', 'kthvalue', 'nms', 'batched_nms', 'searchsorted', 'bucketize')
-)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mmcv.transforms import Compose
 from mmengine.config import Config
@@ -28,11 +29,37 @@ class ImageBatches(Sequence):
         return {key: [value] for key, value in self._transform(sample).items()}
 
 
+@dataclass(frozen=True)
+class Images:
+    """Which images a conversion or a quantization looks at, without labels.
+
+    Attributes:
+        number: how many, at most.
+        folder: where they lie; None for the config's training set.
+        seed: of the draw from all that are there.
+    """
+
+    number: int
+    folder: str | None = None
+    seed: int = 0
+
+
+# How many a conversion is fitted to, and how many set the levels of int8.
+TO_FIT = Images(256)
+TO_QUANTIZE = Images(64)
+
+
 def calibration_batches(
-    cfg: Config, number: int, root: str | None = None, seed: int = 0
+    cfg: Config, images: Images, pipeline_of: Config | None = None
 ) -> ImageBatches:
-    """Images of a folder, or of the training set, as the test pipeline gives them."""
-    return ImageBatches(choose_images(root, cfg, number, seed), test_pipeline(cfg))
+    """Images as the test pipeline gives them.
+
+    Args:
+        cfg: whose training set is drawn from, where no folder is named.
+        pipeline_of: whose test pipeline reads them, if not that of `cfg`.
+    """
+    paths = choose_images(images.folder, cfg, images.number, images.seed)
+    return ImageBatches(paths, test_pipeline(pipeline_of or cfg))
 
 
 def test_pipeline(cfg: Config) -> list[dict]:

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.device import get_device
 
@@ -14,6 +15,7 @@ from ..utils.errors import UserError
 from ..utils.suggestion import did_you_mean_file
 from ..zoo import CONFIGS
 from .config_parts import class_names, leaf_datasets, type_name
+from .safe_globals import load_weights_only
 
 # mmengine's hooks that write files, and ours in their places.
 _OWN_HOOKS = {
@@ -23,14 +25,27 @@ _OWN_HOOKS = {
 _INTERVAL = {'checkpoint': 1, 'logger': 10}  # mmengine's
 
 
-def read_config(path: str) -> Config:
+def read_config(path: str | Config, options: dict | None = None) -> Config:
     """Config.fromfile(), with one sentence for everything that goes wrong.
 
-    mmdet's SSDHead becomes HetSSDHead without a conv_cfg.
+    mmdet's SSDHead becomes HetSSDHead without a conv_cfg. mmdet's types are registered,
+    and torch.load() runs no code from here on.
+
+    Args:
+        path: a file, or a config that was read already.
+        options: merged into it, as of ``--cfg-options``.
 
     Raises:
-        UserError: no such file, or running it fails.
+        UserError: no such file, or running it fails; an option that does not fit.
     """
+    load_weights_only()
+    register_all_modules(init_default_scope=True)
+    cfg = path if isinstance(path, Config) else _read_file(path)
+    merge_options(cfg, options)
+    return cfg
+
+
+def _read_file(path: str) -> Config:
     if not Path(path).is_file():
         close = did_you_mean_file(path, CONFIGS.glob('*.py'))
         raise UserError(f'config {path} does not exist{close}')
@@ -162,6 +177,12 @@ def recorded_config(content: dict) -> dict[str, Any]:
             except ValueError:
                 continue
     return found
+
+
+def dataset_meta(content: dict) -> dict[str, Any]:
+    """What a checkpoint's meta keeps of its data set, for a checkpoint made of it."""
+    meta = content.get('meta') or {}
+    return {key: meta[key] for key in ('dataset_meta',) if key in meta}
 
 
 def trained_meta(content: dict) -> dict:

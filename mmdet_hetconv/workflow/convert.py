@@ -1,20 +1,18 @@
 """From a dense checkpoint to a heterogeneous one, by configs."""
 
-import argparse
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmdet.registry import MODELS
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
-from ..comfort.data.own_data import use_data
 from ..convert import (
     DistilReport,
     Fit,
@@ -31,72 +29,179 @@ from ..utils.errors import UserError
 from ..utils.files import check_writable_file, save_whole, write_whole
 from ..utils.table import format_table
 from ..version import __version__
-from . import checkpoint, configs, preflight
-from .calibration_images import ImageBatches, choose_images, test_pipeline
+from . import checkpoint as checkpoints
+from .calibration_images import TO_FIT, ImageBatches, Images, calibration_batches
+from .configs import dataset_meta, read_config
+from .detector import build_detector
 from .evaluate import evaluate, has_annotations, metrics_table
 from .layer_choice import choose_layers, converted
-from .safe_globals import load_weights_only
 
 # Images that tell how channels are to be permuted.
 PERMUTATION_IMAGES = 32
 
 
-def convert(args: argparse.Namespace) -> None:
-    """What ``tools/convert_checkpoint.py`` does with its arguments.
+@dataclass
+class Conversion:
+    """A converted detector.
+
+    Attributes:
+        cfg: of the HetConv detector; under a budget it has a p for each layer.
+        model: on the device where it was converted, in eval mode.
+        report: images, relative errors by layer, metrics by stage, seconds: what the
+            checkpoint keeps.
+        meta: of the dense detector's data set.
+        part: 'backbone' if that alone was converted, else ''.
+    """
+
+    cfg: Config
+    model: nn.Module
+    report: dict[str, Any]
+    meta: dict[str, Any]
+    part: str = ''
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint file holds of it."""
+        prefix = f'{self.part}.' if self.part else ''
+        state = {
+            key: value.cpu().clone()
+            for key, value in self.model.state_dict().items()
+            if key.startswith(prefix)
+        }
+        meta = dict(
+            mmdet_hetconv_version=__version__, cfg=self.cfg.pretty_text, conversion=self.report
+        )
+        return dict(state_dict=state, meta=meta | self.meta)
+
+
+def convert(
+    dense_config: str | Config,
+    checkpoint: str,
+    het_config: str | Config,
+    out: str | Path,
+    *,
+    images: Images | None = TO_FIT,
+    permute: bool = False,
+    distil: Mapping[str, float] | None = None,
+    target_macs: float | None = None,
+    target_ms: float | None = None,
+    evaluates: bool = True,
+) -> Conversion:
+    """Write the checkpoint of a HetConv detector, made of a dense detector's.
+
+    Under a budget its config is written beside, named as ``out`` with the ending .py.
+
+    Args:
+        dense_config: of the dense detector, a file or at hand.
+        checkpoint: the dense detector's, or its backbone's alone: a file, a URL or
+            'torchvision://NAME'.
+        het_config: of the same detector with HetConv layers.
+        out: the file to write; it is not touched if anything fails.
+        images, permute, distil, target_macs, target_ms, evaluates: as for
+            :func:`convert_detector`.
 
     Raises:
-        UserError: a mistake in the command line, the configs, the checkpoint
-            or the images. The output file is not touched then.
+        UserError: a mistake in the configs, the checkpoint, the images or the budget.
     """
-    load_weights_only()
-    register_all_modules(init_default_scope=True)
-    out = check_writable_file(args.out, '--out')
-    beside = _config_beside(out, args)
-    dense_cfg = configs.read_config(args.dense_config)
-    het_cfg = configs.read_config(args.het_config)
-    for cfg in (dense_cfg, het_cfg):
-        configs.merge_options(cfg, args.cfg_options)
-    content = checkpoint.read_weights(args.checkpoint)
-    root = args.data_root
-    if root and use_data(root, [dense_cfg, het_cfg], content):
-        root = None  # the configs now name its images
-    with preflight.explained_build(dense_cfg):
-        dense = MODELS.build(dense_cfg.model)
-    with preflight.explained_build(het_cfg):
-        het = MODELS.build(het_cfg.model)
-    preflight.check_model(het, het_cfg)
-    part = _load_dense(dense, content, args.checkpoint)
-    with _explained(args):
-        find_pairs(dense.get_submodule(part), het.get_submodule(part))
-    dense.to(get_device()).eval()
-    het.to(get_device()).eval()
-    evaluates = args.eval and not part and has_annotations(dense_cfg)
-    batches = None
-    if args.method == 'lstsq':
-        paths = choose_images(root, dense_cfg, args.calib, args.seed)
-        batches = ImageBatches(paths, test_pipeline(het_cfg))
+    out = check_writable_file(out, '--out')
+    dense_cfg, het_cfg = read_config(dense_config), read_config(het_config)
+    beside = None
+    if target_macs or target_ms:
+        beside = _config_beside(out, dense_cfg, het_cfg)
+    content = checkpoints.read_weights(checkpoint)
+    dense = build_detector(dense_cfg)
+    part = _load_dense(dense, content, checkpoint)
+    conversion = convert_detector(
+        dense_cfg,
+        dense,
+        het_cfg,
+        part=part,
+        images=images,
+        permute=permute,
+        distil=distil,
+        target_macs=target_macs,
+        target_ms=target_ms,
+        evaluates=evaluates,
+    )
+    conversion.meta |= dataset_meta(content)
+    if beside:
+        write_whole(beside, conversion.cfg.pretty_text.encode())
+        announce(f'{beside} written, the config with a p for each layer')
+    save_whole(conversion.content(), out)
+    announce(f'{out} written, {conversion.report["seconds"]:.0f} s')
+    return conversion
 
-    started = time.monotonic()
-    metrics = {}
-    if evaluates:
-        metrics['dense'] = evaluate(dense_cfg, dense)
-    with _explained(args):
-        if beside:
-            if part:
-                raise ValueError('a budget needs the checkpoint of a whole detector')
-            targets = (args.target_macs, args.target_ms)
-            run = _forward(dense, part)
-            layers = choose_layers(dense, het, dense_cfg, batches, run, *targets)
+
+def convert_detector(
+    dense_cfg: Config,
+    dense: nn.Module,
+    het_cfg: Config,
+    *,
+    part: str = '',
+    images: Images | None = TO_FIT,
+    permute: bool = False,
+    distil: Mapping[str, float] | None = None,
+    target_macs: float | None = None,
+    target_ms: float | None = None,
+    evaluates: bool = True,
+) -> Conversion:
+    """Make the HetConv detector of a config from a trained dense one at hand.
+
+    Args:
+        dense_cfg: of the dense detector.
+        dense: with its weights; moved to the device that mmengine finds, in eval mode.
+        het_cfg: of the same detector with HetConv layers.
+        part: 'backbone' converts that alone.
+        images: to fit the layers to, without labels; None projects the weights.
+        permute: choose which channels share a block, where their order is free.
+        distil: steps or minutes for which all layers are then trained together towards
+            the dense detector, see :func:`mmdet_hetconv.convert.distil`; None for none.
+        target_macs: share of the dense detector's MACs; each layer gets a p of its own.
+        target_ms: milliseconds of one image deployed on this machine, in its place.
+        evaluates: on the test set of the configs, before and after, if it has annotations.
+
+    Raises:
+        UserError: the detectors are not the same but for HetConv; images that cannot be
+            read; a budget out of reach.
+    """
+    budget = bool(target_macs or target_ms)
+    if images is None and (permute or distil or budget):
+        raise UserError('to permute, to distil and a budget need images')
+    het = build_detector(het_cfg)
+    try:
+        find_pairs(dense.get_submodule(part), het.get_submodule(part))
+        if budget and part:
+            raise ValueError('a budget needs the checkpoint of a whole detector')
+        dense.to(get_device()).eval()
+        het.to(get_device())
+        evaluates = evaluates and not part and has_annotations(dense_cfg)
+        batches = images and calibration_batches(dense_cfg, images, pipeline_of=het_cfg)
+        started = time.monotonic()
+        metrics = {}
+        if evaluates:
+            metrics['dense'] = evaluate(dense_cfg, dense)
+        forward = _forward(dense, part)
+        if budget:
+            layers = choose_layers(dense, het, dense_cfg, batches, forward, target_macs, target_ms)
             het_cfg = converted(het_cfg, dense_cfg.model, layers, _arrangement(het))
             het = MODELS.build(het_cfg.model).to(get_device()).eval()
-        _project(dense, het, part)
-        fits, kept = _calibrate(dense, het, part, batches, args.permute)
-        distilled = _distil(dense, het, part, batches, args.distil)
+        pair = dense.get_submodule(part), het.get_submodule(part)
+        load_projected(*pair)
+        fits, kept, distilled = {}, {}, None
+        if batches:
+            fits, kept = _calibrate(*pair, batches, forward, permute)
+        if distil:
+            distilled = _distil(*pair, batches, forward, distil)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(
+            f'{dense_cfg.filename} cannot be converted into {het_cfg.filename}: {error}'
+        ) from error
     if evaluates:
         stage = 'distilled' if distilled else 'calibrated' if fits else 'projected'
         metrics[stage] = evaluate(het_cfg, het)
     report = dict(
-        method=args.method,
+        method='lstsq' if batches else 'free',
         images=len(batches or ()),
         permuted={name: list(shares) for name, shares in kept.items()},
         relative_error={name: fit.after for name, fit in fits.items()},
@@ -105,24 +210,7 @@ def convert(args: argparse.Namespace) -> None:
         seconds=round(time.monotonic() - started, 1),
     )
     announce(describe(fits, kept, metrics))
-    if beside:
-        write_whole(beside, het_cfg.pretty_text.encode())
-        announce(f'{beside} written, the config with a p for each layer')
-    _write(out, het, part, content, het_cfg, report)
-    announce(f'{out} written, {report["seconds"]:.0f} s')
-
-
-@contextmanager
-def _explained(args: argparse.Namespace) -> Iterator[None]:
-    """What the detectors are not fit for is a mistake in the command line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(
-            f'{args.dense_config} cannot be converted into {args.het_config}: {error}'
-        ) from error
+    return Conversion(het_cfg, het, report, {}, part)
 
 
 def describe(
@@ -151,12 +239,10 @@ def describe(
     return '\n\n'.join(parts) or 'Dense weights projected, free of data.'
 
 
-def _config_beside(out: Path, args: argparse.Namespace) -> Path | None:
-    """Where the config with a p for each layer goes, if there is a budget."""
-    if not (args.target_macs or args.target_ms):
-        return None
+def _config_beside(out: Path, dense_cfg: Config, het_cfg: Config) -> Path:
+    """Where the config with a p for each layer goes."""
     path = out.with_suffix('.py')
-    taken = (out, Path(args.dense_config), Path(args.het_config))
+    taken = (out, Path(dense_cfg.filename or ''), Path(het_cfg.filename or ''))
     if any(path.resolve() == other.resolve() for other in taken):
         raise UserError(
             f'--out {out}: the config that is written beside it would replace {path}; '
@@ -175,12 +261,8 @@ def _load_dense(dense: nn.Module, content: dict, path: str) -> str:
     is_detector = any('backbone.' in key for key in state)
     part = '' if is_detector else 'backbone'
     model = dense.get_submodule(part)
-    checkpoint.load_weights(model, content, path)
+    checkpoints.load_weights(model, content, path)
     return part
-
-
-def _project(dense: nn.Module, het: nn.Module, part: str) -> None:
-    load_projected(dense.get_submodule(part), het.get_submodule(part))
 
 
 def _arrangement(het: nn.Module) -> str:
@@ -196,41 +278,37 @@ def _arrangement(het: nn.Module) -> str:
 
 
 def _calibrate(
-    dense: nn.Module, het: nn.Module, part: str, batches: ImageBatches | None, permute: bool
+    dense: nn.Module,
+    het: nn.Module,
+    batches: ImageBatches,
+    forward: Callable[[nn.Module, dict], object],
+    permute: bool,
 ) -> tuple[dict[str, Fit], dict[str, tuple[float, float]]]:
     """The fits of all layers, and what a permutation keeps."""
-    if batches is None:
-        return {}, {}
-    run = _forward(dense, part)
-    pair = dense.get_submodule(part), het.get_submodule(part)
     kept = {}
     if permute:
         few = ImageBatches(batches.paths[:PERMUTATION_IMAGES], batches.pipeline)
-        kept = rearrange(*pair, few, run)
+        kept = rearrange(dense, het, few, forward)
     # Two, as one of them judges.
-    count = max(2, count_fitting(*pair, batches[0], run))
+    count = max(2, count_fitting(dense, het, batches[0], forward))
     if count < len(batches):
         announce(
             f'layers are fitted to {count} of the {len(batches)} images: '
             'as many unfinished forward passes fit into 4 GiB'
         )
         batches = ImageBatches(batches.paths[:count], batches.pipeline)
-    return calibrate(*pair, batches, run, show_progress=True), kept
+    return calibrate(dense, het, batches, forward, show_progress=True), kept
 
 
 def _distil(
     dense: nn.Module,
     het: nn.Module,
-    part: str,
-    batches: ImageBatches | None,
-    length: dict[str, float] | None,
-) -> DistilReport | None:
-    """All layers together, where --distil says for how long."""
-    if batches is None or length is None:
-        return None
-    run = _forward(dense, part)
-    pair = dense.get_submodule(part), het.get_submodule(part)
-    report = distil(*pair, batches, run, log=announce, **length)
+    batches: ImageBatches,
+    forward: Callable[[nn.Module, dict], object],
+    length: Mapping[str, float],
+) -> DistilReport:
+    """All layers together."""
+    report = distil(dense, het, batches, forward, log=announce, **length)
     announce(
         f'distilled in {report.steps} steps ({report.stopped}): error on held-out images '
         f'{report.before:.4f} before, {report.after:.4f} after'
@@ -249,18 +327,3 @@ def _forward(dense: nn.Module, part: str) -> Callable[[nn.Module, dict], object]
         return model(**batch, mode='tensor')
 
     return run
-
-
-def _write(out: Path, het: nn.Module, part: str, content: dict, cfg: Config, report) -> None:
-    """Write the checkpoint; nobody ever sees a part of it."""
-    prefix = f'{part}.' if part else ''
-    state = {
-        key: value.cpu().clone()
-        for key, value in het.state_dict().items()
-        if key.startswith(prefix)
-    }
-    meta = dict(mmdet_hetconv_version=__version__, cfg=cfg.pretty_text, conversion=report)
-    dense_meta = content.get('meta') or {}
-    if 'dataset_meta' in dense_meta:
-        meta['dataset_meta'] = dense_meta['dataset_meta']
-    save_whole(dict(state_dict=state, meta=meta), out)

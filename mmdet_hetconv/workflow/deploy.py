@@ -1,15 +1,15 @@
 """Deployed checkpoints."""
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from mmdet.registry import MODELS
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
-from ..comfort.data.own_data import use_data
 from ..deploy import switch_to_deploy
 from ..deploy.precision import check_precision, set_precision
 from ..deploy.quantization import set_int8
@@ -20,10 +20,10 @@ from ..utils.errors import UserError
 from ..utils.files import check_writable_file, save_whole
 from ..utils.image_channels import image_channels
 from ..version import __version__
-from . import checkpoint, configs, preflight
-from . import sensitivity as quantizing
-from .calibration_images import calibration_batches
-from .safe_globals import load_weights_only
+from . import checkpoint as checkpoints
+from .calibration_images import TO_QUANTIZE, Images, calibration_batches
+from .detector import read_detector
+from .sensitivity import levels_of, quantize_on_images
 
 # Where a deployed checkpoint keeps its plan; marks it as one.
 PLAN = 'hetconv_plan'
@@ -34,57 +34,141 @@ FORM = 'hetconv_form'
 FORM_VERSION = 2
 
 
-def deploy(args: argparse.Namespace, tell_plan: bool = True) -> None:
-    """What ``tools/deploy.py`` does with its arguments.
+@dataclass
+class Deployed:
+    """The inference form of a detector.
+
+    Attributes:
+        model: in that form.
+        precision: in which its convolutions compute, 'fp32', 'bf16' or 'int8'.
+        levels: of int8 by layer, as :func:`levels_of` reads them; None without int8.
+        meta: of the checkpoint that it is made of.
+    """
+
+    model: nn.Module
+    precision: str
+    levels: dict[str, dict[str, Any] | None] | None
+    meta: dict[str, Any]
+
+    @property
+    def plan(self) -> Plan:
+        """What the convolutions share: which kernel computes each."""
+        return plan_of(self.model)
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint file holds of it."""
+        stored = {
+            'state_dict': {k: v.cpu().clone() for k, v in self.model.state_dict().items()},
+            'meta': self.meta | dict(mmdet_hetconv_version=__version__),
+            PLAN: self.plan.state_dict(),
+            PRECISION: self.precision,
+            FORM: FORM_VERSION,
+        }
+        return stored if self.levels is None else {**stored, INT8: self.levels}
+
+
+def deploy(
+    config: str | Config,
+    checkpoint: str,
+    out: str | Path,
+    *,
+    precision: str | None = None,
+    images: Images = TO_QUANTIZE,
+    keep: Sequence[str] = (),
+    tune: Sequence[int] | None = None,
+    evaluates: bool = True,
+) -> Deployed:
+    """Write the deployed checkpoint of a trained detector.
 
     Args:
-        tell_plan: print the kernels that --tune has chosen.
+        config: of the detector, a file or at hand.
+        checkpoint: file of the trained detector, or of a deployed one.
+        out: the file to write; it is not touched if anything fails.
+        precision, images, keep, tune, evaluates: as for :func:`deploy_detector`.
 
     Raises:
-        UserError: a mistake in the command line, the config or the
-            checkpoint. The output file is not touched then.
+        UserError: a mistake in the config, the checkpoint or the images.
     """
-    out = check_writable_file(args.out, '--out')
-    cfg, model, content = build(args)
-    if args.tune:
+    out = check_writable_file(out, '--out')
+    cfg, model, content = read_detector(config, checkpoint)
+    deployed = deploy_detector(
+        cfg,
+        model,
+        content,
+        checkpoint,
+        precision=precision,
+        images=images,
+        keep=keep,
+        tune=tune,
+        evaluates=evaluates,
+    )
+    if tune:
+        announce(str(deployed.plan))
+    save_whole(deployed.content(), out)
+    announce(f'{out} written: {len(planned_convs(deployed.model))} convolutions')
+    return deployed
+
+
+def deploy_detector(
+    cfg: Config,
+    model: nn.Module,
+    content: dict,
+    path: str,
+    *,
+    precision: str | None = None,
+    images: Images = TO_QUANTIZE,
+    keep: Sequence[str] = (),
+    tune: Sequence[int] | None = None,
+    evaluates: bool = False,
+) -> Deployed:
+    """Switch a detector at hand to its inference form.
+
+    Args:
+        cfg: of the detector.
+        model: of any weights; it becomes the inference form.
+        content: of a checkpoint, trained or deployed.
+        path: of that checkpoint, for messages.
+        precision: 'fp32', 'bf16' or 'int8'; None takes what a deployed checkpoint has,
+            else fp32.
+        images: whose feature maps set the levels of int8.
+        keep: layers that do not compute in int8, with * and ? as in file names.
+        tune: height and width of an image for which the kernels are chosen now.
+        evaluates: on the test set before and after quantizing, if it has annotations.
+
+    Raises:
+        UserError: weights that are not the model's; a precision that the machine does
+            not have, or that is not the deployed checkpoint's.
+    """
+    if tune:
         try:
             check_reads_images(model)
         except ValueError as error:
             raise UserError(f'--tune: {error}') from error
-    precision = precision_of(content, args)
-    model = deploy_model(model, content, args.checkpoint, precision)
+    precision = precision_of(content, path, precision)
+    model = deploy_model(model, content, path, precision)
     levels = content.get(INT8)
     if precision == 'int8' and levels is None:
-        batches = calibration_batches(cfg, args.calib, args.data_root, args.seed)
-        levels = quantizing.quantize_on_images(model, cfg, batches, args.keep, args.eval)
-    plan = plan_of(model)
-    if args.tune:
+        batches = calibration_batches(cfg, images)
+        levels = quantize_on_images(model, cfg, batches, keep, evaluates)
+    if tune:
         # Heads too, and what they do with the boxes.
         with first_run(model):
-            detect(model, torch.zeros(1, image_channels(model), *args.tune))
-        if tell_plan:
-            announce(str(plan))
-    meta = dict(content.get('meta') or {})
-    meta['mmdet_hetconv_version'] = __version__
-    state = {k: v.cpu().clone() for k, v in model.state_dict().items()}
-    stored = {'state_dict': state, 'meta': meta, PLAN: plan.state_dict(), PRECISION: precision}
-    stored[FORM] = FORM_VERSION
-    save_whole(stored if levels is None else {**stored, INT8: levels}, out)
-    announce(f'{out} written: {len(planned_convs(model))} convolutions')
+            detect(model, torch.zeros(1, image_channels(model), *tune))
+    return Deployed(model, precision, levels, dict(content.get('meta') or {}))
 
 
-def precision_of(content: dict, args: argparse.Namespace) -> str:
-    """What a deployed checkpoint computes in, or what is asked for.
+def precision_of(content: dict, path: str, asked: str | None = None) -> str:
+    """What a deployed checkpoint computes in, or what is asked of a trained one.
 
     Raises:
-        UserError: these are two.
+        UserError: another precision is asked of a deployed one.
     """
     if PLAN not in content:
-        return args.precision or 'fp32'
+        return asked or 'fp32'
     stored = content.get(PRECISION, 'fp32')
-    if args.precision not in (None, stored):
+    if asked not in (None, stored):
         raise UserError(
-            f'--precision {args.precision}: checkpoint {args.checkpoint} is a deployed '
+            f'--precision {asked}: checkpoint {path} is a deployed '
             f'one of {stored}; deploy the trained one'
         )
     return stored
@@ -110,7 +194,7 @@ def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'f
     """
     plan = Plan()
     if PLAN not in content:
-        checkpoint.load_weights(model, content, path)
+        checkpoints.load_weights(model, content, path)
         try:
             check_precision(precision, torch.device('cpu'))
             model = switch_to_deploy(model, plan)
@@ -125,32 +209,40 @@ def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'f
         )
     model = switch_to_deploy(model, plan)
     set_precision(model, content.get(PRECISION, 'fp32'))
-    checkpoint.load_weights(model, content, path)
+    checkpoints.load_weights(model, content, path)
     try:
         plan.load_state_dict(content[PLAN])
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f'checkpoint {path}: its plan: {error}') from error
     if INT8 in content:
         try:
-            set_int8(model, quantizing.levels_of(content[INT8]))
+            set_int8(model, levels_of(content[INT8]))
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise UserError(f'checkpoint {path}: its levels of int8: {error}') from error
     return model
 
 
-def deploy_runner(runner: Runner, content: dict, args: argparse.Namespace) -> None:
+def deploy_runner(
+    runner: Runner,
+    content: dict,
+    path: str,
+    *,
+    precision: str | None = None,
+    images: Images = TO_QUANTIZE,
+) -> None:
     """Exchange the layers of a runner that is about to test by their inference form.
 
+    Args:
+        content, path, precision, images: as for :func:`deploy_detector`.
+
     Raises:
-        UserError: weights that are not the model's; a precision that the
-            machine does not have, or that is not the checkpoint's.
+        UserError: as :func:`deploy_detector`.
     """
-    model = checkpoint.unwrap(runner.model)
-    precision = precision_of(content, args)
-    deploy_model(model, content, args.checkpoint, precision)
+    model = checkpoints.unwrap(runner.model)
+    precision = precision_of(content, path, precision)
+    deploy_model(model, content, path, precision)
     if precision == 'int8' and INT8 not in content:
-        batches = calibration_batches(runner.cfg, args.calib)
-        quantizing.quantize_on_images(model, runner.cfg, batches)
+        quantize_on_images(model, runner.cfg, calibration_batches(runner.cfg, images))
 
 
 def check_not_deployed(content: dict, path: str) -> None:
@@ -163,18 +255,3 @@ def plan_of(model: nn.Module) -> Plan:
     """The plan that a deployed model's convolutions share."""
     convs = planned_convs(model)
     return convs[0].plan if convs else Plan()
-
-
-def build(args: argparse.Namespace) -> tuple[Config, nn.Module, dict]:
-    """A config, its detector in eval mode, and a checkpoint's content."""
-    load_weights_only()
-    register_all_modules(init_default_scope=True)
-    cfg = configs.read_config(args.config)
-    configs.merge_options(cfg, args.cfg_options)
-    content = checkpoint.read_checkpoint(args.checkpoint)
-    if args.data_root and use_data(args.data_root, [cfg], content):
-        args.data_root = None  # the config now names its images
-    with preflight.explained_build(cfg):
-        model = MODELS.build(cfg.model)
-    preflight.check_model(model, cfg)
-    return cfg, model.eval(), content

@@ -18,9 +18,10 @@ from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.files import check_writable_file, unfinished
 from . import checkpoint
-from .calibration_images import ImageBatches, calibration_batches
+from .calibration_images import ImageBatches, Images, calibration_batches
 from .configs import classes_of
-from .deploy import INT8, build, deploy_model
+from .deploy import INT8, deploy_model
+from .detector import read_detector
 from .end_to_end import check_end_to_end, export_end_to_end, write_script
 
 # A graph is checked on an image that is larger by OTHER pixels.
@@ -44,7 +45,7 @@ def export(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise UserError(f'ONNX needs packages that are {error}') from error
     out = check_writable_file(args.out, '--out')
-    cfg, model, content = build(args)
+    cfg, model, content = read_detector(args.config, args.checkpoint)
     _check_floats(content, args.checkpoint)
     model = deploy_model(model, content, args.checkpoint)
     part = unfinished(out)
@@ -56,7 +57,7 @@ def export(args: argparse.Namespace) -> None:
         names = export_onnx(model, size, part)
         told = _check_graph(model, size, part, out)
         if args.precision == 'int8':
-            batches = calibration_batches(cfg, args.calib, args.data_root, args.seed)
+            batches = calibration_batches(cfg, Images(args.calib, args.data_root, args.seed))
             quantize_graph(part, _network_inputs(model, batches), part)
             told += f', then quantized on {len(batches)} images'
         if args.end2end:
@@ -65,7 +66,7 @@ def export(args: argparse.Namespace) -> None:
             told += export_end_to_end(cfg, model, prepare, classes, size, part, args.precision)
         part.replace(out)
     except ValueError as error:
-        raise UserError(f'{args.config}: {error}') from error
+        raise UserError(f'{cfg.filename}: {error}') from error
     finally:
         part.unlink(missing_ok=True)
     announce(f'{out} written, {told}, outputs: {", ".join(names)}')
@@ -108,7 +109,7 @@ def export_runner(runner: Runner, content: dict, args: argparse.Namespace) -> No
         model.cpu()
         export_onnx(model, input_shape(runner.cfg), path)
         if precision == 'int8':
-            batches = calibration_batches(runner.cfg, args.calib)
+            batches = calibration_batches(runner.cfg, Images(args.calib))
             quantize_graph(path, _network_inputs(model, batches), path)
         run_by_graph(model, load_graph(args.backend, path, precision))
     except ValueError as error:

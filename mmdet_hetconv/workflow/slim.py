@@ -3,24 +3,23 @@
 Each step leaves a file, written whole; a step whose file is there is not done again.
 """
 
-import argparse
+import copy
+import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.device import get_device
 from torch import nn
 
-from ..analysis.config import build_detector, input_shape
-from ..comfort.data.own_data import use_data
-from ..comfort.show.compare import PAGE, compare
-from ..comfort.show.layers_picture import draw_layers
-from ..comfort.show.side import Side, load_side
+from ..analysis.config import input_shape
 from ..convert.convert_model import matches
 from ..deploy.precision import check_precision
 from ..layers import HetConv2d
@@ -29,15 +28,17 @@ from ..layers.shape import why_not_heterogeneous
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.files import check_writable, save_whole, write_whole
-from . import checkpoint, configs
-from . import convert as converting
-from . import deploy as deploying
-from .calibration_images import choose_images
+from . import checkpoint as checkpoints
+from .calibration_images import TO_FIT, ImageBatches, Images, choose_images, test_pipeline
 from .config_parts import leaf_datasets, read_infos
+from .configs import classes_of, dataset_meta, read_config, use_own_hooks
+from .convert import Conversion, convert_detector
+from .deploy import deploy_detector
+from .detector import build_detector
 from .evaluate import evaluate, has_annotations
 from .gain import gain
 from .layer_choice import converted
-from .safe_globals import load_weights_only
+from .measure import Form, boxes_on, measure
 from .train_on import train_on
 
 # Heads of dense detectors, where convolutions that nothing follows predict.
@@ -46,109 +47,109 @@ HEADS = ('bbox_head', 'rpn_head')
 HIDDEN = 'rpn_conv'
 LEAST_P = 2
 CONVERTED = 'converted.pth'
+DEPLOYED = 'deployed.pth'
+DENSE_DEPLOYED = 'dense_deployed.pth'
+REPORT = 'report.json'
+PAGE = 'index.html'  # made of the report
+# The configs that the conversion is of, and what is made of its result.
 TEMPLATES = ('eligible.py', 'converted.py')
-RESULTS = 'results.json'  # of each form
-LATER = ('dense_deployed.pth', 'deployed.pth', RESULTS, PAGE)  # what is made of these
+LATER = (DENSE_DEPLOYED, DEPLOYED, REPORT, PAGE)
 NOTE = 'slim.json'  # of what all that is the work
-SHOWN = 12  # images on the page
-ROUNDS = 11  # of timing
+SHOWN = 12  # images in the report
 
 
-def slim(args: argparse.Namespace) -> None:
-    """What ``tools/slim.py`` does with its arguments.
+def slim(
+    config: str | Config,
+    checkpoint: str,
+    out: str | Path,
+    *,
+    p: int | None = 4,
+    target_macs: float | None = None,
+    target_ms: float | None = None,
+    images: Images = TO_FIT,
+    distil: Mapping[str, float] | None = None,
+    permute: bool = False,
+    arrangement: str = 'blocked',
+    precision: str = 'fp32',
+    exclude: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Convert a trained dense detector, deploy it, and measure what was gained.
+
+    Args:
+        config: of the dense detector, a file or at hand.
+        checkpoint: its weights, a file or URL.
+        out: folder of the work. What is there of the same work is taken, not done again.
+        p: of every layer; None with a budget.
+        target_macs, target_ms: the budget, see :func:`convert_detector`.
+        images: without labels, to fit the layers and the levels of int8 to.
+        distil: steps or minutes of training towards the dense detector; None for none.
+        permute: choose which channels share a block, where their order is free.
+        arrangement: 'blocked' or 'permuted', see :class:`HetConv2d`.
+        precision: of the deployed detector: 'fp32', 'bf16' or 'int8'.
+        exclude: layers or modules that stay dense.
+
+    Returns:
+        dict: the report, as ``out``/report.json holds it: ``forms`` (label, metrics,
+        milliseconds, MACs of each), ``layers`` (p and error by name), ``images`` and what
+        was detected there, ``gained`` and ``sentence``, ``next``.
 
     Raises:
-        UserError: a mistake in the command line, the config, the checkpoint or the
-            images; the folder holds the work of other arguments.
+        UserError: a mistake in the config, the checkpoint or the images; the folder
+            holds the work of other arguments.
     """
-    load_weights_only()
-    register_all_modules(init_default_scope=True)
-    out = Path(args.out).expanduser().resolve()
+    asked = dict(
+        config=str(config.filename if isinstance(config, Config) else config),
+        checkpoint=str(checkpoint),
+        p=p,
+        target_macs=target_macs,
+        target_ms=target_ms,
+        images=dataclasses.asdict(images),
+        distil=distil and dict(distil),
+        permute=permute,
+        arrangement=arrangement,
+        precision=precision,
+        exclude=list(exclude),
+    )
+    out = Path(out).expanduser().resolve()
     check_writable(out, '--out')
     try:
-        check_precision(args.precision, torch.device('cpu'))
+        check_precision(precision, torch.device(get_device()))
     except ValueError as error:
         raise UserError(str(error)) from error
-    cfg = configs.read_config(args.config)
-    configs.merge_options(cfg, args.cfg_options)
-    content = checkpoint.read_weights(args.checkpoint)
-    root = args.data_root
-    if root and use_data(root, [cfg], content):
-        root = None  # the config now names its images
-    configs.use_own_hooks(cfg)
-    model = build_detector(cfg.model)
-    _check_dense(model, args.config)
-    checkpoint.load_weights(model, content, args.checkpoint)
-    _check_arguments(args, cfg, out)
-
-    def write_config(name: str, written: Config) -> str:
-        write_whole(out / name, written.pretty_text.encode())
-        return str(out / name)
-
-    given = args.checkpoint
-    if not Path(given).is_file():  # a URL, which later steps do not read
-        given = str(_step(out / 'dense.pth', lambda: save_whole(content, out / 'dense.pth')))
-    dense = write_config('dense.py', cfg)
-    layers = eligible_layers(model, args.p or LEAST_P, args.exclude)
-    eligible, result = (out / name for name in TEMPLATES)
-    template = result if args.p else eligible
-    wanted = converted(cfg, cfg.model, layers, args.arrangement)
-    _step(template, lambda: write_config(template.name, wanted))
-    files = argparse.Namespace(checkpoint=given, data_root=root, cfg_options=None)
-    images = argparse.Namespace(calib=args.calib, seed=args.seed, keep=())
-
-    def deployed(config: str, weights: str, name: str) -> Path:
-        words = argparse.Namespace(
-            **(vars(files) | vars(images) | dict(config=config, checkpoint=weights)),
-            out=str(out / name),
-            precision=args.precision,
-            eval=False,  # all forms are at the end
-            tune=input_shape(cfg),
+    cfg = read_config(config)
+    content = checkpoints.read_weights(checkpoint)
+    use_own_hooks(cfg)
+    dense = build_detector(cfg)
+    _check_dense(dense, asked['config'])
+    checkpoints.load_weights(dense, content, checkpoint)
+    layers = eligible_layers(dense, p or LEAST_P, exclude)
+    work = _Work(out, precision, images)
+    work.check_same(asked, cfg)
+    weights = work.keep_dense(cfg, content, checkpoint)
+    if not (out / CONVERTED).exists():
+        template = out / ('converted.py' if p else 'eligible.py')
+        wanted = converted(cfg, cfg.model, layers, arrangement)
+        write_whole(template, wanted.pretty_text.encode())
+        conversion = convert_detector(
+            cfg,
+            dense,
+            read_config(str(template)),
+            images=images,
+            permute=permute or arrangement == 'permuted',
+            distil=distil,
+            target_macs=target_macs,
+            target_ms=target_ms,
         )
-        return _step(out / name, lambda: deploying.deploy(words, tell_plan=False))
-
-    weights = _step(
-        out / CONVERTED,
-        lambda: converting.convert(
-            argparse.Namespace(
-                **vars(files),
-                **vars(images),
-                dense_config=dense,
-                het_config=str(template),
-                out=str(out / CONVERTED),
-                eval=True,
-                method='lstsq',
-                permute=args.permute or args.arrangement == 'permuted',
-                distil=args.distil,
-                target_macs=args.target_macs,
-                target_ms=args.target_ms,
-            )
-        ),
-    )
-    deployed_dense = deployed(dense, given, 'dense_deployed.pth')
-    deployed_het = deployed(str(result), str(weights), 'deployed.pth')
-    text = train_on(out, cfg, args.precision, Path(given).resolve())
-    write_whole(out / 'train_on.py', text.encode())
-    forms = [(dense, given, False)]
-    if args.precision != 'fp32':
-        forms.append((dense, given, True))
-    forms += [(dense, str(deployed_dense), True), (str(result), str(weights), False)]
-    forms.append((str(result), str(deployed_het), True))
-    if not _is_measured(out):
-        (out / PAGE).unlink(missing_ok=True)
-    _step(out / PAGE, lambda: _report(out, cfg, root, forms, args.seed))
-    _tell(out, args)
-
-
-def _tell(out: Path, args: argparse.Namespace) -> None:
-    """The last lines: what was gained, and what comes next."""
-    gained, sentence = gain(json.loads((out / RESULTS).read_text()))
-    announce(f'{out / PAGE} is the report: {sentence}')
-    if gained:
-        announce(f'next, to train it on: python tools/train.py {out / "train_on.py"}')
-        return
-    p = 2 * (args.p or LEAST_P)
-    announce(f'next, to convert it further: the same with --p {p} --out {out}_p{p}')
+        work.keep_conversion(conversion, content)
+    write_whole(out / 'train_on.py', train_on(out, cfg, precision, weights).encode())
+    report = work.read_report()
+    if report is None:
+        het_cfg, het, record = work.read_conversion()
+        forms = work.forms(cfg, dense.to(get_device()), het_cfg, het, content)
+        report = work.report(cfg, classes_of(cfg, content, checkpoint), forms, record)
+        report['next'] = _next_command(out, p, report['gained'])
+        write_whole(out / REPORT, json.dumps(report, indent=1).encode())
+    return report
 
 
 def _check_dense(model: nn.Module, config: str) -> None:
@@ -160,7 +161,7 @@ def _check_dense(model: nn.Module, config: str) -> None:
         )
 
 
-def eligible_layers(model: nn.Module, p: int, exclude: list[str]) -> dict[str, int]:
+def eligible_layers(model: nn.Module, p: int, exclude: Sequence[str]) -> dict[str, int]:
     """The convolutions that can have this p and predict nothing, by name.
 
     Raises:
@@ -181,114 +182,170 @@ def eligible_layers(model: nn.Module, p: int, exclude: list[str]) -> dict[str, i
     return found
 
 
-def _check_arguments(args: argparse.Namespace, cfg: Config, out: Path) -> None:
-    """Note what the work is of, or refuse another than the work that is there."""
-    mine = {key: value for key, value in vars(args).items() if key != 'out'}
-    mine = json.loads(json.dumps(mine))
-    # The same names may hold something else than they did.
-    mine['config_sha256'] = _digest(cfg.pretty_text.encode())
-    if Path(args.checkpoint).is_file():
-        mine['checkpoint_sha256'] = _digest(Path(args.checkpoint).read_bytes())
-    note = out / NOTE
-    if not (note.exists() and (out / CONVERTED).exists()):
-        for name in (*TEMPLATES, *LATER):
-            (out / name).unlink(missing_ok=True)
-        write_whole(note, json.dumps(mine, indent=1).encode())
-        return
-    theirs = json.loads(note.read_text())
-    for key, value in mine.items():
-        if theirs.get(key) != value:
-            raise UserError(
-                f'--out {out} holds the work of {key}={theirs.get(key)}, not of '
-                f'{key}={value}: name another folder'
-            )
+def _next_command(out: Path, p: int | None, gained: bool) -> str:
+    if gained:
+        return f'to train it on: python tools/train.py {out / "train_on.py"}'
+    p = 2 * (p or LEAST_P)
+    return f'to convert it further: the same with --p {p} --out {out}_p{p}'
+
+
+@dataclass
+class _Work:
+    """The folder of a work: what is there is read, what is not is made."""
+
+    out: Path
+    precision: str
+    images: Images
+
+    def check_same(self, asked: dict[str, Any], cfg: Config) -> None:
+        """Note what the work is of, or refuse another than the work that is there."""
+        mine = json.loads(json.dumps(asked))
+        # The same names may hold something else than they did.
+        mine['config_sha256'] = _digest(cfg.pretty_text.encode())
+        if Path(asked['checkpoint']).is_file():
+            mine['checkpoint_sha256'] = _digest(Path(asked['checkpoint']).read_bytes())
+        note = self.out / NOTE
+        if not (note.exists() and (self.out / CONVERTED).exists()):
+            for name in (*TEMPLATES, *LATER):
+                (self.out / name).unlink(missing_ok=True)
+            write_whole(note, json.dumps(mine, indent=1).encode())
+            return
+        theirs = json.loads(note.read_text())
+        for key, value in mine.items():
+            if theirs.get(key) != value:
+                raise UserError(
+                    f'--out {self.out} holds the work of {key}={theirs.get(key)}, not of '
+                    f'{key}={value}: name another folder'
+                )
+
+    def keep_dense(self, cfg: Config, content: dict, checkpoint: str) -> Path:
+        """Write the dense detector's config; the path of its weights."""
+        write_whole(self.out / 'dense.py', cfg.pretty_text.encode())
+        if Path(checkpoint).is_file():
+            return Path(checkpoint).resolve()
+        # A URL, which the config for training on cannot name.
+        save_whole(content, self.out / 'dense.pth')
+        return self.out / 'dense.pth'
+
+    def keep_conversion(self, conversion: Conversion, content: dict) -> None:
+        conversion.meta |= dataset_meta(content)
+        write_whole(self.out / 'converted.py', conversion.cfg.pretty_text.encode())
+        save_whole(conversion.content(), self.out / CONVERTED)
+        announce(f'{self.out / CONVERTED} written, {conversion.report["seconds"]:.0f} s')
+
+    def read_conversion(self) -> tuple[Config, nn.Module, dict[str, Any]]:
+        """Config and detector of the conversion, and its record."""
+        cfg = read_config(str(self.out / 'converted.py'))
+        content = checkpoints.read_checkpoint(self.out / CONVERTED)
+        model = build_detector(cfg)
+        checkpoints.load_weights(model, content, self.out / CONVERTED)
+        return cfg, model.to(get_device()), content['meta']['conversion']
+
+    def forms(
+        self, cfg: Config, dense: nn.Module, het_cfg: Config, het: nn.Module, content: dict
+    ) -> list[Form]:
+        """The dense detector as it was given first, what is shipped last."""
+        forms = [Form('dense', 'trained form (fp32)', cfg, dense)]
+        meta = dict(meta=dataset_meta(content))
+        if self.precision != 'fp32':
+            forms.append(self._deployed('', 'dense', cfg, dense, 'fp32', meta))
+        forms += [
+            self._deployed(DENSE_DEPLOYED, 'dense', cfg, dense, self.precision, meta),
+            Form('HetConv', 'trained form (fp32)', het_cfg, het),
+            self._deployed(DEPLOYED, 'HetConv', het_cfg, het, self.precision, meta),
+        ]
+        for form in forms:
+            trained = het if form.kind == 'HetConv' else dense
+            form.parameters = sum(p.numel() for p in trained.parameters())
+            form.het_layers = sum(isinstance(m, HetConv2d) for m in trained.modules())
+        return forms
+
+    def _deployed(
+        self, name: str, kind: str, cfg: Config, model: nn.Module, precision: str, meta: dict
+    ) -> Form:
+        """The inference form, of its file if there is one; without a name it has none."""
+        path = self.out / name
+        is_there = bool(name) and path.exists()
+        state = checkpoints.read_checkpoint(path) if is_there else None
+        deployed = deploy_detector(
+            cfg,
+            copy.deepcopy(model),
+            state or dict(state_dict=model.state_dict(), **meta),
+            str(path),
+            precision=precision,
+            images=self.images,
+            tune=None if is_there else input_shape(cfg),
+        )
+        if name and not is_there:
+            save_whole(deployed.content(), path)
+            announce(f'{path} written')
+        return Form(kind, f'deployed ({precision})', cfg, deployed.model)
+
+    def read_report(self) -> dict[str, Any] | None:
+        """The report, if it is whole and what it is of is there."""
+        path = self.out / REPORT
+        report = json.loads(path.read_text()) if path.exists() else {}
+        is_whole = 'sentence' in report and (self.out / 'images').is_dir()
+        deployed = (self.out / DENSE_DEPLOYED).exists() and (self.out / DEPLOYED).exists()
+        return report if is_whole and deployed else None
+
+    def report(
+        self, cfg: Config, classes: Sequence[str], forms: Sequence[Form], record: dict
+    ) -> dict[str, Any]:
+        """Evaluate and time each form, and let the first and the last detect on images."""
+        if record['metrics']:
+            self._evaluate(forms, record['metrics'])
+        paths = _shown_images(cfg, self.images)
+        shutil.rmtree(self.out / 'images', ignore_errors=True)
+        (self.out / 'images').mkdir()
+        batches = ImageBatches(paths, test_pipeline(cfg))
+        shown = []
+        for number, path in enumerate(paths):
+            name = f'{number:02}_{Path(path).name}'
+            shutil.copy(path, self.out / 'images' / name)
+            found = [boxes_on(form.model, batches[number]) for form in (forms[0], forms[-1])]
+            shown.append(dict(name=name, found=found))
+        measure(forms, batches[0])
+        gained, sentence = gain([form.row() for form in forms])
+        layers = Config.fromfile(self.out / 'converted.py').model.layers
+        return dict(
+            forms=[form.row() for form in forms],
+            layers={
+                name: dict(p=p, error=record['relative_error'].get(name))
+                for name, p in layers.items()
+            },
+            classes=list(classes),
+            images=shown,
+            gained=gained,
+            sentence=sentence,
+        )
+
+    def _evaluate(self, forms: Sequence[Form], measured: dict[str, dict[str, float]]) -> None:
+        """Set the metrics of all forms; the conversion has measured both trained ones."""
+        path = self.out / REPORT
+        known = {}
+        if path.exists():
+            rows = json.loads(path.read_text())['forms']
+            known = {row['label']: row['metrics'] for row in rows}
+        dense, *_, converted = measured.values()
+        known |= {forms[0].label: dense, forms[-2].label: converted}
+        for form in forms:
+            if not known.get(form.label):
+                announce(f'test set, {form.label}')
+                known[form.label] = evaluate(form.cfg, form.model)
+            form.metrics = known[form.label]
+            rows = [form.row() for form in forms]
+            write_whole(path, json.dumps(dict(forms=rows)).encode())
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _step(path: Path, work: Callable[[], object]) -> Path:
-    """Do a step whose file is missing."""
-    if path.exists():
-        announce(f'{path} is there, its step is not done again')
-    else:
-        work()
-    return path
-
-
-def _report(
-    out: Path, cfg: Config, root: str | None, forms: list[tuple[str, str, bool]], seed: int
-) -> None:
-    """Evaluate and time each form; what compare.py writes of the first and the last."""
-    images = out / 'images'
-    shutil.rmtree(images, ignore_errors=True)
-    images.mkdir()
-    for number, path in enumerate(_shown_images(cfg, root, seed)):
-        shutil.copy(path, images / f'{number:02}_{Path(path).name}')
-    sides = [load_side('', *form) for form in forms]
-    sides[0].name, sides[-1].name = 'A', 'B'
-    conversion = torch.load(out / CONVERTED, weights_only=True)['meta']['conversion']
-    if conversion['metrics']:
-        _evaluate(out, cfg, sides, conversion['metrics'])
-    compare(
-        argparse.Namespace(
-            images=str(images),
-            out=str(out),
-            ann_file=None,
-            score_thr=0.3,
-            max_images=SHOWN,
-            rounds=ROUNDS,
-        ),
-        sides,
-        picture=draw_layers(
-            Config.fromfile(out / 'converted.py').model.layers, conversion['relative_error']
-        ),
-        command=f'python tools/train.py {out / "train_on.py"}',
-    )
-    _write_results(out, sides)
-
-
-def _evaluate(
-    out: Path, cfg: Config, sides: Sequence[Side], measured: dict[str, dict[str, float]]
-) -> None:
-    """Set the metrics of all forms; the conversion has measured both trained ones."""
-    known = {}
-    if (out / RESULTS).exists():
-        known = {row['label']: row['metrics'] for row in json.loads((out / RESULTS).read_text())}
-    trained = list(measured.values())
-    known |= {sides[0].label: trained[0], sides[-2].label: trained[-1]}
-    for side in sides:
-        if not known.get(side.label):
-            announce(f'test set, {side.label}')
-            known[side.label] = evaluate(cfg, side.inferencer.model)
-        side.metrics = known[side.label]
-        _write_results(out, sides)
-
-
-def _is_measured(out: Path) -> bool:
-    """Whether the results are there, and whole."""
-    path = out / RESULTS
-    return path.exists() and all(row['ms'] for row in json.loads(path.read_text()))
-
-
-def _write_results(out: Path, sides: Sequence[Side]) -> None:
-    rows = [
-        dict(
-            label=side.label,
-            metrics=side.metrics,
-            ms=side.times and side.spread()[0],
-            macs=side.macs,
-        )
-        for side in sides
-    ]
-    write_whole(out / RESULTS, json.dumps(rows, indent=1).encode())
-
-
-def _shown_images(cfg: Config, root: str | None, seed: int) -> list[str]:
+def _shown_images(cfg: Config, images: Images) -> list[str]:
     """Test images, or some of those that it was calibrated on."""
-    if root or not has_annotations(cfg):
-        return choose_images(root, cfg, SHOWN, seed)
+    if images.folder or not has_annotations(cfg):
+        return choose_images(images.folder, cfg, SHOWN, images.seed)
     _, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, ''))
     infos = read_infos(leaf)
     step = max(1, len(infos) // SHOWN)

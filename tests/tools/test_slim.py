@@ -8,9 +8,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+import mmdet_hetconv.workflow.slim
 from mmdet_hetconv.kernels import planned_convs
-from mmdet_hetconv.workflow import convert as converting
-from mmdet_hetconv.workflow.slim import slim as slimming
 from tests import tiny
 
 from .conftest import forget
@@ -18,6 +17,7 @@ from .entry import error_of, load_main, train
 from .test_convert_checkpoint import CONV_CFG, OPTIONS, build
 
 slim = load_main('slim')
+slimming = mmdet_hetconv.workflow.slim
 
 
 @pytest.fixture(scope='module')
@@ -73,9 +73,9 @@ def test_the_report_is_of_what_is_shipped_in_int8(folder, done, monkeypatch, cap
     shutil.copytree(done, copied)
     note = json.loads((copied / 'slim.json').read_text())
     (copied / 'slim.json').write_text(json.dumps(note | dict(precision='int8')))
-    for name in ('deployed.pth', 'dense_deployed.pth', 'results.json'):
+    for name in ('deployed.pth', 'dense_deployed.pth', 'report.json'):
         (copied / name).unlink()
-    names = json.loads((done / 'results.json').read_text())[0]['metrics']
+    names = json.loads((done / 'report.json').read_text())['forms'][0]['metrics']
     evaluated = []
 
     def evaluate(cfg, model):
@@ -87,7 +87,7 @@ def test_the_report_is_of_what_is_shipped_in_int8(folder, done, monkeypatch, cap
     slim(words)
     # The conversion has measured both trained forms.
     assert evaluated == [{False}, {True}, {True}]
-    rows = json.loads((copied / 'results.json').read_text())
+    rows = json.loads((copied / 'report.json').read_text())['forms']
     labels = [row['label'] for row in rows]
     assert labels == [
         'dense, trained form (fp32)',
@@ -108,10 +108,11 @@ def test_the_report_is_of_what_is_shipped_in_int8(folder, done, monkeypatch, cap
 
 
 def test_steps_that_are_done_are_not_done_again(folder, done, monkeypatch):
-    def refuse(args):
+    def refuse(*args, **more):
         raise AssertionError('again')
 
-    monkeypatch.setattr(converting, 'convert', refuse)
+    for name in ('convert_detector', 'measure', 'evaluate'):
+        monkeypatch.setattr(slimming, name, refuse)
     before = (done / 'deployed.pth').stat().st_mtime_ns
     (done / 'index.html').unlink()
     slim(argv(folder, 'out', '--target-macs', 0.7))
@@ -141,10 +142,10 @@ def test_what_was_made_of_a_checkpoint_goes_with_it(folder, done, monkeypatch):
     shutil.copytree(done, copied)
     (copied / 'converted.pth').unlink()
 
-    def stop(args):
+    def stop(*args, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(converting, 'convert', stop)
+    monkeypatch.setattr(slimming, 'convert_detector', stop)
     with pytest.raises(KeyboardInterrupt):
         slim(argv(folder, 'copied', '--p', 2))
     left = {path.name for path in copied.iterdir()}

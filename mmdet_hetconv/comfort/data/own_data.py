@@ -9,7 +9,9 @@ from mmengine.config import Config, ConfigDict
 
 from ...utils.announce import announce
 from ...utils.errors import UserError
+from ...workflow.checkpoint import read_weights
 from ...workflow.config_parts import class_counts, leaf_datasets, type_name
+from ...workflow.configs import trained_meta
 from .checks.masks import check_masks, needs_masks
 from .layouts.folders import KEEP, find_data
 from .layouts.split import DataFolder, Split
@@ -173,26 +175,31 @@ def palette(count: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def use_data(root: str, cfgs: Sequence[Config], content: dict) -> bool:
-    """Point configs at an annotated data set, if it is one.
+def own_images(root: str | None, cfgs: Sequence[Config], checkpoint: str) -> str | None:
+    """Point configs at ``--data-root`` if it is an annotated data set.
 
-    That needs annotations, of the classes that the checkpoint knows. The
-    images of any other folder still serve for calibration.
+    That needs annotations, of the classes that the checkpoint knows. The images of any
+    other folder still serve for calibration.
+
+    Returns:
+        str, optional: the folder whose images are to be used; None where the configs name
+        them.
     """
+    if root is None:
+        return None
     try:
         data = find_data(root, 'COCO')
     except UserError as error:
         if not Path(root).is_dir():
             raise
         announce(f'{error}; its images are used without annotations')
-        return False
-    known = (content.get('meta') or {}).get('dataset_meta') or {}
-    if tuple(known.get('classes') or ()) != tuple(data.classes):
+        return root
+    if tuple(trained_meta(read_weights(checkpoint)).get('classes') or ()) != tuple(data.classes):
         announce(
             f'the classes of {root} are not those of the checkpoint: its '
             'images are used without annotations'
         )
-        return False
+        return root
     for cfg in cfgs:
         use_own_data(cfg, root)
-    return True
+    return None

@@ -20,6 +20,7 @@ from ...utils.files import NO_SPACE, check_writable_file
 from ...workflow import checkpoint, configs, end_to_end, preflight
 from ...workflow import deploy as deploying
 from ...workflow import export as exporting
+from ...workflow.calibration_images import Images
 from ...workflow.config_parts import is_local, type_name
 from ...workflow.downloads import explained_download
 from ...workflow.metrics import use_own_metrics
@@ -124,7 +125,9 @@ def test(args: argparse.Namespace) -> None:
     elif args.backend != 'torch':
         exporting.export_runner(runner, content, args)
     elif args.deploy:
-        deploying.deploy_runner(runner, content, args)
+        deploying.deploy_runner(
+            runner, content, args.checkpoint, precision=args.precision, images=Images(args.calib)
+        )
     else:
         deploying.check_not_deployed(content, args.checkpoint)
         checkpoint.load_weights(runner.model, content, args.checkpoint)
