@@ -39,10 +39,9 @@ from mmdet_hetconv.analysis.config import build_detector, count_config, input_sh
 from mmdet_hetconv.comfort.training import run as running
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.utils.machine import machine
-from mmdet_hetconv.workflow import checkpoint
-from mmdet_hetconv.workflow import convert as converting
+from mmdet_hetconv.workflow import checkpoint, conversion
 from mmdet_hetconv.workflow.calibration_images import Images
-from mmdet_hetconv.workflow.evaluate import evaluate
+from mmdet_hetconv.workflow.evaluation import evaluate
 
 RATES = dict(faster_rcnn_r18=1e-3, faster_rcnn_r50=5e-4, ssd300=3e-4)
 TUNED_SHARE = 0.1  # of the schedule, for a converted detector
@@ -216,7 +215,7 @@ class Experiment:
         if not checkpoint.is_complete(out):
             dense, het = self.config('dense', seed), self.config(key, seed)
             name = self.name('dense', seed)
-            converting.convert(
+            conversion.convert(
                 self.write(name, dense),
                 str(self.train(name, dense)),
                 self.write(self.name(key, seed), het),

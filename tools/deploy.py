@@ -18,7 +18,7 @@ from mmdet_hetconv.utils.arguments import add_calibration, add_conversion, add_n
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.workflow.calibration_images import Images
 from mmdet_hetconv.workflow.configs import read_config
-from mmdet_hetconv.workflow.deploy import deploy
+from mmdet_hetconv.workflow.deployment import deploy
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from mmdet_hetconv.comfort.data.own_data import own_images
 from mmdet_hetconv.utils.arguments import add_calibration, add_conversion, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.workflow.configs import read_config
-from mmdet_hetconv.workflow.export import export
+from mmdet_hetconv.workflow.exporting import export
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

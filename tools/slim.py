@@ -28,7 +28,7 @@ from mmdet_hetconv.utils.arguments import (
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.workflow.calibration_images import Images
 from mmdet_hetconv.workflow.configs import read_config
-from mmdet_hetconv.workflow.slim import slim
+from mmdet_hetconv.workflow.slimming import slim
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -12,7 +12,7 @@ from ..kernels.weights import Int8, Levels
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from .calibration_images import ImageBatches
-from .evaluate import evaluate, has_annotations, metrics_table
+from .evaluation import evaluate, has_annotations, metrics_table
 
 
 def quantize_on_images(

@@ -19,7 +19,7 @@ from mmdet_hetconv.analysis.config import build_detector, count_config
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.layers.group_pointwise import GroupPointwiseConv2d
 from mmdet_hetconv.workflow.checkpoint import read_checkpoint
-from mmdet_hetconv.workflow.evaluate import evaluate
+from mmdet_hetconv.workflow.evaluation import evaluate
 
 ROOT = Path(__file__).parents[2]
 SMALL = ('--reduced', '--image', 80, 64, '--workers', 0, '--batch-size', 4)

@@ -21,7 +21,7 @@ from mmdet_hetconv.export.graph_detector import check_graph_detector, run_by_gra
 from mmdet_hetconv.export.onnx import RawOutputs, export_onnx
 from mmdet_hetconv.export.runtimes import load_graph, open_session
 from mmdet_hetconv.trace.examples import detect
-from mmdet_hetconv.workflow.deploy import deploy_model, plan_of
+from mmdet_hetconv.workflow.deployment import deploy_model, plan_of
 from tests import tiny
 from tests.tools.conftest import forget, fresh_process  # noqa: F401
 from tests.tools.entry import error_of, evaluate, load_main
@@ -296,7 +296,7 @@ def test_a_graph_in_int8(folder, monkeypatch):
     pytest.importorskip('onnxscript')
     argv = int8_argv(folder, 'int8.onnx', f'--data-root={folder / "coco"}', '--end2end')
     lines = []
-    monkeypatch.setattr('mmdet_hetconv.workflow.export.announce', lines.append)
+    monkeypatch.setattr('mmdet_hetconv.workflow.exporting.announce', lines.append)
     load_main('export_onnx')(argv)
     told = lines[0]
     assert 'then quantized on 2 images; onnxruntime: 60 detections in 3 random images' in told
@@ -369,7 +369,7 @@ def end_to_end(folder):
 def exported_before(exported, monkeypatch):
     """Takes the graph that is there in place of exporting it again."""
     monkeypatch.setattr(
-        'mmdet_hetconv.workflow.export.export_onnx',
+        'mmdet_hetconv.workflow.exporting.export_onnx',
         lambda detector, size, path: shutil.copy(exported[1], path) and ['a', 'b'],
     )
 
@@ -390,7 +390,7 @@ def test_a_wrong_graph_is_not_written(folder, tmp_path, exported, monkeypatch):
             value.mul_(1.01)
         return ['a', 'b']
 
-    monkeypatch.setattr('mmdet_hetconv.workflow.export.export_onnx', spoil)
+    monkeypatch.setattr('mmdet_hetconv.workflow.exporting.export_onnx', spoil)
     message = error_of(load_main('export_onnx'), *export(folder, tmp_path / 'model.onnx'))
     assert 'differ from torch' in message and 'model.onnx' in message
     assert not list(tmp_path.iterdir())

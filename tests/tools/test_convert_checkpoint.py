@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet_hetconv.analysis import count_complexity
 from mmdet_hetconv.layers import HetConv2d
-from mmdet_hetconv.workflow import convert as converting
+from mmdet_hetconv.workflow import conversion
 from tests import tiny
 
 from .entry import error_of, evaluate, load_main, train
@@ -105,16 +105,16 @@ def test_distillation_follows_the_fit(folder, tmp_path, monkeypatch):
 
 def test_layers_are_fitted_to_the_images_that_memory_holds(folder, tmp_path, monkeypatch):
     seen = []
-    original = converting.calibrate
+    original = conversion.calibrate
 
     def watched(dense, het, batches, *args, **kwargs):
         seen.append(len(batches))
         return original(dense, het, batches, *args, **kwargs)
 
-    monkeypatch.setattr(converting, 'calibrate', watched)
-    monkeypatch.setattr(converting, 'count_fitting', lambda *args: 1)
+    monkeypatch.setattr(conversion, 'calibrate', watched)
+    monkeypatch.setattr(conversion, 'count_fitting', lambda *args: 1)
     said = []
-    monkeypatch.setattr(converting, 'announce', lambda line, *args: said.append(line))
+    monkeypatch.setattr(conversion, 'announce', lambda line, *args: said.append(line))
     convert(argv(folder, tmp_path / 'h.pth', '--data-root', folder / 'coco', '--no-eval'))
     assert seen == [2]
     wanted = f'layers are fitted to 2 of the {tiny.SPLITS["train"]} images: '
@@ -192,7 +192,7 @@ class TestBadInput:
         torch.save(build(folder / 'het.py').state_dict(), out.with_name('h.pth'))
         words = argv(folder, out, '--data-root', folder / 'coco')
         words[:2] = str(folder / 'het.py'), str(out.with_name('h.pth'))
-        monkeypatch.setattr(converting, 'evaluate', None)
+        monkeypatch.setattr(conversion, 'evaluate', None)
         message = error_of(convert, *words)
         assert 'the dense model has 16 HetConv layers already, backbone.layer1' in message
         assert 'of a dense detector' in message

@@ -14,8 +14,7 @@ from torch import nn
 from ...utils.announce import announce
 from ...utils.errors import UserError
 from ...utils.image_channels import image_channels
-from ...workflow import checkpoint, configs, preflight
-from ...workflow import deploy as deploying
+from ...workflow import checkpoint, configs, deployment, preflight
 from ...workflow.config_parts import class_counts, leaf_datasets, type_name
 from ..data.own_data import palette
 from .plates import PlateVisualizer
@@ -100,11 +99,11 @@ class HetInferencer(DetInferencer):
             model = MODELS.build(cfg.model)
         preflight.check_model(model, cfg)
         model.to(device).eval()
-        self.form = deploying.form_of(content, self._deploy)
+        self.form = deployment.form_of(content, self._deploy)
         if self._deploy:
-            model = deploying.deploy_model(model, content, weights)
+            model = deployment.deploy_model(model, content, weights)
         else:
-            deploying.check_not_deployed(content, weights)
+            deployment.check_not_deployed(content, weights)
             checkpoint.load_weights(model, content, weights)
         model.cfg = cfg
         self._load_weights_to_model(

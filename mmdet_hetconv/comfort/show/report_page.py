@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...utils.files import write_whole
 from ...workflow.measure import ROUNDS
-from ...workflow.slim import PAGE, REPORT
+from ...workflow.slimming import PAGE, REPORT
 from .disagreement import disagreement
 from .layers_picture import draw_layers
 from .page import THRESHOLDS, Compared, render_page

@@ -17,9 +17,7 @@ from mmengine.runner import Runner
 from ...utils.announce import announce
 from ...utils.errors import UserError
 from ...utils.files import NO_SPACE, check_writable_file
-from ...workflow import checkpoint, configs, end_to_end, preflight
-from ...workflow import deploy as deploying
-from ...workflow import export as exporting
+from ...workflow import checkpoint, configs, deployment, end_to_end, exporting, preflight
 from ...workflow.calibration_images import Images
 from ...workflow.config_parts import is_local, type_name
 from ...workflow.downloads import explained_download
@@ -125,11 +123,11 @@ def test(args: argparse.Namespace) -> None:
     elif args.backend != 'torch':
         exporting.export_runner(runner, content, args)
     elif args.deploy:
-        deploying.deploy_runner(
+        deployment.deploy_runner(
             runner, content, args.checkpoint, precision=args.precision, images=Images(args.calib)
         )
     else:
-        deploying.check_not_deployed(content, args.checkpoint)
+        deployment.check_not_deployed(content, args.checkpoint)
         checkpoint.load_weights(runner.model, content, args.checkpoint)
     if args.confusion_matrix:
         matrix = ConfusionMatrix(runner.test_dataloader.dataset, Path(args.confusion_matrix))

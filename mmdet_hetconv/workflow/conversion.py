@@ -33,7 +33,7 @@ from . import checkpoint as checkpoints
 from .calibration_images import TO_FIT, ImageBatches, Images, calibration_batches
 from .configs import dataset_meta, read_config
 from .detector import build_detector
-from .evaluate import evaluate, has_annotations, metrics_table
+from .evaluation import evaluate, has_annotations, metrics_table
 from .layer_choice import choose_layers, converted
 
 # Images that tell how channels are to be permuted.

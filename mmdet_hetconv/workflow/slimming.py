@@ -32,10 +32,10 @@ from . import checkpoint as checkpoints
 from .calibration_images import TO_FIT, ImageBatches, Images, choose_images, test_pipeline
 from .config_parts import leaf_datasets, read_infos
 from .configs import classes_of, dataset_meta, read_config, use_own_hooks
-from .convert import Conversion, convert_detector
-from .deploy import deploy_detector
+from .conversion import Conversion, convert_detector
+from .deployment import deploy_detector
 from .detector import build_detector
-from .evaluate import evaluate, has_annotations
+from .evaluation import evaluate, has_annotations
 from .gain import gain
 from .layer_choice import converted
 from .measure import Form, boxes_on, measure

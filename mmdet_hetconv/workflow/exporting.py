@@ -20,7 +20,7 @@ from ..utils.files import check_writable_file, unfinished
 from . import checkpoint
 from .calibration_images import ImageBatches, Images, calibration_batches
 from .configs import classes_of
-from .deploy import INT8, deploy_model
+from .deployment import INT8, deploy_model
 from .detector import read_detector
 from .end_to_end import check_end_to_end, export_end_to_end, write_script
 
