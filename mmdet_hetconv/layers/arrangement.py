@@ -1,4 +1,4 @@
-"""Which channels lie in which block, when they do not lie in order."""
+"""The order of channels in layers whose blocks are not contiguous."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ Order = Tensor | None
 def first_orders(
     arrangement: str, in_channels: int, out_channels: int, p: int
 ) -> tuple[Order, Order]:
-    """The two orders of a layer that no weights were loaded into.
+    """The channel orders of a freshly made layer.
 
     x[:, input_order] has blocked channels; so has the output before
     [:, output_order]. None is the order that changes nothing.
@@ -35,7 +35,7 @@ def take_channels(x: Tensor, order: Tensor) -> Tensor:
 
 
 def why_not_loaded(arrangement: str, first: Order, theirs: Order) -> str | None:
-    """Why weights with an order are another function in this layer, or None.
+    """Why weights with this channel order would compute another function; None if not.
 
     Args:
         first: the layer's order before anything was loaded.

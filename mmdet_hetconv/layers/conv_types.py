@@ -1,4 +1,4 @@
-"""What the conv_cfg types of this package build, for any convolution.
+"""The factories behind this package's conv_cfg types.
 
 A component of mmdet hands its conv_cfg to stems, 1 x 1 and depth-wise
 convolutions too: those, a convolution on an image (at most 4 channels, that become at least
@@ -17,7 +17,7 @@ from .shape import IMAGE_CHANNELS, check_p, is_stem, why_not_heterogeneous
 
 
 def _on_meta(*args: Any, **kwargs: Any) -> nn.Conv2d:
-    """The plain convolution without memory, for its attributes."""
+    """An nn.Conv2d on the meta device, made for its attributes."""
     return nn.Conv2d(*args, **kwargs | dict(device='meta'))
 
 
@@ -25,7 +25,7 @@ def _on_meta(*args: Any, **kwargs: Any) -> nn.Conv2d:
 def build_het_conv(
     *args: Any, p: int = 4, arrangement: str = 'blocked', **kwargs: Any
 ) -> nn.Module:
-    """What ``conv_cfg=dict(type='HetConv', p=4)`` builds.
+    """Build the layer of ``conv_cfg=dict(type='HetConv', p=4)``.
 
     Where :func:`why_not_heterogeneous` finds no heterogeneity in the shape,
     and for p=1, this is a plain nn.Conv2d.
@@ -41,7 +41,7 @@ def build_het_conv(
 
 @MODELS.register_module('GroupPointwiseConv')
 def build_group_pointwise_conv(*args: Any, conv_groups: int = 4, **kwargs: Any) -> nn.Module:
-    """What ``conv_cfg=dict(type='GroupPointwiseConv')`` builds.
+    """Build the layer of ``conv_cfg=dict(type='GroupPointwiseConv')``.
 
     Shapes that do not fit are built as plain nn.Conv2d.
 
@@ -67,7 +67,7 @@ def build_group_pointwise_conv(*args: Any, conv_groups: int = 4, **kwargs: Any) 
 
 @MODELS.register_module('DepthPointwiseConv')
 def build_depth_pointwise_conv(*args: Any, **kwargs: Any) -> nn.Module:
-    """What ``conv_cfg=dict(type='DepthPointwiseConv')`` builds.
+    """Build the layer of ``conv_cfg=dict(type='DepthPointwiseConv')``.
 
     1 x 1 and grouped convolutions are built as plain nn.Conv2d, and so is any
     convolution on at most 4 channels, as in MobileNet.

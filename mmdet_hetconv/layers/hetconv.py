@@ -50,9 +50,9 @@ class HetConv2d(nn.Module):
         arrangement (str): which channels those are. 'blocked': channel block
             b for filter block b. 'shifted': the paper's lattice,
             (channel - filter) mod p == 0. 'permuted': any, as the weights
-            that are loaded have it; at first as 'blocked'. They are one
-            another on permuted channels; 'blocked' needs no permutation and
-            is faster.
+            that are loaded have it; at first as 'blocked'. All three
+            compute the same function up to a permutation of channels;
+            'blocked' needs no permutation and is faster.
 
     Attributes:
         grouped (nn.Conv2d): the Kh x Kw kernels, groups=p, and the bias.
@@ -189,7 +189,7 @@ class HetConv2d(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def apply(self, fn: Initialise) -> 'HetConv2d':
-        """nn.Module's; initialisers of mmengine see the filter's fans."""
+        """Apply a function; mmengine's initialisers are given the filter's true fans."""
         if not is_initialiser(fn):
             return super().apply(fn)
         name = type(self).__name__
@@ -222,7 +222,7 @@ class HetConv2d(nn.Module):
         return y
 
     def dense_weight(self) -> Tensor:
-        """The weight with which F.conv2d computes the same (differentiable).
+        """The dense weight that computes the same function (differentiable).
 
         Shape:
             returns (N, M, Kh, Kw).
@@ -245,7 +245,7 @@ class HetConv2d(nn.Module):
 
     @torch.no_grad()
     def project(self, weight: Tensor, bias: Tensor | None = None) -> dict[str, Tensor]:
-        """The state dict of this layer that stands in for a dense one.
+        """This layer's state dict, projected from a dense weight.
 
         Shape:
             weight: (N, M, Kh, Kw); bias: (N,).
@@ -282,7 +282,7 @@ class HetConv2d(nn.Module):
             bias = state_dict.pop(prefix + 'bias', None)
             for name, value in self.project(dense, bias).items():
                 state_dict[prefix + name] = value
-            log_projection(prefix.rstrip('.') or 'the model')
+            log_projection(prefix.rstrip('.') or 'the model', error_msgs)
         names = 'input_order', 'output_order'
         refused = False
         for name, first in zip(names, self._first_orders()):
@@ -299,7 +299,7 @@ class HetConv2d(nn.Module):
     def _take_order(
         self, name: str, first: Order, state_dict: dict[str, Any], prefix: str
     ) -> str | None:
-        """Refuse weights of another arrangement: they are another function.
+        """Take the channel order of a state dict, or refuse that of another arrangement.
 
         Returns:
             the reason, or None.

@@ -1,4 +1,4 @@
-"""What mmengine's init_cfg makes of layers that are several convolutions.
+"""mmengine's initialisers on layers that consist of several convolutions.
 
 An initialiser such as Kaiming takes the fans from a weight's shape. For the
 kernels of one group, or of one branch of a HetConv filter, the shape tells
@@ -14,7 +14,7 @@ Initialise = Callable[[nn.Module], None]
 
 
 def is_initialiser(fn: Initialise) -> bool:
-    """Whether nn.Module.apply got its function from mmengine's init_cfg."""
+    """Whether a function handed to nn.Module.apply is an initialiser of mmengine."""
     return getattr(fn, '__module__', None) == 'mmengine.model.weight_init'
 
 
@@ -22,7 +22,7 @@ def is_initialiser(fn: Initialise) -> bool:
 def draw(
     fn: Initialise, name: str, fan_in: int, fan_out: int, weight: Tensor, bias: Tensor | None = None
 ) -> None:
-    """Fill a weight and a bias as those of a layer with these fans, in place.
+    """Initialise a weight and a bias in place, as of a layer with these fans.
 
     What the initialiser leaves alone, because it is for other layers, stays.
 

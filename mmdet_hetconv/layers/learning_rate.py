@@ -1,4 +1,4 @@
-"""A learning rate for every HetConv layer, by its density.
+"""A learning rate for each HetConv layer, divided by its density.
 
 The density is the share of the dense layer's weights that the layer has,
 1/p + (1 - 1/p) / (Kh Kw). A filter with fewer weights changes its output less
@@ -22,7 +22,7 @@ from .hetconv import HetConv2d
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class HetConvOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's constructor; HetConv weights learn at the rate over density.
+    """mmengine's constructor, which divides the rate of HetConv weights by their density.
 
     At p=4 a 3 x 3 layer has a density of 1/3, hence three times the learning
     rate. Biases are left alone; paramwise_cfg is heeded, factors multiply.

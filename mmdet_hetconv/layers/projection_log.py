@@ -1,32 +1,24 @@
-"""Says once per load that dense weights were projected."""
-
-import math
-import time
+"""One log line per load that projects dense weights."""
 
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
-# Between two layers of one load passes less time than this, in seconds.
-LOAD_PAUSE_S = 1.0
-# The layers that the running load has projected, and when it did the last.
-_projected: set[str] = set()
-_last_projected = -math.inf
+# The errors of the load that was logged last.
+_logged: list[str] | None = None
 
 
-def log_projection(name: str) -> None:
-    """One line for all layers that a load projects, at the first of them.
+def log_projection(name: str, error_msgs: list[str]) -> None:
+    """Log one line for all layers that a load projects, at the first of them.
 
-    A layer is told neither which model it is loaded as a part of nor when
-    that is done: a pause, or a name that was there, begins another load.
+    Args:
+        name: of the layer.
+        error_msgs: the list that ``_load_from_state_dict`` gets; torch and mmengine hand
+            one and the same to all layers of a load.
     """
-    global _last_projected
-    now = time.monotonic()
-    if name in _projected or now - _last_projected > LOAD_PAUSE_S:
-        _projected.clear()
-    if not _projected and is_main_process():
+    global _logged
+    if error_msgs is not _logged and is_main_process():
         print_log(
             f'HetConv: dense weights are projected onto heterogeneous kernels, from {name} on',
             'current',
         )
-    _projected.add(name)
-    _last_projected = now
+    _logged = error_msgs

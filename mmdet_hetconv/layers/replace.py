@@ -1,4 +1,4 @@
-"""Swap the nn.Conv2d modules of a model for what a conv_cfg builds.
+"""Exchange the nn.Conv2d modules of a model for the layers of a conv_cfg.
 
 For components that hard-code their convolutions. Those that take a conv_cfg
 of their own need none of this.
@@ -16,13 +16,13 @@ from .cost import CONVOLUTIONS, Convolution, dense_macs_per_pixel, macs_per_pixe
 from .hetconv import HetConv2d
 from .shape import why_not_heterogeneous
 
-# What to build for the convolution of a name, or why it is to be left.
+# From a layer and its name to a conv_cfg, or to the reason to leave it.
 Choose = Callable[[str, nn.Conv2d], dict[str, Any] | str]
 
 
 @dataclass(frozen=True)
 class ConvRecord:
-    """What became of one convolution layer.
+    """The outcome for one convolution layer.
 
     Attributes:
         name: its name in the model; of a shared one, the first.
@@ -56,7 +56,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def find_convs(model: nn.Module) -> dict[str, Convolution]:
-    """Every convolution layer by its first name, the parts of one left out."""
+    """Every convolution layer by its first name; parts of a layer are not listed."""
     found: dict[str, Convolution] = {}
     inside: tuple[str, ...] = ()
     for name, module in model.named_modules():
@@ -70,7 +70,7 @@ def find_convs(model: nn.Module) -> dict[str, Convolution]:
 
 
 def _why_not_plain(conv: Convolution, holders: dict[int, int]) -> str | None:
-    """Why a convolution cannot be replaced without changing more than it."""
+    """Why replacing a convolution would change more than that layer; None if not."""
     if isinstance(conv, HetConv2d):
         return f'it is heterogeneous already, p={conv.p}'
     if type(conv) is not nn.Conv2d:
@@ -85,7 +85,7 @@ def _why_not_plain(conv: Convolution, holders: dict[int, int]) -> str | None:
 
 
 def _build(conv: nn.Conv2d, conv_cfg: dict[str, Any]) -> Convolution:
-    """What `conv_cfg` makes of the shape, where the old weights are."""
+    """Build the layer of `conv_cfg` with the same shape, dtype and device."""
     with torch.device(conv.weight.device):
         layer: Convolution = MODELS.build(
             dict(
@@ -105,7 +105,7 @@ def _build(conv: nn.Conv2d, conv_cfg: dict[str, Any]) -> Convolution:
 
 
 def _take_over(layer: Convolution, conv: nn.Conv2d) -> None:
-    """Give `layer` the weights and everything else that `conv` carried."""
+    """Move weights, flags and hooks from `conv` to `layer`."""
     if isinstance(layer, HetConv2d):
         layer.load_state_dict(layer.project(conv.weight, conv.bias))
     for name, parameter in layer.named_parameters():
@@ -123,7 +123,7 @@ def _take_over(layer: Convolution, conv: nn.Conv2d) -> None:
 
 
 def _why_dense(conv: nn.Conv2d, conv_cfg: dict[str, Any]) -> str:
-    """Why the factory behind `conv_cfg` built a plain convolution."""
+    """Why the factory of `conv_cfg` built a plain convolution."""
     reason = None
     if conv_cfg['type'] == 'HetConv':
         reason = why_not_heterogeneous(conv, conv_cfg.get('p', 4))
@@ -131,7 +131,7 @@ def _why_dense(conv: nn.Conv2d, conv_cfg: dict[str, Any]) -> str:
 
 
 def replace_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choose) -> list[ConvRecord]:
-    """Replace, in place, convolutions by what a conv_cfg builds for them.
+    """Replace convolutions in place by the layers of a conv_cfg.
 
     The weights of a HetConv layer are projected from the dense ones; the
     paper's rivals compute another function and start from their own
@@ -190,7 +190,7 @@ def replace_convs(model: nn.Module, conv_cfg: dict[str, Any] | Choose) -> list[C
 
 
 def put_modules(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
-    """Put other modules in all places of those of a model."""
+    """Exchange modules in every place where the model holds them."""
     for module in list(model.modules()):
         for name, child in module._modules.items():
             if child is not None and child in new:

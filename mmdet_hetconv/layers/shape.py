@@ -1,4 +1,4 @@
-"""Which arguments a HetConv layer takes, and which shapes can be one."""
+"""Arguments and shapes that a HetConv layer can have."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol, get_args
@@ -14,7 +14,7 @@ PADDING_MODES: tuple[str, ...] = get_args(PaddingMode)
 
 
 class ConvShape(Protocol):
-    """What the attributes of nn.Conv2d say of its shape."""
+    """The shape attributes of an nn.Conv2d."""
 
     in_channels: int
     out_channels: int
@@ -25,7 +25,7 @@ class ConvShape(Protocol):
 
 
 def check_p(p: int, arrangement: str) -> None:
-    """Raise ValueError for a p or an arrangement that means nothing."""
+    """Raise ValueError for an invalid p or arrangement."""
     if not isinstance(p, int) or isinstance(p, bool) or p < 1:
         raise ValueError(f'HetConv: p must be an integer >= 1, got p={p!r}')
     if arrangement not in ARRANGEMENTS:
@@ -33,7 +33,7 @@ def check_p(p: int, arrangement: str) -> None:
 
 
 def is_stem(conv: ConvShape) -> bool:
-    """Whether this looks like a convolution on an image: few channels, that become many."""
+    """Whether this looks like a convolution on an image: few input channels, many outputs."""
     return conv.in_channels <= IMAGE_CHANNELS and conv.out_channels >= 2 * conv.in_channels
 
 
@@ -48,7 +48,7 @@ def why_not_heterogeneous(conv: ConvShape, p: int) -> str | None:
 
 
 def why_not_blocks(conv: ConvShape, p: int) -> str | None:
-    """Why a layer of any kernel size does not fall into p blocks, or None."""
+    """Why a layer cannot be divided into p blocks, whatever its kernel size; None if it can."""
     if conv.groups != 1:
         return f'it has groups={conv.groups}'
     if not all(k % 2 for k in conv.kernel_size):
@@ -61,7 +61,7 @@ def why_not_blocks(conv: ConvShape, p: int) -> str | None:
 
 
 def as_pair(value: int | Sequence[int]) -> tuple[int, int]:
-    """Two numbers, of one or of a sequence of one or two, as F.conv2d takes them.
+    """A pair from a number, or from a sequence of one or two, as F.conv2d takes them.
 
     Raises:
         ValueError: there are more, or none.

@@ -1,4 +1,4 @@
-"""The modules of a detector that put out predictions."""
+"""Where the heads of a detector are."""
 
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from torch import nn
@@ -10,7 +10,7 @@ _FEATURES = ('backbone', 'neck', 'data_preprocessor')
 
 
 def find_heads(model: nn.Module) -> list[nn.Module]:
-    """A detector's heads, which it calls one by one; none of another model."""
+    """The heads of a detector, in the order of its calls; empty for other models."""
     if not is_detector(model):
         return []
     found = []
@@ -21,7 +21,7 @@ def find_heads(model: nn.Module) -> list[nn.Module]:
 
 
 def dense_head(detector: nn.Module) -> tuple[str, BaseDenseHead]:
-    """Name and module of the head that turns the neck's maps into raw outputs.
+    """Name and module of the dense head: it turns the neck's maps into raw outputs.
 
     Raises:
         ValueError: there is none, or mmdet feeds or decodes it in another way.

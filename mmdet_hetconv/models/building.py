@@ -1,4 +1,4 @@
-"""What builders say of a config's values, as a user's mistake."""
+"""Builders' errors about a config's values, as a user's mistake."""
 
 import re
 import traceback
@@ -16,7 +16,7 @@ _WRONG_ARGUMENT = re.compile(r'\w\(\) (got an unexpected|got multiple|missing)')
 
 @contextmanager
 def explained_build(model_cfg: dict, what: str = 'the model') -> Iterator[None]:
-    """Turn what builders say about a config's values into a UserError.
+    """Turn a builder's error about a config's values into a UserError.
 
     That is an error with a text, an unknown type among them, a failed
     assertion, and an argument that a component lacks or does not have.
@@ -38,7 +38,7 @@ def explained_build(model_cfg: dict, what: str = 'the model') -> Iterator[None]:
 
 
 def _check_conv_cfgs(model_cfg: dict) -> None:
-    """Raise UserError for a conv_cfg of a component that has a stand-in for it."""
+    """Raise UserError for a conv_cfg on a component whose Het... class takes it instead."""
     for path, part in walk(model_cfg):
         kind = part.get('type')
         stand_in = STAND_INS.get(kind) if isinstance(kind, str) else None

@@ -22,7 +22,7 @@ STAND_INS = dict(RPNHead='HetRPNHead', SSDHead='HetSSDHead', SSDVGG='HetSSDVGG')
 
 
 def walk(cfg, path: str = 'model') -> Iterator[tuple[str, dict]]:
-    """All dicts of a config, outer ones first, with their keys."""
+    """All dicts of a config with their dotted keys, outer ones first."""
     if isinstance(cfg, dict):
         yield path, cfg
         for key, value in cfg.items():
@@ -33,12 +33,12 @@ def walk(cfg, path: str = 'model') -> Iterator[tuple[str, dict]]:
 
 
 def _count(model_cfg: dict, change: Callable[[dict], bool]) -> int:
-    """Call `change` for every dict that is there; how often it was true."""
+    """Call `change` on every dict; returns how often it returned true."""
     return sum(change(cfg) for _, cfg in list(walk(model_cfg)))
 
 
 def set_p(model_cfg: dict, p: int) -> dict:
-    """The same model with another p in every HetConv.
+    """A copy of the model config with another p in every HetConv.
 
     Raises:
         UserError: the model's config names no HetConv; p means nothing.
@@ -72,7 +72,7 @@ def _set_p(cfg: dict, p: int) -> bool:
 
 
 def takes_conv_cfg(component: type) -> bool:
-    """Whether a class has the argument, itself or through its **kwargs.
+    """Whether a class takes conv_cfg, itself or through **kwargs.
 
     One with another default, Conv1d in MaskPointHead, needs that kind.
     """
@@ -89,7 +89,7 @@ def takes_conv_cfg(component: type) -> bool:
 
 
 def use_conv_cfg(model_cfg: dict, conv_cfg: dict) -> dict:
-    """The same model with a conv_cfg wherever a component takes one.
+    """A copy of the model config with a conv_cfg wherever a component takes one.
 
     RPNHead, SSDHead and SSDVGG, which do not, become their stand-ins. A
     component that has a conv_cfg already keeps it, and one with deformable

@@ -1,4 +1,4 @@
-"""One conv_cfg per stage of a backbone, and the check that it did something.
+"""One conv_cfg per stage of a backbone, and the check that it replaced a layer.
 
 A backbone takes a ``conv_cfg`` and a ``p``: a number, or one per stage, that
 goes before the conv_cfg's own.

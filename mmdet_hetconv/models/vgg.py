@@ -114,7 +114,7 @@ class HetVGG(VGG, BaseModule):
         self.train()
 
     def init_weights(self) -> None:
-        """By init_cfg, not by mmcv's VGG's own rule."""
+        """Initialise by init_cfg; mmcv's VGG has a rule of its own."""
         BaseModule.init_weights(self)
 
     def forward(self, x):

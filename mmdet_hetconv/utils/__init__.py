@@ -1,1 +1,1 @@
-"""What every room of the house uses. Imports none of them."""
+"""Helpers that every folder may import; they import none of the others."""

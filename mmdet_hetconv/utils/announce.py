@@ -1,21 +1,21 @@
-"""Log lines that come once, however many processes there are."""
+"""Log lines that appear once, however many processes run."""
 
 import logging
 import os
 
 from mmengine.logging import print_log
 
-# Under which name each launcher tells a process its rank.
+# Environment variables in which launchers give a process its rank.
 _RANK_VARIABLES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
 
 def is_first_process() -> bool:
-    """Whether this is rank 0, also before there is a process group."""
+    """Whether this process has rank 0; works before a process group exists."""
     ranks = (os.environ.get(name) for name in _RANK_VARIABLES)
     return next((r for r in ranks if r is not None), '0') == '0'
 
 
 def announce(message: str, level: int = logging.INFO) -> None:
-    """Log once for all processes, also before there is a process group."""
+    """Log a message on rank 0 only; works before a process group exists."""
     if is_first_process():
         print_log(message, 'current', level)

@@ -9,7 +9,7 @@ from mmengine.config import DictAction
 
 
 def literal(node: ast.expr) -> object:
-    """What an expression of lists, dicts and constants is; ValueError for others."""
+    """Evaluate an expression of lists, dicts and constants; ValueError for others."""
     if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict' and not node.args:
         words = {word.arg: literal(word.value) for word in node.keywords}
         if None not in words:  # that is **, which stands for anything
@@ -45,7 +45,7 @@ class OptionsAction(DictAction):
 
 
 def tool_parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
-    """The parser of a tool whose docstring says what it does, then examples."""
+    """Make a tool's parser; its docstring becomes the description and the examples."""
     description, _, examples = (doc or '').partition('examples:')
     return argparse.ArgumentParser(
         prog=prog,
@@ -76,7 +76,7 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
-    """Add ``--launcher`` and what torchrun adds to the command line."""
+    """Add ``--launcher`` and torchrun's own ``--local-rank``."""
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -87,7 +87,7 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Add what training and evaluation have in common; `verb` says which."""
+    """Add the arguments that train.py and test.py share; `verb` names the one."""
     parser.add_argument(
         '--work-dir',
         metavar='DIR',
@@ -116,7 +116,7 @@ def note_rank(args: argparse.Namespace) -> None:
 
 
 def add_conversion(parser: argparse.ArgumentParser, size: str, text: str) -> None:
-    """Add config, checkpoint, output and an image's size; `size` is its flag."""
+    """Add config, checkpoint, ``--out`` and the flag `size` of an image's height and width."""
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint, deployed or not')
     parser.add_argument('--out', required=True, metavar='FILE', help='file to write')
@@ -132,14 +132,14 @@ def count(text: str) -> int:
 
 
 def add_number_of_images(parser: argparse.ArgumentParser, images: int, text: str) -> None:
-    """Add ``--calib``; `text` says what the images are for."""
+    """Add ``--calib``; `text` says what the images are used for."""
     parser.add_argument(
         '--calib', type=count, default=images, metavar='N', help=f'{text} (default: {images})'
     )
 
 
 def add_calibration(parser: argparse.ArgumentParser, images: int, text: str) -> None:
-    """Add which images without labels are looked at; `text` says what for."""
+    """Add ``--calib``, ``--data-root`` and ``--seed``; `text` says what the images are used for."""
     add_number_of_images(parser, images, text)
     parser.add_argument('--seed', type=int, default=0, help='of the choice of images')
     parser.add_argument(
@@ -165,7 +165,7 @@ DISTIL = dict(steps=1000, minutes=12.0)
 
 
 def length(text: str) -> dict[str, float]:
-    """'800' are steps, '15m' are minutes."""
+    """Parse a length of training: '800' is steps, '15m' is minutes."""
     is_minutes = text.endswith('m')
     try:
         number = float(text[:-1]) if is_minutes else int(text)
@@ -186,7 +186,7 @@ def positive(text: str) -> float:
 
 
 def add_budget(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
-    """Add ``--target-macs`` and ``--target-ms``; the group that they exclude each other in."""
+    """Add ``--target-macs`` and ``--target-ms``; returns their mutually exclusive group."""
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
         '--target-macs',

@@ -1,4 +1,4 @@
-"""How a user's mistake travels: raised anywhere, printed once, in one line."""
+"""A user's mistake: raised anywhere, printed once, in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

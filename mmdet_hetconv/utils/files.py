@@ -1,4 +1,4 @@
-"""Files that are there in full or not at all."""
+"""Files that are written atomically."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_writable(folder: str | Path, what: str) -> None:
-    """Make a folder; raise UserError if nothing can be written to it."""
+    """Create a folder; raise UserError if it cannot be written to."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -26,7 +26,7 @@ def check_writable(folder: str | Path, what: str) -> None:
 
 
 def check_writable_file(path: str | Path, what: str) -> Path:
-    """Make a file's folder, before the work that fills the file.
+    """Create a file's folder and check it before the long work begins.
 
     Returns:
         Path: of the file, which is not touched.
@@ -44,17 +44,15 @@ def check_writable_file(path: str | Path, what: str) -> Path:
 
 
 def unfinished(path: Path) -> Path:
-    """The name of a file while it is being written, in the same folder."""
+    """The temporary name of a file that is being written, in the same folder."""
     return path.with_name(f'.{path.name}.part')
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
-    """Write a file of which nobody, at no time, sees a part.
-
-    A former file of the name stays until the new one is on the disk.
+    """Write atomically: readers see the old file or the whole new one.
 
     Raises:
-        OSError: as open() and write(); nothing is left of the file then.
+        OSError: from open() or write(); no partial file remains.
     """
     path = Path(path)
     part = unfinished(path)

@@ -1,4 +1,4 @@
-"""How many channels the images of a detector have.
+"""The number of image channels that a detector takes.
 
 Its own layers say so: 3 for colour, 1 for grey, 4 with a mask or an infrared
 channel. A data preprocessor does not, whose one mean stands for any number.

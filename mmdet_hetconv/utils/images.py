@@ -1,4 +1,4 @@
-"""Image files: which there are, and whether they are complete, without decoding."""
+"""Image files: found below a folder, and checked for completeness without decoding."""
 
 import os
 import struct
@@ -30,9 +30,9 @@ _BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}
 
 
 def files_below(folder: str | Path) -> Iterator[Path]:
-    """The files in a folder and in the folders in it, behind symbolic links, too.
+    """All files below a folder; symbolic links are followed.
 
-    Hidden ones are no data: copies of editors and notebooks, previews.
+    Hidden files are left out: they are copies of editors and notebooks, or previews.
     """
     seen = set()
     for inside, folders, files in os.walk(folder, followlinks=True):
@@ -46,12 +46,12 @@ def files_below(folder: str | Path) -> Iterator[Path]:
 
 
 def is_data(name: str) -> bool:
-    """Whether a file or folder is not hidden, and not a system's own."""
+    """Whether a file or folder is neither hidden nor made by the system."""
     return not name.startswith('.') and name not in _OF_TOOLS
 
 
 def images_below(folder: str | Path) -> Iterator[Path]:
-    """Those of :func:`files_below` that are named as images are."""
+    """The files of :func:`files_below` that have the ending of an image."""
     return (path for path in files_below(folder) if path.suffix.lower() in IMAGE_ENDINGS)
 
 
@@ -85,7 +85,7 @@ def what_is_wrong(path: str) -> str | None:
 
 
 def _start_of_scan(file: BinaryIO) -> int:
-    """Where a JPEG's pixels begin; its end if they do not."""
+    """The offset at which a JPEG's pixels begin; the file's length if none do."""
     at = 2
     while True:
         file.seek(at)
@@ -101,7 +101,7 @@ def _start_of_scan(file: BinaryIO) -> int:
 
 
 def _has_right_sums(path: str) -> bool:
-    """Whether a PNG's chunks are as they were written."""
+    """Whether the checksums of a PNG's chunks are right."""
     with open(path, 'rb') as file:
         file.seek(len(_PNG))
         while len(head := file.read(8)) == 8:

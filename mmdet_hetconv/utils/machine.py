@@ -1,4 +1,4 @@
-"""Where and with what a measurement was made."""
+"""The machine and the versions that a measurement was made with."""
 
 import platform
 from datetime import date
@@ -9,7 +9,7 @@ import torch
 
 @cache
 def cpu_name() -> str:
-    """The processor's model, 'AMD EPYC', else its architecture."""
+    """The processor's model, as 'AMD EPYC'; else its architecture."""
     try:
         with open('/proc/cpuinfo') as file:
             for line in file:
@@ -22,7 +22,7 @@ def cpu_name() -> str:
 
 
 def machine(device: str | None = None) -> dict[str, str]:
-    """Columns that every row of results ends with.
+    """The last columns of every row of results.
 
     Args:
         device: 'cpu' or 'cuda'; by default a GPU where there is one.

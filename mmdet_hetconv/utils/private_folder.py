@@ -8,7 +8,7 @@ WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def check_private(path: Path) -> None:
-    """Refuse what somebody else may have written, or may yet write.
+    """Refuse a path that another user owns or may write to.
 
     Raises:
         PermissionError: another user owns it or may write to it.

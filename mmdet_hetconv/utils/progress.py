@@ -1,4 +1,4 @@
-"""A bar for work that takes long."""
+"""A progress bar for long work."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from .announce import is_first_process
 
 @contextmanager
 def progress_bar(title: str, total: int, show: bool = True) -> Iterator[Callable[[], None]]:
-    """A bar on stderr; what is yielded moves it on by one.
+    """Show a bar on stderr; the function that is yielded advances it by one.
 
     Where stderr is no terminal its last state alone is written.
     """

@@ -1,4 +1,4 @@
-"""What a mistyped name may have meant."""
+"""Suggestions for a mistyped name."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def did_you_mean_file(path: str | Path, also: Iterable[Path] = ()) -> str:
-    """The end of a sentence on a file that is not there; empty if no other is close.
+    """', did you mean ...?' for a file that does not exist; '' if no other name is close.
 
     Others are those in its folder and the files in `also`. Where the folder is not
     there either, it is taken for mistyped.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:
-    """All rows of a CSV file, none if there is no file."""
+    """The rows of a CSV file; an empty list if the file does not exist."""
     path = Path(path)
     if not path.exists():
         return []
@@ -15,7 +15,7 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
 
 
 def write_rows(path: str | Path, rows: Sequence[dict]) -> None:
-    """A CSV file of rows that have the same columns; it replaces another."""
+    """Write rows that have the same columns to a CSV file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, 'w', newline='') as file:
@@ -25,7 +25,7 @@ def write_rows(path: str | Path, rows: Sequence[dict]) -> None:
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
-    """Columns under a head; numbers, which hold a digit first, to the right.
+    """Format a plain-text table; cells that begin with a digit are right-aligned.
 
     Example:
         >>> print(format_table(('part', 'MACs'), [('neck', '52.7 G')]))
@@ -51,7 +51,7 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
-    """The same as a Markdown table, the first column to the left.
+    """Format a Markdown table; the first column is left-aligned.
 
     Example:
         >>> print(markdown_table(('part', 'MACs'), [('neck', '52.7 G')]))
@@ -65,7 +65,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
 
 
 def with_unit(number: float) -> str:
-    """A count with three decimals and k, M or G.
+    """Format a count with three decimals and k, M or G.
 
     Example:
         >>> with_unit(2_856_000_000)
@@ -78,5 +78,5 @@ def with_unit(number: float) -> str:
 
 
 def share_saved(before: float, after: float) -> str:
-    """How much smaller `after` is, in per cent of `before`."""
+    """By how much `after` is smaller, in per cent of `before`."""
     return f'{100 * (1 - after / before):.1f} %' if before else ''

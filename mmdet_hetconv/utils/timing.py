@@ -1,4 +1,4 @@
-"""Times that can be compared: several functions, one after the other."""
+"""Comparable times of several functions."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ def times_in_turns(
     untimed: int = 0,
     after_each: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of every run, A B A B ..., so that drift hits all alike.
+    """Time functions in turns, A B A B ..., so that drift affects all alike; milliseconds.
 
     Args:
         runs: functions without arguments, warmed up.

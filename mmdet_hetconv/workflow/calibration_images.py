@@ -14,7 +14,7 @@ from .config_parts import leaf_datasets, read_infos
 
 
 class ImageBatches(Sequence):
-    """Images through a test pipeline, one per batch, read when asked for."""
+    """Batches of one image each, read through a test pipeline on access."""
 
     def __init__(self, paths: Sequence[str], pipeline: Sequence[dict]):
         self.paths = paths
@@ -31,7 +31,7 @@ class ImageBatches(Sequence):
 
 @dataclass(frozen=True)
 class Images:
-    """Which images a conversion or a quantization looks at, without labels.
+    """A choice of images without labels, for a conversion or a quantization.
 
     Attributes:
         number: how many, at most.
@@ -52,7 +52,7 @@ TO_QUANTIZE = Images(64)
 def calibration_batches(
     cfg: Config, images: Images, pipeline_of: Config | None = None
 ) -> ImageBatches:
-    """Images as the test pipeline gives them.
+    """Batches of the chosen images, read through the test pipeline.
 
     Args:
         cfg: whose training set is drawn from, where no folder is named.
@@ -63,7 +63,7 @@ def calibration_batches(
 
 
 def test_pipeline(cfg: Config) -> list[dict]:
-    """What a config does with a test image."""
+    """The test pipeline of a config."""
     if not cfg.get('test_dataloader'):
         raise UserError(f'config {cfg.filename} has no test_dataloader')
     _, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, ''))
@@ -73,7 +73,7 @@ def test_pipeline(cfg: Config) -> list[dict]:
 
 
 def choose_images(root: str | None, cfg: Config, wanted: int, seed: int) -> list[str]:
-    """Paths of calibration images, checked, drawn from all there are."""
+    """Draw calibration images at random and check their files; returns paths."""
     if root:
         where = f'--data-root {root}'
         paths = sorted(map(str, images_below(root)))

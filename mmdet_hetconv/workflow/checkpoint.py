@@ -1,4 +1,4 @@
-"""Checkpoints: complete, harmless and of the right model before they count."""
+"""Checkpoints: read safely, checked for completeness, loaded in full."""
 
 import logging
 import pickle
@@ -26,7 +26,7 @@ from .safe_globals import training_checkpoints
 _RESUME_KEYS = ('state_dict', 'meta', 'message_hub')
 # What mmengine calls a checkpoint to go on from; not so its published ones.
 _NAME = re.compile(r'(epoch|iter)_\d+\.pth')
-# What torch's messages name when they refuse.
+# What torch's refusals name.
 _REFUSED = re.compile(
     r'(?:GLOBAL|function|but got) (.+?)(?: was not an| whose module|$)', re.MULTILINE
 )
@@ -59,7 +59,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def read_weights(path: str) -> dict:
-    """A checkpoint's content; 'torchvision://resnet50' and URLs, too.
+    """A checkpoint's content, from a file, a URL or 'torchvision://NAME'.
 
     Raises:
         UserError: as :func:`read_checkpoint`; it cannot be downloaded.
@@ -208,7 +208,7 @@ def load_weights(model: nn.Module, content: dict, path: str | Path) -> None:
 
 
 def _other_heterogeneity(model: nn.Module, state: dict[str, Tensor]) -> str | None:
-    """In which p or arrangement checkpoint and model differ, if they do."""
+    """How checkpoint and model differ in p or arrangement; None if they do not."""
     for name, layer in model.named_modules():
         theirs = state.get(f'{name}.grouped.weight')
         if theirs is None or not isinstance(layer, nn.Conv2d | HetConv2d):
@@ -231,7 +231,7 @@ def _other_heterogeneity(model: nn.Module, state: dict[str, Tensor]) -> str | No
 
 
 def _arrangement(input_order: Tensor | None, p: int) -> str:
-    """Whose order of the channels this is."""
+    """The arrangement that a channel order belongs to."""
     if input_order is None:
         return 'blocked'
     order = residue_order(len(input_order), p)

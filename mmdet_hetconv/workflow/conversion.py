@@ -1,4 +1,4 @@
-"""From a dense checkpoint to a heterogeneous one, by configs."""
+"""A trained dense detector becomes a HetConv detector."""
 
 import dataclasses
 import math
@@ -60,7 +60,7 @@ class Conversion:
     part: str = ''
 
     def content(self) -> dict[str, Any]:
-        """What a checkpoint file holds of it."""
+        """The content of its checkpoint file."""
         prefix = f'{self.part}.' if self.part else ''
         state = {
             key: value.cpu().clone()
@@ -144,7 +144,7 @@ def convert_detector(
     target_ms: float | None = None,
     evaluates: bool = True,
 ) -> Conversion:
-    """Make the HetConv detector of a config from a trained dense one at hand.
+    """Convert a dense detector in memory to the HetConv detector of a config.
 
     Args:
         dense_cfg: of the dense detector.
@@ -216,7 +216,7 @@ def convert_detector(
 def describe(
     fits: dict[str, Fit], kept: dict[str, tuple[float, float]], metrics: dict[str, dict]
 ) -> str:
-    """The tables of a conversion's report."""
+    """Format the results of a conversion as tables."""
     parts = []
     if fits:
         head = ('layer', 'error before', 'after', 'ridge', 'positions')
@@ -266,10 +266,10 @@ def _load_dense(dense: nn.Module, content: dict, path: str) -> str:
 
 
 def _arrangement(het: nn.Module) -> str:
-    """Of all HetConv layers.
+    """The arrangement that all HetConv layers have.
 
     Raises:
-        ValueError: they have several.
+        ValueError: they have more than one.
     """
     found = {layer.arrangement for layer in het.modules() if isinstance(layer, HetConv2d)}
     if len(found) > 1:
@@ -284,7 +284,7 @@ def _calibrate(
     forward: Callable[[nn.Module, dict], object],
     permute: bool,
 ) -> tuple[dict[str, Fit], dict[str, tuple[float, float]]]:
-    """The fits of all layers, and what a permutation keeps."""
+    """Fit all layers; returns the fits, and the shares kept before and after a permutation."""
     kept = {}
     if permute:
         few = ImageBatches(batches.paths[:PERMUTATION_IMAGES], batches.pipeline)
@@ -307,7 +307,7 @@ def _distil(
     forward: Callable[[nn.Module, dict], object],
     length: Mapping[str, float],
 ) -> DistilReport:
-    """All layers together."""
+    """Train all layers together towards the dense detector."""
     report = distil(dense, het, batches, forward, log=announce, **length)
     announce(
         f'distilled in {report.steps} steps ({report.stopped}): error on held-out images '

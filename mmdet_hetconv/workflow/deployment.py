@@ -1,4 +1,4 @@
-"""Deployed checkpoints."""
+"""A trained detector becomes its inference form, in a checkpoint of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,11 +52,11 @@ class Deployed:
 
     @property
     def plan(self) -> Plan:
-        """What the convolutions share: which kernel computes each."""
+        """Which kernel computes each convolution."""
         return plan_of(self.model)
 
     def content(self) -> dict[str, Any]:
-        """What a checkpoint file holds of it."""
+        """The content of its checkpoint file."""
         stored = {
             'state_dict': {k: v.cpu().clone() for k, v in self.model.state_dict().items()},
             'meta': self.meta | dict(mmdet_hetconv_version=__version__),
@@ -121,7 +121,7 @@ def deploy_detector(
     tune: Sequence[int] | None = None,
     evaluates: bool = False,
 ) -> Deployed:
-    """Switch a detector at hand to its inference form.
+    """Switch a detector in memory to its inference form.
 
     Args:
         cfg: of the detector.
@@ -158,7 +158,7 @@ def deploy_detector(
 
 
 def precision_of(content: dict, path: str, asked: str | None = None) -> str:
-    """What a deployed checkpoint computes in, or what is asked of a trained one.
+    """The precision of a deployed checkpoint, or the one that is asked of a trained one.
 
     Raises:
         UserError: another precision is asked of a deployed one.
@@ -175,12 +175,12 @@ def precision_of(content: dict, path: str, asked: str | None = None) -> str:
 
 
 def form_of(content: dict, deploy: bool) -> str:
-    """What a checkpoint's detector computes with, in words."""
+    """The form and precision of a checkpoint's detector, in words."""
     return f'deployed ({content.get(PRECISION, "fp32")})' if deploy else 'trained form (fp32)'
 
 
 def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'fp32') -> nn.Module:
-    """The inference form of a model with a checkpoint's weights.
+    """Load a checkpoint's weights and switch the model to its inference form.
 
     Args:
         content (dict): of a checkpoint, deployed or not. One that is has a
@@ -230,7 +230,7 @@ def deploy_runner(
     precision: str | None = None,
     images: Images = TO_QUANTIZE,
 ) -> None:
-    """Exchange the layers of a runner that is about to test by their inference form.
+    """Switch the model of a runner to its inference form before it tests.
 
     Args:
         content, path, precision, images: as for :func:`deploy_detector`.

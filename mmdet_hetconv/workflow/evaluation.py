@@ -1,4 +1,4 @@
-"""The metrics of tools/test.py, for a model that is at hand."""
+"""The metrics of tools/test.py for a model in memory."""
 
 import tempfile
 import time

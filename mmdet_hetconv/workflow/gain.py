@@ -1,4 +1,4 @@
-"""What a converted detector has gained over the dense one, in a sentence."""
+"""One sentence on what a converted detector gained over the dense one."""
 
 from collections.abc import Sequence
 from typing import Any

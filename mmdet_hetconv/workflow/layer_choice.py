@@ -30,7 +30,7 @@ ByLayer = dict[str, dict[int, float]]
 def converted(
     cfg: Config, dense_model: dict, layers: Mapping[str, int], arrangement: str = 'blocked'
 ) -> Config:
-    """The config with a dense model that has a p for each named layer."""
+    """A copy of a config whose model is the dense one with a p for each named layer."""
     result = copy.deepcopy(cfg)
     layers = {name: p for name, p in layers.items() if p > 1}
     result.model = dict(type='ConvertedModel', model=dense_model, layers=layers)
@@ -50,7 +50,7 @@ def choose_layers(
     target_macs: float | None,
     target_ms: float | None,
 ) -> dict[str, int]:
-    """The p of each layer that is heterogeneous in `het`; prints the table.
+    """Choose a p for each layer that is heterogeneous in `het`; prints a table.
 
     Args:
         cfg: of the dense detector.
@@ -100,7 +100,7 @@ def choose_layers(
 
 
 def macs_by_p(dense: LayerCost, choices: Sequence[int]) -> dict[int, float]:
-    """MACs that a dense convolution would have at each p."""
+    """The MACs of a convolution at each p, from those of the dense one."""
     size = dense.layer.in_channels, dense.layer.kernel_size
     taps = taps_per_filter(*size, 1)
     return {p: dense.macs * taps_per_filter(*size, p) / taps for p in choices}

@@ -1,4 +1,4 @@
-"""What the forms of a detector cost and find: metrics, milliseconds, multiply-adds, boxes."""
+"""Cost, metrics and detections of a detector in several forms."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ ROUNDS = 11
 
 @dataclass
 class Form:
-    """A detector in one form, and what was measured of it.
+    """One form of a detector, with its measurements.
 
     Attributes:
         kind: 'dense' or 'HetConv'.
@@ -50,7 +50,7 @@ class Form:
         return f'{self.kind}, {self.form}'
 
     def row(self) -> dict[str, Any]:
-        """What a report holds of it."""
+        """Its entry in a report."""
         return dict(
             label=self.label,
             kind=self.kind,
@@ -92,7 +92,7 @@ def _run(model: nn.Module, batch: dict) -> Callable[[], list]:
 
 
 def _count_macs(cfg: Config, shape: tuple[int, int]) -> int | None:
-    """None for a detector that is not made of the parts that are known."""
+    """The MACs of a detector; None if it has components that cannot be counted."""
     try:
         return count_config(cfg.model, shape).total('macs')
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:

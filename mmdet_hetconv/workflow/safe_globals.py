@@ -66,7 +66,7 @@ def allow_training_checkpoints() -> None:
 
 @contextmanager
 def training_checkpoints() -> Iterator[None]:
-    """While it lasts, checkpoints of mmengine can be read."""
+    """A context in which torch.load(weights_only=True) reads checkpoints of mmengine."""
     before = torch.serialization.get_safe_globals()
     allow_training_checkpoints()
     try:

@@ -1,4 +1,4 @@
-"""Quantization of a deployed detector on images, and what is stored of it."""
+"""Quantization of a deployed detector on images, and its entry in a checkpoint."""
 
 from collections.abc import Collection
 from typing import Any
@@ -22,7 +22,7 @@ def quantize_on_images(
     keep: Collection[str] = (),
     evaluates: bool = False,
 ) -> dict[str, dict[str, Any] | None]:
-    """Let a deployed detector compute in 8 bits; prints what became of it.
+    """Switch a deployed detector to int8; prints a report.
 
     Args:
         evaluates: on the config's test set too, before and after, if it has
@@ -61,7 +61,7 @@ def _plain(int8: Int8) -> dict[str, list[float] | None]:
 
 
 def levels_of(stored: dict[str, dict[str, Any] | None]) -> dict[str, Int8 | None]:
-    """How each layer computes, from what a checkpoint holds of it."""
+    """Read the levels of each layer from a checkpoint's entry."""
     found: dict[str, Int8 | None] = {}
     for name, levels in stored.items():
         if levels is None:

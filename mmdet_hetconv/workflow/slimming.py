@@ -1,4 +1,4 @@
-"""From a trained dense detector to a faster one: all steps, one folder.
+"""From a trained dense detector to a faster one: all steps, in one folder.
 
 Each step leaves a file, written whole; a step whose file is there is not done again.
 """
@@ -162,7 +162,7 @@ def _check_dense(model: nn.Module, config: str) -> None:
 
 
 def eligible_layers(model: nn.Module, p: int, exclude: Sequence[str]) -> dict[str, int]:
-    """The convolutions that can have this p and predict nothing, by name.
+    """The convolutions that p fits and that are not predictors, by name.
 
     Raises:
         UserError: there are none.
@@ -191,14 +191,14 @@ def _next_command(out: Path, p: int | None, gained: bool) -> str:
 
 @dataclass
 class _Work:
-    """The folder of a work: what is there is read, what is not is made."""
+    """The folder of one run: existing results are read, missing ones are made."""
 
     out: Path
     precision: str
     images: Images
 
     def check_same(self, asked: dict[str, Any], cfg: Config) -> None:
-        """Note what the work is of, or refuse another than the work that is there."""
+        """Record the arguments, or refuse if the folder holds results of other arguments."""
         mine = json.loads(json.dumps(asked))
         # The same names may hold something else than they did.
         mine['config_sha256'] = _digest(cfg.pretty_text.encode())
@@ -244,7 +244,7 @@ class _Work:
     def forms(
         self, cfg: Config, dense: nn.Module, het_cfg: Config, het: nn.Module, content: dict
     ) -> list[Form]:
-        """The dense detector as it was given first, what is shipped last."""
+        """All forms: the dense detector as given comes first, the shipped one last."""
         forms = [Form('dense', 'trained form (fp32)', cfg, dense)]
         meta = dict(meta=dataset_meta(content))
         if self.precision != 'fp32':
@@ -263,7 +263,7 @@ class _Work:
     def _deployed(
         self, name: str, kind: str, cfg: Config, model: nn.Module, precision: str, meta: dict
     ) -> Form:
-        """The inference form, of its file if there is one; without a name it has none."""
+        """The inference form, read from its file if that exists; '' is no file."""
         path = self.out / name
         is_there = bool(name) and path.exists()
         state = checkpoints.read_checkpoint(path) if is_there else None
@@ -282,7 +282,7 @@ class _Work:
         return Form(kind, f'deployed ({precision})', cfg, deployed.model)
 
     def read_report(self) -> dict[str, Any] | None:
-        """The report, if it is whole and what it is of is there."""
+        """The report, if it is complete and the files that it describes exist."""
         path = self.out / REPORT
         report = json.loads(path.read_text()) if path.exists() else {}
         is_whole = 'sentence' in report and (self.out / 'images').is_dir()
@@ -343,7 +343,7 @@ def _digest(content: bytes) -> str:
 
 
 def _shown_images(cfg: Config, images: Images) -> list[str]:
-    """Test images, or some of those that it was calibrated on."""
+    """Paths of the images in the report: test images, else calibration images."""
     if images.folder or not has_annotations(cfg):
         return choose_images(images.folder, cfg, SHOWN, images.seed)
     _, leaf = next(leaf_datasets(cfg.test_dataloader.dataset, ''))

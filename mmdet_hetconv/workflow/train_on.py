@@ -1,7 +1,7 @@
-"""A config that trains a converted detector on, the dense one beside the labels.
+"""The config that fine-tunes a converted detector, with the dense one as a teacher.
 
-What was converted and distilled is near its end: one epoch at a tenth of the rate, which
-falls from the start, where the whole schedule would begin anew.
+A converted and distilled detector has nearly converged: it gets one epoch at a tenth of
+the rate, which decays from the start, not the whole schedule again.
 """
 
 from pathlib import Path
