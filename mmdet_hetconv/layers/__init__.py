@@ -15,6 +15,7 @@ from .group_pointwise import DepthPointwiseConv2d, GroupPointwiseConv2d, group_p
 from .hetconv import HetConv2d
 from .learning_rate import HetConvOptimWrapperConstructor
 from .shape import why_not_heterogeneous
+from .two_convolutions import from_two_convolutions
 
 __all__ = [
     'DepthPointwiseConv2d',
@@ -25,6 +26,7 @@ __all__ = [
     'build_group_pointwise_conv',
     'build_het_conv',
     'expand_foreign',
+    'from_two_convolutions',
     'group_pointwise_taps',
     'merge_to_dense',
     'pointwise_approximation',
