@@ -108,23 +108,9 @@ class Experiment:
         folder = self.work / name
         last = folder / f'epoch_{cfg.train_cfg.max_epochs}.pth'
         if not checkpoint.is_complete(last):
-            words = argparse.Namespace(
-                config=self.write(name, cfg),
-                work_dir=str(folder),
-                data_root=None,
-                img_scale=None,
-                epochs=None,
-                batch_size=None,
-                resume='auto',
-                amp=self.args.amp,
-                auto_scale_lr=False,
-                skip_checks=False,
-                val_loss=False,
-                patience=None,
-                cfg_options=None,
-                launcher='none',
+            running.train(
+                self.write(name, cfg), work_dir=str(folder), resume='auto', amp=self.args.amp
             )
-            running.train(words)
         return last
 
     def network(self, key: str) -> dict:

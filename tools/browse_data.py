@@ -28,7 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('browse_data.py'):
-        browse(args)
+        browse(args.data_root, args.out, number=args.number, seed=args.seed)
 
 
 if __name__ == '__main__':

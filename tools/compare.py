@@ -70,7 +70,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('compare.py'):
-        compare(args)
+        compare(
+            args.a,
+            args.b,
+            args.images,
+            args.out,
+            ann_file=args.ann_file,
+            deploy=args.deploy,
+            score_thr=args.score_thr,
+            max_images=args.max_images,
+            rounds=args.rounds,
+        )
 
 
 if __name__ == '__main__':

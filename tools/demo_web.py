@@ -43,7 +43,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('demo_web.py'):
-        serve(args)
+        serve(
+            args.config,
+            args.checkpoint,
+            args.dense,
+            host=args.host,
+            port=args.port,
+            max_mb=args.max_mb,
+        )
 
 
 if __name__ == '__main__':

@@ -15,8 +15,10 @@ from collections.abc import Sequence
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 from mmdet_hetconv.comfort.data.own_data import own_images
+from mmdet_hetconv.utils.announce import announce
 from mmdet_hetconv.utils.arguments import add_calibration, add_conversion, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.calibration_images import Images
 from mmdet_hetconv.workflow.configs import read_config
 from mmdet_hetconv.workflow.exporting import export
 
@@ -43,9 +45,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('export_onnx.py'):
-        args.config = read_config(args.config, args.cfg_options)
-        args.data_root = own_images(args.data_root, [args.config], args.checkpoint)
-        export(args)
+        cfg = read_config(args.config, args.cfg_options)
+        folder = own_images(args.data_root, [cfg], args.checkpoint)
+        written = export(
+            cfg,
+            args.checkpoint,
+            args.out,
+            end2end=args.end2end,
+            precision=args.precision,
+            size=args.size,
+            images=Images(args.calib, folder, args.seed),
+        )
+        outputs = ', '.join(written.outputs)
+        announce(f'{written.path} written, {written.checks}, outputs: {outputs}')
+        if written.script:
+            announce(f'{written.script} runs it without torch and mmdet')
 
 
 if __name__ == '__main__':

@@ -72,7 +72,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('infer.py'):
-        infer(args)
+        infer(
+            args.config,
+            args.checkpoint,
+            args.input,
+            out_dir=args.out_dir,
+            json_file=args.json,
+            ann_file=args.ann_file,
+            score_thr=args.score_thr,
+            batch_size=args.batch_size,
+            deploy=args.deploy,
+            options=args.cfg_options,
+        )
 
 
 if __name__ == '__main__':

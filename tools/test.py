@@ -18,6 +18,7 @@ from mmdet_hetconv.deploy.precision import PRECISIONS
 from mmdet_hetconv.export.runtimes import BACKENDS
 from mmdet_hetconv.utils.arguments import add_number_of_images, add_run, note_rank, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
+from mmdet_hetconv.workflow.calibration_images import Images
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -77,7 +78,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('test.py'):
-        test(args)
+        test(
+            args.config,
+            args.checkpoint,
+            data_root=args.data_root,
+            work_dir=args.work_dir,
+            options=args.cfg_options,
+            out=args.out,
+            confusion_matrix=args.confusion_matrix,
+            show=args.show,
+            show_dir=args.show_dir,
+            wait_time=args.wait_time,
+            tta=args.tta,
+            deploy=args.deploy,
+            backend=args.backend,
+            precision=args.precision,
+            images=Images(args.calib),
+            skip_checks=args.skip_checks,
+            launcher=args.launcher,
+        )
 
 
 if __name__ == '__main__':

@@ -78,7 +78,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with one_sentence('train.py'):
-        train(args)
+        train(
+            args.config,
+            data_root=args.data_root,
+            work_dir=args.work_dir,
+            options=args.cfg_options,
+            epochs=args.epochs,
+            img_scale=args.img_scale,
+            batch_size=args.batch_size,
+            resume=args.resume,
+            amp=args.amp,
+            auto_scale_lr=args.auto_scale_lr,
+            val_loss=args.val_loss,
+            patience=args.patience,
+            skip_checks=args.skip_checks,
+            launcher=args.launcher,
+        )
 
 
 if __name__ == '__main__':

@@ -1,6 +1,5 @@
 """Detectors as one graph from an image to boxes: written, checked, evaluated."""
 
-import argparse
 import copy
 import shutil
 from collections.abc import Iterator, Sequence
@@ -218,24 +217,17 @@ def read_exported(path: str) -> dict:
     return dict(meta=dict(dataset_meta=dict(classes=tuple(classes))))
 
 
-def test_exported(runner: Runner, args: argparse.Namespace) -> None:
+def test_exported(runner: Runner, path: str, backend: str, precision: str) -> None:
     """Let a runner that is about to test evaluate a file of this kind.
 
     Raises:
-        UserError: options that belong to checkpoints; a runtime that is not
-            installed, or has not that precision.
+        UserError: a runtime that is not installed, or has not that precision.
     """
-    if args.deploy or args.tta or args.precision == 'int8':
-        raise UserError(
-            f'{args.checkpoint} is a graph as it is: --deploy, --tta and --precision int8 '
-            'are for checkpoints'
-        )
-    backend = 'onnxruntime' if args.backend == 'torch' else args.backend
-    precision = args.precision or 'fp32'
+    backend = 'onnxruntime' if backend == 'torch' else backend
     try:
         check_backend(backend, precision)
         prepare = preparation(test_pipeline(runner.cfg), runner.model)
     except ValueError as error:
-        raise UserError(f'{args.checkpoint}: {error}') from error
-    graph = load_graph(backend, args.checkpoint, precision)
+        raise UserError(f'{path}: {error}') from error
+    graph = load_graph(backend, path, precision)
     runner.model = EndToEndDetector(graph, prepare.color_type)

@@ -26,6 +26,7 @@ class Form:
         kind: 'dense' or 'HetConv'.
         form: trained or deployed, and its precision, in words.
         cfg, model: the detector.
+        weights: its checkpoint, for those who read a report.
         parameters: of the trained form.
         het_layers: how many of its convolutions are HetConv2d, in the trained form.
         shape: height and width of what the network sees of an image.
@@ -38,6 +39,7 @@ class Form:
     form: str
     cfg: Config
     model: nn.Module
+    weights: str = ''
     parameters: int = 0
     het_layers: int = 0
     shape: tuple[int, int] = (0, 0)
@@ -53,6 +55,8 @@ class Form:
         """Its entry in a report."""
         return dict(
             label=self.label,
+            config=str(self.cfg.filename),
+            weights=self.weights,
             kind=self.kind,
             form=self.form,
             het_layers=self.het_layers,
@@ -65,7 +69,7 @@ class Form:
         )
 
 
-def measure(forms: Sequence[Form], batch: dict, rounds: int = ROUNDS) -> None:
+def measure(forms: Sequence[Form], batches: Sequence[dict], rounds: int = ROUNDS) -> None:
     """Count multiply-adds and take times of whole detectors, in turns.
 
     That is all that mmdet's test_step() does with one image: backbone to non-maximum
@@ -73,18 +77,20 @@ def measure(forms: Sequence[Form], batch: dict, rounds: int = ROUNDS) -> None:
 
     Args:
         forms: their shape, macs and times are set.
-        batch: one image of the test pipeline.
+        batches: for each form, one image through its test pipeline.
         rounds: times for each, at least 2.
     """
-    runs = {form.label: _run(form.model, batch) for form in forms}
-    for form in forms:
+    runs = {
+        number: _run(form.model, batch) for number, (form, batch) in enumerate(zip(forms, batches))
+    }
+    for number, form in enumerate(forms):
         for _ in range(WARM_UP):
-            (sample,) = runs[form.label]()
+            (sample,) = runs[number]()
         form.shape = tuple(sample.batch_input_shape)
         form.macs = _count_macs(form.cfg, form.shape)
     taken = times_in_turns(runs, rounds, get_device(), time.perf_counter)
-    for form in forms:
-        form.times = taken[form.label]
+    for number, form in enumerate(forms):
+        form.times = taken[number]
 
 
 def _run(model: nn.Module, batch: dict) -> Callable[[], list]:

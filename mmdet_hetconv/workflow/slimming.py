@@ -305,7 +305,7 @@ class _Work:
             shutil.copy(path, self.out / 'images' / name)
             found = [boxes_on(form.model, batches[number]) for form in (forms[0], forms[-1])]
             shown.append(dict(name=name, found=found))
-        measure(forms, batches[0])
+        measure(forms, [batches[0]] * len(forms))
         gained, sentence = gain([form.row() for form in forms])
         layers = Config.fromfile(self.out / 'converted.py').model.layers
         return dict(

@@ -1,7 +1,7 @@
 """A look at a data set, from parsed arguments to a picture."""
 
-import argparse
 import random
+from pathlib import Path
 
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -14,23 +14,32 @@ from .checks.check_data import check_data
 from .own_data import use_own_data
 
 
-def browse(args: argparse.Namespace) -> None:
-    """What ``tools/browse_data.py`` does with its arguments.
+def browse(data_root: str, out: str = 'browse.png', *, number: int = 16, seed: int = 0) -> Path:
+    """Draw training images with their boxes on one sheet, and count the boxes.
+
+    Args:
+        data_root: a data set in any known layout.
+        out: file of the sheet.
+        number: of images, drawn from all by `seed`.
+
+    Returns:
+        Path: of the sheet.
 
     Raises:
         UserError: see :func:`use_own_data` and :func:`check_data`; the picture cannot
             be written.
     """
     register_all_modules(init_default_scope=True)
-    out = check_writable_file(args.out, '--out')
+    path = check_writable_file(out, '--out')
     loader = dict(dataset=dict(type='CocoDataset'))
     cfg = Config(dict(model={}, train_dataloader=loader, train_cfg=dict(max_epochs=1)))
-    use_own_data(cfg, args.data_root)
+    use_own_data(cfg, data_root)
     check_data(cfg, ('train',))
     leaves = [leaf for _, leaf in leaf_datasets(cfg.train_dataloader.dataset, '')]
     samples = [info for leaf in leaves for info in read_infos(leaf)]
     metainfo = leaves[0].metainfo
     announce('\n' + count_boxes(samples, metainfo['classes']))
-    chosen = random.Random(args.seed).sample(samples, min(args.number, len(samples)))
-    write_whole(out, draw_sheet(chosen, metainfo))
-    announce(f'{out} written: {len(chosen)} of the training images')
+    chosen = random.Random(seed).sample(samples, min(number, len(samples)))
+    write_whole(path, draw_sheet(chosen, metainfo))
+    announce(f'{path} written: {len(chosen)} of the training images')
+    return path

@@ -1,6 +1,5 @@
 """Detect in images, videos and camera pictures, and write what was found."""
 
-import argparse
 import json
 import time
 from collections import Counter
@@ -28,23 +27,49 @@ OUT_DIR = 'work_dirs/infer'
 MOST_LINES = 20
 
 
-def infer(args: argparse.Namespace) -> None:
-    """What ``tools/infer.py`` does with its arguments.
+def infer(
+    config: str,
+    checkpoint: str,
+    input: str,
+    *,
+    out_dir: str | None = None,
+    json_file: str | None = None,
+    ann_file: str | None = None,
+    score_thr: float = 0.3,
+    batch_size: int = 1,
+    deploy: bool = False,
+    options: dict | None = None,
+) -> list[dict]:
+    """Detect in pictures, and draw or write down what was found.
+
+    Args:
+        config, checkpoint: of the detector.
+        input: an image, a folder, a video, the number of a camera or a stream's address.
+        out_dir: for drawn pictures; :data:`OUT_DIR` if there is no `json_file` either.
+        json_file: for all detections, in COCO's results format.
+        ann_file: COCO annotations that have the ids of images and categories.
+        score_thr: the least score that is drawn and counted.
+        batch_size: images at once.
+        deploy: detect with the inference form.
+        options: keys of the config to overwrite.
+
+    Returns:
+        list[dict]: the detections in COCO's results format, of any score; of a live
+        source only with `json_file`.
 
     Raises:
-        UserError: a mistake in the command line, the config, the checkpoint
-            or the input. Images that cannot be read are left out; all others
-            are written before they are named.
+        UserError: a mistake in the config, the checkpoint or the input. Images that
+            cannot be read are left out; all others are written before they are named.
     """
-    source = open_source(args.input)
-    if not args.out_dir and not args.json:
-        args.out_dir = OUT_DIR
-    _check_outputs(source, args)
+    source = open_source(input)
+    if not out_dir and not json_file:
+        out_dir = OUT_DIR
+    _check_outputs(source, out_dir, json_file)
     truth = None
-    if args.ann_file:  # for the ids alone
-        truth = GroundTruth(args.ann_file, labelled=False)
+    if ann_file:  # for the ids alone
+        truth = GroundTruth(ann_file, labelled=False)
     image_id = _image_ids(source, truth)
-    inferencer = HetInferencer(args.config, args.checkpoint, args.deploy, args.cfg_options)
+    inferencer = HetInferencer(config, checkpoint, deploy, options)
     ids = truth.category_ids(inferencer.classes) if truth else range(1, len(inferencer.classes) + 1)
     pictures = source.pictures(
         lambda items: track(items, 'Inference', total=len(source) or None), inferencer.reading
@@ -54,9 +79,9 @@ def infer(args: argparse.Namespace) -> None:
     seconds = 0.0
     count = 0
     with ExitStack() as stack:
-        write = _writer(source, args.out_dir, stack)
+        write = _writer(source, out_dir, stack)
         try:
-            for batch in _batches(pictures, args.batch_size):
+            for batch in _batches(pictures, batch_size):
                 for picture in batch if truth else ():
                     truth.check_size(image_id(picture.name), picture.name, picture.pixels)
                 started = time.perf_counter()
@@ -64,14 +89,14 @@ def infer(args: argparse.Namespace) -> None:
                 seconds += time.perf_counter() - started
                 for picture, sample in zip(batch, samples):
                     count += 1
-                    found = _count(sample, inferencer.classes, args.score_thr)
+                    found = _count(sample, inferencer.classes, score_thr)
                     total += found
                     if len(source) <= MOST_LINES:
                         announce(f'{picture.name}: {_counted(found)}')
-                    if args.json:
+                    if json_file or not source.live:
                         results += coco_results(sample, image_id(picture.name), ids)
-                    if args.out_dir:
-                        drawn = inferencer.draw(picture.pixels, sample, args.score_thr)
+                    if out_dir:
+                        drawn = inferencer.draw(picture.pixels, sample, score_thr)
                         write(picture, drawn)
         except KeyboardInterrupt:
             if not source.live:
@@ -79,15 +104,16 @@ def infer(args: argparse.Namespace) -> None:
     if count:
         announce(
             f'{count} pictures, {1e3 * seconds / count:.0f} ms each; of a score of at least '
-            f'{args.score_thr:g}: {_counted(total)}'
+            f'{score_thr:g}: {_counted(total)}'
         )
-    if args.json and count:
-        write_whole(args.json, json.dumps(results).encode())
-        announce(f'{args.json} written: {len(results)} detections')
-    if args.out_dir and count:
-        announce(f'{count} pictures drawn into {args.out_dir}')
+    if json_file and count:
+        write_whole(json_file, json.dumps(results).encode())
+        announce(f'{json_file} written: {len(results)} detections')
+    if out_dir and count:
+        announce(f'{count} pictures drawn into {out_dir}')
     if source.faults:
         raise UserError('; '.join(source.faults))
+    return results
 
 
 def _count(sample: DetDataSample, classes: Sequence[str], score_thr: float) -> Counter[str]:
@@ -101,16 +127,16 @@ def _counted(found: Counter[str]) -> str:
     return f'{found.total()} objects' + f' ({names})' * bool(found)
 
 
-def _check_outputs(source: ImageFiles | Video, args) -> None:
+def _check_outputs(source: ImageFiles | Video, out_dir: str | None, json_file: str | None) -> None:
     """Raise UserError for what cannot be written, or would be overwritten."""
-    if args.out_dir:
-        check_writable(args.out_dir, '--out-dir')
-        if source.root and Path(args.out_dir).samefile(source.root):
+    if out_dir:
+        check_writable(out_dir, '--out-dir')
+        if source.root and Path(out_dir).samefile(source.root):
             raise UserError(
-                f'--out-dir {args.out_dir} is the folder of the input, which would be overwritten'
+                f'--out-dir {out_dir} is the folder of the input, which would be overwritten'
             )
-    if args.json:
-        out = Path(args.json)
+    if json_file:
+        out = Path(json_file)
         if out.is_dir():
             raise UserError(f'--json {out} is a folder, name a file')
         check_writable(out.parent, '--json')

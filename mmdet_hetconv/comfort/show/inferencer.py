@@ -37,6 +37,7 @@ class HetInferencer(DetInferencer):
     Attributes:
         reading (Reading): what it makes of image files.
         form (str): trained or inference form, and its precision.
+        weights (str): the checkpoint file.
 
     Raises:
         UserError: a mistake in one of them.
@@ -56,6 +57,7 @@ class HetInferencer(DetInferencer):
             cfg.visualizer.type = PlateVisualizer.__name__
         cfg.visualizer.vis_backends = None
         self._deploy = deploy
+        self.weights = weights
         color_type = _color_type(cfg)  # mmdet overwrites the loader's type
         # The model is moved before it is switched: a plan is of one device.
         super().__init__(cfg, weights, get_device(), show_progress=False)

@@ -4,14 +4,15 @@ It names no other address, and its Content-Security-Policy forbids all. The
 script draws boxes over the pictures, so that each is in the file once.
 """
 
-import argparse
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
 
 import cv2
 from jinja2 import Environment, StrictUndefined
@@ -22,7 +23,6 @@ from ...utils.machine import machine
 from ...utils.table import with_unit
 from ...version import __version__
 from .reading import IN_COLOUR
-from .side import Side
 
 # Scores that the page offers as the least.
 THRESHOLDS = tuple(number / 20 for number in range(1, 20))
@@ -53,28 +53,33 @@ class Compared:
 
 
 def render_page(
-    args: argparse.Namespace,
-    forms: Sequence[Side],
+    forms: Sequence[Mapping[str, Any]],
     classes: Sequence[str],
     images: Sequence[Compared],
+    folder: Path,
+    *,
+    score_thr: float = 0.3,
+    max_images: int = 100,
+    ann_file: str | None = None,
     picture: bytes | None = None,
     command: str | None = None,
 ) -> str:
     """The page's text.
 
     Args:
-        args: of tools/compare.py.
-        forms: A, what else was timed, and B.
+        forms: A, what else was timed, and B, as :meth:`Form.row` has them.
         classes: by label.
-        images: all; of these ``args.max_images`` are shown, those of the
-            largest disagreement.
+        images: all; of these `max_images` are shown, those of the largest disagreement.
+        folder: of the images.
+        score_thr: the least score that is drawn at first.
+        ann_file: with what is annotated in the images.
         picture: PNG of a conversion's layers.
         command: that trains B on.
     """
-    sides = (forms[0], forms[-1])
-    start = min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - args.score_thr))
+    sides = [_side(name, form) for name, form in zip('AB', (forms[0], forms[-1]))]
+    start = min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - score_thr))
     shown = sorted(images, key=lambda image: -image.disagreement[start])
-    shown = shown[: args.max_images]
+    shown = shown[:max_images]
     # Annotations may have classes that no detector knows.
     names = dict.fromkeys(classes)
     names |= dict.fromkeys(n for i in shown for n, _ in i.truth or ())
@@ -83,12 +88,12 @@ def render_page(
         thresholds=THRESHOLDS,
         start=start,
         classes=names,
-        sides=[side.title for side in sides],
-        images=[_image(image, names, Path(args.images)) for image in shown],
+        sides=[side['title'] for side in sides],
+        images=[_image(image, names, folder) for image in shown],
     )
-    folder = files(__package__) / 'compare_page'
+    parts = files(__package__) / 'compare_page'
     style, script, page = (
-        (folder / name).read_text() for name in ('page.css', 'page.js', 'page.html')
+        (parts / name).read_text() for name in ('page.css', 'page.js', 'page.html')
     )
     policy = (
         "default-src 'none'",
@@ -98,8 +103,10 @@ def render_page(
     )
     environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
     return environment.from_string(page).render(
-        args=args,
-        title=' against '.join(side.title for side in sides),
+        folder=folder,
+        ann_file=ann_file,
+        rounds=len(forms[0]['times']),
+        title=' against '.join(side['title'] for side in sides),
         policy=Markup('; '.join(policy)),
         style=style,
         script=script,
@@ -110,10 +117,10 @@ def render_page(
         images=images,
         shown=len(shown),
         known=sum(image.truth is not None for image in images),
-        shapes=' and '.join(dict.fromkeys('{} × {}'.format(*side.shape) for side in sides)),
+        shapes=' and '.join(dict.fromkeys('{} × {}'.format(*side['shape']) for side in sides)),
         machine=_machine(),
         forms=forms if len(forms) > 2 else (),
-        metrics=list(forms[0].metrics),
+        metrics=list(forms[0]['metrics']),
         picture=picture and base64.b64encode(picture).decode(),
         command=command,
     )
@@ -158,28 +165,38 @@ def _boxes(found: dict[str, Tensor]) -> list[list[float]]:
     return entries
 
 
-def _rows(sides: Sequence[Side]) -> Iterator[tuple[str, list[str], str]]:
+def _side(name: str, form: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(form, name=name, title=f'{name}: {Path(form["config"]).stem}')
+
+
+def _rows(sides: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str], str]]:
     """Of the table: what is measured, A and B, B against A."""
-    yield 'Computes', [side.inferencer.form for side in sides], ''
-    yield 'HetConv layers', [str(side.het_layers) for side in sides], ''
-    sizes = [side.parameters for side in sides]
+    yield 'Computes', [side['form'] for side in sides], ''
+    yield 'HetConv layers', [str(side['het_layers']) for side in sides], ''
+    sizes = [side['parameters'] for side in sides]
     yield 'Parameters', list(map(with_unit, sizes)), _ratio(sizes)
-    macs = [side.macs for side in sides]
+    macs = [side['macs'] for side in sides]
     yield (
         'Multiply-adds (MACs)',
         ['not counted' if m is None else with_unit(m) for m in macs],
         '' if None in macs else _ratio(macs),
     )
-    spreads = [side.spread() for side in sides]
+    spreads = [_spread(side['times']) for side in sides]
     yield (
         'Time of an image, median (10 % to 90 %)',
         ['{:.1f} ms ({:.1f} to {:.1f})'.format(*spread) for spread in spreads],
         _ratio([middle for middle, _, _ in spreads]),
     )
-    for name in sides[0].metrics:
-        a, b = (side.metrics[name] for side in sides)
+    for name in sides[0]['metrics']:
+        a, b = (side['metrics'][name] for side in sides)
         if min(a, b) >= 0:  # else no box of that size is annotated
             yield name, [f'{a:.3f}', f'{b:.3f}'], f'{b - a:+.3f}'
+
+
+def _spread(times: Sequence[float]) -> tuple[float, float, float]:
+    """Median, 10 % and 90 % quantile, milliseconds."""
+    deciles = quantiles(times, n=10, method='inclusive')
+    return median(times), deciles[0], deciles[-1]
 
 
 def _ratio(values: Sequence[float]) -> str:

@@ -2,20 +2,17 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...utils.files import write_whole
-from ...workflow.measure import ROUNDS
 from ...workflow.slimming import PAGE, REPORT
 from .disagreement import disagreement
 from .layers_picture import draw_layers
 from .page import THRESHOLDS, Compared, render_page
 from .reading import IN_COLOUR
-from .side import Side
 
 
 def write_report_page(folder: str | Path) -> Path:
@@ -28,41 +25,20 @@ def write_report_page(folder: str | Path) -> Path:
     """
     folder = Path(folder).expanduser().resolve()
     report = json.loads((folder / REPORT).read_text())
-    forms = [_side(row) for row in report['forms']]
-    forms[0].name, forms[0].config = 'A', str(folder / 'dense.py')
-    forms[-1].name, forms[-1].config = 'B', str(folder / 'converted.py')
-    errors = {name: layer['error'] or 0.0 for name, layer in report['layers'].items()}
+    layers = report['layers']
     page = render_page(
-        SimpleNamespace(
-            images=str(folder / 'images'),
-            ann_file=None,
-            score_thr=0.3,
-            max_images=len(report['images']),
-            rounds=ROUNDS,
-        ),
-        forms,
+        report['forms'],
         report['classes'],
         [_compared(folder / 'images', shown) for shown in report['images']],
-        picture=draw_layers({name: layer['p'] for name, layer in report['layers'].items()}, errors),
+        folder / 'images',
+        picture=draw_layers(
+            {name: layer['p'] for name, layer in layers.items()},
+            {name: layer['error'] or 0.0 for name, layer in layers.items()},
+        ),
         command=f'python tools/train.py {folder / "train_on.py"}',
     )
     write_whole(folder / PAGE, page.encode())
     return folder / PAGE
-
-
-def _side(row: dict[str, Any]) -> Side:
-    return Side(
-        '',
-        '',
-        row['label'],
-        SimpleNamespace(form=row['form']),
-        row['het_layers'],
-        row['parameters'],
-        tuple(row['shape']),
-        row['macs'],
-        row['times'],
-        row['metrics'],
-    )
 
 
 def _compared(folder: Path, shown: dict[str, Any]) -> Compared:

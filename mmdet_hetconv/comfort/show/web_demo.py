@@ -1,6 +1,5 @@
 """A page in the browser: upload an image, choose a form, see the boxes."""
 
-import argparse
 import os
 import time
 from importlib.util import find_spec
@@ -25,19 +24,34 @@ _STYLE = """
 """
 
 
-def serve(args: argparse.Namespace) -> None:
-    """What ``tools/demo_web.py`` does with its arguments.
+def serve(
+    config: str,
+    checkpoint: str,
+    dense: tuple[str, str] | None = None,
+    *,
+    host: str = LOCAL,
+    port: int = 7860,
+    max_mb: float = 10,
+) -> None:
+    """Show a detector in the browser until Ctrl-C.
+
+    Args:
+        config, checkpoint: of the HetConv detector, trained.
+        dense: config and checkpoint of a dense one; by default the same function.
+        host: address to listen on.
+        port: 0 for any that is free.
+        max_mb: larger uploads are refused.
 
     Raises:
-        UserError: a mistake in the command line, a config or a checkpoint;
-            gradio is not installed; the port is taken.
+        UserError: a mistake in a config or a checkpoint; gradio is not installed; the
+            port is taken.
     """
     check_gradio()
-    forms = Forms(args.config, args.checkpoint, args.dense)
-    page = build_page(forms, args.max_mb)
-    address = launch(page, args.host, args.port, args.max_mb)
-    if args.host != LOCAL:
-        announce(f'--host {args.host}: others can reach this demo')
+    forms = Forms(config, checkpoint, dense)
+    page = build_page(forms, max_mb)
+    address = launch(page, host, port, max_mb)
+    if host != LOCAL:
+        announce(f'--host {host}: others can reach this demo')
     announce(f'{address} (Ctrl-C ends it)')
     try:
         while True:

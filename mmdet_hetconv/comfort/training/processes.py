@@ -4,12 +4,16 @@ import functools
 import gc
 from collections.abc import Callable
 from datetime import timedelta
+from typing import ParamSpec, TypeVar
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
 from ...utils.errors import UserError
+
+P = ParamSpec('P')
+T = TypeVar('T')
 
 
 def use_gloo_on_cpu(cfg: Config) -> None:
@@ -45,7 +49,7 @@ def use_gloo_on_cpu(cfg: Config) -> None:
         torch.distributed.init_process_group('gloo', timeout=seconds and timedelta(seconds=seconds))
 
 
-def leaves_group(work: Callable[..., None]) -> Callable[..., None]:
+def leaves_group(work: Callable[P, T]) -> Callable[P, T]:
     """Decorate a program's work: at its end it leaves the process group.
 
     gloo's threads have ended by then. One that runs while Python shuts down
@@ -55,11 +59,12 @@ def leaves_group(work: Callable[..., None]) -> Callable[..., None]:
     """
 
     @functools.wraps(work)
-    def leaving(*args, **kwargs):
-        work(*args, **kwargs)
+    def leaving(*args: P.args, **kwargs: P.kwargs) -> T:
+        result = work(*args, **kwargs)
         distributed = torch.distributed
         if distributed.is_available() and distributed.is_initialized():
             gc.collect()
             distributed.destroy_process_group()
+        return result
 
     return leaving

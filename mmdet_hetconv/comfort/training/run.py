@@ -1,32 +1,34 @@
-"""Training and evaluation, from parsed arguments to the last log line."""
+"""Training and evaluation of a config's detector, from data to the last log line."""
 
-import argparse
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.registry import RUNNERS
-from mmdet.utils import register_all_modules, setup_cache_size_limit_of_dynamo
-from mmengine.config import Config, ConfigDict
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ...utils.announce import announce
 from ...utils.errors import UserError
 from ...utils.files import NO_SPACE, check_writable_file
-from ...workflow import checkpoint, configs, deployment, end_to_end, exporting, preflight
-from ...workflow.calibration_images import Images
-from ...workflow.config_parts import is_local, type_name
+from ...workflow import checkpoint as checkpoints
+from ...workflow import configs, deployment, end_to_end, exporting, preflight
+from ...workflow.calibration_images import TO_QUANTIZE, Images
+from ...workflow.config_parts import is_local
 from ...workflow.downloads import explained_download
 from ...workflow.metrics import use_own_metrics
-from ...workflow.safe_globals import load_weights_only
 from ..data.own_data import use_own_data
 from ..show.confusion import ConfusionMatrix
 from ..show.drawing import check_draws, draw_into_folders
 from . import processes
+from .augmentation import augment
 from .check_config import check_config
 from .image_scale import set_image_scale, warn_of_another_scale, warn_of_other_scales
 from .last_batch import leave_out_a_batch_of_one
@@ -36,28 +38,81 @@ from .sections import check_kinds, check_needs, explained_late_build
 from .terminal import TerminalRunner, shown_progress
 
 
+@dataclass
+class Trained:
+    """What a training left.
+
+    Attributes:
+        work_dir: its folder, with the log, the curves and the config as it was run.
+        checkpoint: the best one if the config keeps it, else the last; None without any.
+        metrics: of the last validation, by name.
+    """
+
+    work_dir: Path
+    checkpoint: Path | None
+    metrics: dict[str, float]
+
+
 @processes.leaves_group
-def train(args: argparse.Namespace) -> None:
-    """What ``tools/train.py`` does with its arguments.
+def train(
+    config: str,
+    *,
+    data_root: str | None = None,
+    work_dir: str | None = None,
+    options: dict[str, Any] | None = None,
+    epochs: int | None = None,
+    img_scale: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    val_loss: bool = False,
+    patience: int | None = None,
+    skip_checks: bool = False,
+    launcher: str = 'none',
+) -> Trained:
+    """Train the detector of a config.
+
+    Args:
+        config: file.
+        data_root: an annotated data set in place of the config's.
+        work_dir: for logs and checkpoints; 'work_dirs/CONFIG' by default.
+        options: keys of the config to overwrite, as of ``--cfg-options``.
+        epochs: over which the config's schedule is stretched.
+        img_scale: one side or width and height to fit images to, in evaluation too.
+        batch_size: images at once in each process.
+        resume: checkpoint to go on from; 'auto' is the newest in the work dir.
+        amp: mixed precision, on a GPU.
+        auto_scale_lr: scale the rate with the total batch size.
+        val_loss: compute the loss on the validation images, too.
+        patience: stop after so many validations without gain, and keep the best.
+        skip_checks: take annotations and images as they are.
+        launcher: who started the processes of a distributed run.
 
     Raises:
-        UserError: a mistake in the command line, the config, the data or the
+        UserError: a mistake in the arguments, the config, the data or the
             checkpoint; before training starts.
     """
-    cfg = _prepare(args, 'train')
-    configs.use_training_hooks(cfg, args.val_loss, args.patience)
-    if args.amp:
+    cfg = _prepare(
+        *(config, 'train', data_root, work_dir, options, launcher),
+        epochs=epochs,
+        img_scale=img_scale,
+        batch_size=batch_size,
+        scales_lr=auto_scale_lr,
+    )
+    configs.use_training_hooks(cfg, val_loss, patience)
+    if amp:
         configs.set_amp(cfg)
-    if args.auto_scale_lr:
+    if auto_scale_lr:
         configs.set_auto_scale_lr(cfg)
-    state = _start_from(cfg, args.resume)
+    state = _start_from(cfg, resume)
     if state is not None:
         check_same_classes(state, cfg, cfg.load_from)
         cfg.custom_hooks.append(dict(type='ResumeHook'))
-    check_config(cfg, ('train', 'val'), args.skip_checks)
+    check_config(cfg, ('train', 'val'), skip_checks)
     runner = _build_runner(cfg)
     if state is not None:
-        checkpoint.load_weights(runner.model, state, cfg.load_from)
+        checkpoints.load_weights(runner.model, state, cfg.load_from)
         del state  # as large as the model and its optimizer
     preflight.check_model(runner.model, cfg)
     preflight.warn_if_frozen_at_random(runner.model, cfg)
@@ -65,116 +120,181 @@ def train(args: argparse.Namespace) -> None:
     warn_of_other_scales(cfg)
     with _explained_run(cfg):
         leave_out_a_batch_of_one(runner)
-        if args.epochs or args.batch_size:
+        if epochs or batch_size:
             shorten_warm_up(runner)
         with shown_progress(runner):
             runner.train()
-    _say_where(runner, args)
+    return _say_where(runner, config)
 
 
-def _say_where(runner: Runner, args: argparse.Namespace) -> None:
+def _say_where(runner: Runner, config: str) -> Trained:
     """The last lines of a training."""
-    hub = runner.message_hub.runtime_info
-    best, last = hub.get('best_ckpt'), checkpoint.newest_checkpoint(runner.work_dir)
+    hub = runner.message_hub
+    best, last = (hub.runtime_info.get('best_ckpt'), checkpoints.newest_checkpoint(runner.work_dir))
     found = best or last
     announce(f'log: {runner.log_dir}')
     if (curves := Path(runner.work_dir) / 'curves.png').exists():
         announce(f'curves: {curves}')
     if found is None:
         announce('no checkpoint was saved')
-        return
-    announce(f'{"best" if best else "last"} checkpoint: {found}')
-    config = Path(runner.work_dir) / Path(args.config).name  # with all that was set
-    command = shlex.join(['python', 'tools/test.py', str(config), str(found)])
-    announce(f'to test it: {command}')
+    else:
+        announce(f'{"best" if best else "last"} checkpoint: {found}')
+        # The config of the work dir has all that was set.
+        written = Path(runner.work_dir) / Path(config).name
+        command = shlex.join(['python', 'tools/test.py', str(written), str(found)])
+        announce(f'to test it: {command}')
+    metrics = {
+        name.removeprefix('val/'): float(scalars.current())
+        for name, scalars in hub.log_scalars.items()
+        if name.startswith('val/') and 'time' not in name
+    }
+    return Trained(Path(runner.work_dir), found and Path(found), metrics)
 
 
 @processes.leaves_group
-def test(args: argparse.Namespace) -> None:
-    """What ``tools/test.py`` does with its arguments.
+def test(
+    config: str,
+    checkpoint: str,
+    *,
+    data_root: str | None = None,
+    work_dir: str | None = None,
+    options: dict[str, Any] | None = None,
+    out: str | None = None,
+    confusion_matrix: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+    deploy: bool = False,
+    backend: str = 'torch',
+    precision: str | None = None,
+    images: Images = TO_QUANTIZE,
+    skip_checks: bool = False,
+    launcher: str = 'none',
+) -> dict[str, float]:
+    """Evaluate a checkpoint.
+
+    Args:
+        config, data_root, work_dir, options, skip_checks, launcher: as for :func:`train`.
+        checkpoint: trained, deployed, or a graph of ``workflow.export(end2end=True)``.
+        out: file of the predictions, *.pkl.
+        confusion_matrix: file of a picture of it, *.png.
+        show: show the detections in a window, each for `wait_time` seconds.
+        show_dir: draw the detections into WORK_DIR/TIME/SHOW_DIR.
+        tta: test-time augmentation.
+        deploy: evaluate the inference form.
+        backend: what computes backbone, neck and dense head.
+        precision: of `deploy` or another backend.
+        images: that set the levels of int8.
+
+    Returns:
+        dict: the metrics by name.
 
     Raises:
         UserError: as :func:`train`.
     """
-    cfg = _prepare(args, 'test')
+    cfg = _prepare(config, 'test', data_root, work_dir, options, launcher)
     # Loaded here, all of it: the runner takes what fits and logs the rest.
     cfg.load_from = None
     cfg.resume = False
-    exported = args.checkpoint.endswith(end_to_end.SUFFIX)
-    read = end_to_end.read_exported if exported else checkpoint.read_weights
-    content = read(args.checkpoint)
-    check_config(cfg, ('test',), args.skip_checks)
-    if args.out:
-        check_writable_file(args.out, '--out')
-    if args.confusion_matrix:
-        check_writable_file(args.confusion_matrix, '--confusion-matrix')
-    if args.show or args.show_dir:
+    is_graph = checkpoint.endswith(end_to_end.SUFFIX)
+    read = end_to_end.read_exported if is_graph else checkpoints.read_weights
+    content = read(checkpoint)
+    check_config(cfg, ('test',), skip_checks)
+    if out:
+        check_writable_file(out, '--out')
+    if confusion_matrix:
+        check_writable_file(confusion_matrix, '--confusion-matrix')
+    if show or show_dir:
         check_draws(cfg)
-        trigger_visualization_hook(cfg, args)
+        shown = SimpleNamespace(show=show, show_dir=show_dir, wait_time=wait_time)
+        trigger_visualization_hook(cfg, shown)
         draw_into_folders(cfg)
-    if args.tta:
-        _augment(cfg)
-    preflight.check_classes(content, cfg, args.checkpoint)
-    warn_of_another_scale(content, cfg, args.checkpoint)
+    if tta:
+        augment(cfg)
+    preflight.check_classes(content, cfg, checkpoint)
+    warn_of_another_scale(content, cfg, checkpoint)
     runner = _build_runner(cfg)
     preflight.check_model(runner.model, cfg)
-    if exported:
-        end_to_end.test_exported(runner, args)
-    elif args.backend != 'torch':
-        exporting.export_runner(runner, content, args)
-    elif args.deploy:
-        deployment.deploy_runner(
-            runner, content, args.checkpoint, precision=args.precision, images=Images(args.calib)
+    if is_graph:
+        if deploy or tta or precision == 'int8':
+            raise UserError(
+                f'{checkpoint} is a graph as it is: --deploy, --tta and --precision int8 '
+                'are for checkpoints'
+            )
+        end_to_end.test_exported(runner, checkpoint, backend, precision or 'fp32')
+    elif backend != 'torch':
+        exporting.export_runner(
+            runner, content, checkpoint, backend, precision=precision or 'fp32', images=images
         )
+    elif deploy:
+        deployment.deploy_runner(runner, content, checkpoint, precision=precision, images=images)
     else:
-        deployment.check_not_deployed(content, args.checkpoint)
-        checkpoint.load_weights(runner.model, content, args.checkpoint)
-    if args.confusion_matrix:
-        matrix = ConfusionMatrix(runner.test_dataloader.dataset, Path(args.confusion_matrix))
+        deployment.check_not_deployed(content, checkpoint)
+        checkpoints.load_weights(runner.model, content, checkpoint)
+    if confusion_matrix:
+        matrix = ConfusionMatrix(runner.test_dataloader.dataset, Path(confusion_matrix))
         runner.test_evaluator.metrics.append(matrix)
-    if args.out:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    if out:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
     with _explained_run(cfg), shown_progress(runner):
-        runner.test()
-    if args.confusion_matrix:
-        announce(f'{args.confusion_matrix} written')
-    if args.show_dir:
-        folder = Path(runner.work_dir, runner.timestamp, args.show_dir)
+        metrics = runner.test()
+    if confusion_matrix:
+        announce(f'{confusion_matrix} written')
+    if show_dir:
+        folder = Path(runner.work_dir, runner.timestamp, show_dir)
         announce(f'pictures drawn into {folder}')
+    return metrics
 
 
-def _prepare(args: argparse.Namespace, task: str) -> Config:
-    """The config with everything that both tools' arguments say."""
-    load_weights_only()
+def _prepare(
+    config: str,
+    task: str,
+    data_root: str | None,
+    work_dir: str | None,
+    options: dict[str, Any] | None,
+    launcher: str,
+    **changes: Any,
+) -> Config:
+    """The config with everything that the arguments of both say.
+
+    Args:
+        changes: of :func:`_change_training`.
+    """
     setup_cache_size_limit_of_dynamo()
-    register_all_modules(init_default_scope=False)
-    cfg = configs.read_config(args.config)
-    cfg.launcher = args.launcher
-    if args.data_root:
-        work = configs.find_work_dir(cfg, args.work_dir, args.config)
-        use_own_data(cfg, args.data_root, Path(work) / 'annotations')
+    cfg = configs.read_config(config)
+    cfg.launcher = launcher
+    if data_root:
+        work = configs.find_work_dir(cfg, work_dir, config)
+        use_own_data(cfg, data_root, Path(work) / 'annotations')
     if task == 'train':
-        _use_options(cfg, args)
-    configs.merge_options(cfg, args.cfg_options)
+        _change_training(cfg, **changes)
+    configs.merge_options(cfg, options)
     check_kinds(cfg)
     check_needs(cfg, training=task == 'train')
-    cfg.work_dir = configs.find_work_dir(cfg, args.work_dir, args.config)
+    cfg.work_dir = configs.find_work_dir(cfg, work_dir, config)
     configs.use_own_hooks(cfg)
     use_own_metrics(cfg, by_class=task == 'test')
     return cfg
 
 
-def _use_options(cfg: Config, args: argparse.Namespace) -> None:
-    """What train.py's own options set; --cfg-options goes before them."""
+def _change_training(
+    cfg: Config,
+    epochs: int | None,
+    img_scale: Sequence[int] | None,
+    batch_size: int | None,
+    scales_lr: bool,
+) -> None:
+    """Set what :func:`train` has arguments of its own for; options go before them."""
     check_kinds(cfg)
     if not (cfg.get('train_cfg') and cfg.get('train_dataloader')):
         return  # the runner says so
-    if args.img_scale:
-        set_image_scale(cfg, args.img_scale)
-    if args.epochs:
-        set_epochs(cfg, args.epochs)
-    if args.batch_size:
-        set_batch_size(cfg, args.batch_size, args.auto_scale_lr)
+    if img_scale:
+        set_image_scale(cfg, img_scale)
+    if epochs:
+        set_epochs(cfg, epochs)
+    if batch_size:
+        set_batch_size(cfg, batch_size, scales_lr)
 
 
 def _start_from(cfg: Config, resume: str | None) -> dict | None:
@@ -187,17 +307,17 @@ def _start_from(cfg: Config, resume: str | None) -> dict | None:
         resume = cfg.get('load_from') or 'auto'
     path = resume
     if resume == 'auto':
-        path = checkpoint.newest_checkpoint(cfg.work_dir)
+        path = checkpoints.newest_checkpoint(cfg.work_dir)
         if path is None:
             announce(f'Nothing to resume in {cfg.work_dir}: training starts afresh')
     if path is None:
         cfg.resume = False
         if cfg.get('load_from') and is_local(cfg.load_from):
-            checkpoint.read_checkpoint(cfg.load_from)
+            checkpoints.read_checkpoint(cfg.load_from)
         return None
     cfg.resume = True
     cfg.load_from = str(path)
-    return checkpoint.check_resumable(path)
+    return checkpoints.check_resumable(path)
 
 
 def _build_runner(cfg: Config) -> Runner:
@@ -213,7 +333,7 @@ def _explained_run(cfg: Config) -> Iterator[None]:
     """Turn what may befall a run from outside into a UserError."""
     try:
         with (
-            checkpoint.explained_unpickling('pre-trained weights'),
+            checkpoints.explained_unpickling('pre-trained weights'),
             explained_late_build(cfg),
             explained_download(cfg),
         ):
@@ -221,54 +341,9 @@ def _explained_run(cfg: Config) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        last = checkpoint.newest_checkpoint(cfg.work_dir)
+        last = checkpoints.newest_checkpoint(cfg.work_dir)
         rest = f'{last} is the last complete checkpoint, --resume goes on'
         raise UserError(
             f'{error.filename or cfg.work_dir} cannot be written: '
             f'{error.strerror}; {rest if last else "no checkpoint was saved"}'
         ) from error
-
-
-def _augment(cfg: Config) -> None:
-    """Test-time augmentation; flipping where the config says nothing."""
-    if 'tta_model' not in cfg:
-        cfg.tta_model = dict(
-            type='DetTTAModel',
-            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
-        )
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    if 'tta_pipeline' not in cfg:
-        *steps, pack = deepcopy(dataset.pipeline)
-        pack = deepcopy(pack)
-        pack.meta_keys = (
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-            'flip',
-            'flip_direction',
-        )
-        flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-        cfg.tta_pipeline = [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = _annotated_last(cfg.tta_pipeline)
-
-
-def _annotated_last(pipeline: list[dict]) -> list[dict]:
-    """A pipeline whose annotations are loaded behind the augmentation.
-
-    The truth that is compared belongs to the original image: in front of it, as in
-    mmdet's VOC configs, it would be flipped as the first copy is.
-    """
-    names = [type_name(step) for step in pipeline]
-    if 'TestTimeAug' not in names:
-        return pipeline
-    at = names.index('TestTimeAug')
-    loading = [step for step in pipeline[:at] if type_name(step) == 'LoadAnnotations']
-    augment = deepcopy(pipeline[at])
-    augment['transforms'][-1:-1] = [[step] for step in loading]
-    others = [step for step in pipeline[:at] if step not in loading]
-    return [*others, augment, *pipeline[at + 1 :]]

@@ -5,7 +5,7 @@ import pytest
 from mmcv.transforms import Compose
 from mmengine.config import Config
 
-from mmdet_hetconv.comfort.training.run import _augment
+from mmdet_hetconv.comfort.training import augmentation
 
 LOAD = [
     dict(type='mmdet.LoadAnnotations', with_bbox=True),
@@ -21,7 +21,7 @@ def test_the_truth_is_not_flipped_with_the_image(own):
     if own:
         augment = dict(type='TestTimeAug', transforms=[own, LOAD[1:]])
         cfg.tta_pipeline = [LOAD[0], augment]
-    _augment(cfg)
+    augmentation.augment(cfg)
     assert cfg.model.module.type == 'SSD'
     image = np.zeros((40, 60, 3), np.uint8)
     instances = [dict(bbox=[2, 4, 12, 14], bbox_label=0, ignore_flag=0)]
