@@ -1,6 +1,7 @@
 """HetConv for MMDetection. Importing this package registers everything."""
 
 from importlib.util import find_spec
+from typing import Any
 
 from . import kernels  # noqa: F401
 from .comfort.training import hooks  # noqa: F401
@@ -27,4 +28,13 @@ if find_spec('mmdet'):
     from .deploy import switch_to_deploy
     from .workflow import metrics, teacher  # noqa: F401
 
-    __all__ += ['switch_to_deploy']
+    __all__ += ['load', 'switch_to_deploy']
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported when it is first asked for."""
+    if name != 'load':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from .comfort.show.loading import load
+
+    return load

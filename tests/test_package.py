@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKED = (
     *('setup.cfg', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE'),
     *('CHANGELOG.md', 'CITATION.cff', 'Makefile', 'model-index.yml'),
-    *('mmdet_hetconv', 'configs', 'tools', 'requirements'),
+    *('mmdet_hetconv', 'hetconv.py', 'configs', 'tools', 'requirements'),
 )
 # What a user without a checkout writes, and mmdet's own tools read: nothing
 # has imported the plugin before.
@@ -152,12 +152,11 @@ def test_tools_run_from_an_installed_wheel(site, tmp_path):
     usage = run()
     for path in (ROOT / 'tools').glob('*.py'):
         assert f'  {path.stem} ' in usage.stdout
-    config = site / 'mmdet_hetconv' / '.mim' / 'configs' / 'ssd300_het_vgg16.py'
-    flops = run('get_flops', str(config), '--p', '1', '4')
+    flops = run('get_flops', 'ssd300_het_vgg16', '--p', '1', '4')
     assert flops.returncode == 0 and 'p=4' in flops.stdout
-    wrong = run('fly')
+    wrong = run('trian')
     assert wrong.returncode == 1
-    assert wrong.stderr.rstrip().endswith("mmdet_hetconv: error: 'fly' is no tool")
+    assert wrong.stderr.rstrip().endswith("hetconv: error: 'trian' is no tool, did you mean train?")
 
 
 def test_wheel_brings_configs_and_tools_as_copies(site):

@@ -16,6 +16,8 @@ def literal(node: ast.expr) -> object:
             return words
     if isinstance(node, ast.List):
         return [literal(item) for item in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(literal(item) for item in node.elts)
     if isinstance(node, ast.Dict) and all(node.keys):
         return {ast.literal_eval(k): literal(v) for k, v in zip(node.keys, node.values) if k}
     return ast.literal_eval(node)

@@ -39,12 +39,14 @@ class Deployed:
     """The inference form of a detector.
 
     Attributes:
+        cfg: of the detector.
         model: in that form.
         precision: in which its convolutions compute, 'fp32', 'bf16' or 'int8'.
         levels: of int8 by layer, as :func:`levels_of` reads them; None without int8.
         meta: of the checkpoint that it is made of.
     """
 
+    cfg: Config
     model: nn.Module
     precision: str
     levels: dict[str, dict[str, Any] | None] | None
@@ -59,7 +61,7 @@ class Deployed:
         """The content of its checkpoint file."""
         stored = {
             'state_dict': {k: v.cpu().clone() for k, v in self.model.state_dict().items()},
-            'meta': self.meta | dict(mmdet_hetconv_version=__version__),
+            'meta': self.meta | dict(mmdet_hetconv_version=__version__, cfg=self.cfg.pretty_text),
             PLAN: self.plan.state_dict(),
             PRECISION: self.precision,
             FORM: FORM_VERSION,
@@ -154,7 +156,7 @@ def deploy_detector(
         # Heads too, and what they do with the boxes.
         with first_run(model):
             detect(model, torch.zeros(1, image_channels(model), *tune))
-    return Deployed(model, precision, levels, dict(content.get('meta') or {}))
+    return Deployed(cfg, model, precision, levels, dict(content.get('meta') or {}))
 
 
 def precision_of(content: dict, path: str, asked: str | None = None) -> str:

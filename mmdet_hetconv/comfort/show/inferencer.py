@@ -29,7 +29,7 @@ class HetInferencer(DetInferencer):
     checkpoint of ``tools/train.py --data-root`` needs no other config.
 
     Args:
-        config (str): config file.
+        config (str | Config): config file, or what was read of one.
         weights (str): checkpoint file, trained or deployed.
         deploy (bool): detect with the inference form.
         options (dict, optional): of ``--cfg-options``.
@@ -44,13 +44,13 @@ class HetInferencer(DetInferencer):
     """
 
     def __init__(
-        self, config: str, weights: str, deploy: bool = False, options: dict | None = None
+        self, config: str | Config, weights: str, deploy: bool = False, options: dict | None = None
     ):
         register_all_modules(init_default_scope=True)
         cfg = configs.read_config(config)
         configs.merge_options(cfg, options)
         if not cfg.get('test_dataloader'):
-            raise UserError(f'config {config} has no test_dataloader')
+            raise UserError(f'config {cfg.filename} has no test_dataloader')
         # Pictures are handed back, not kept.
         cfg.setdefault('visualizer', dict(type='DetLocalVisualizer'))
         if type_name(cfg.visualizer) == 'DetLocalVisualizer':
