@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ..trace import Call, Recording, fewest, record
 from ..trace.kinds import NORMS, SELECTING
-from ..trace.record import Value, has_own_code, is_idle
+from ..trace.modules import has_own_code
+from ..trace.recording import Value, is_idle
 from .fingerprint import passes_of, take_fingerprint
 from .trace import Forward
 

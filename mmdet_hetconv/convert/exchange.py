@@ -4,13 +4,10 @@ Code may read a layer's weight, or ask for its type. With another layer in its p
 model then raises, goes another way, or returns something else.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..layers.cost import Convolution
@@ -18,6 +15,7 @@ from ..layers.replace import ConvRecord, put_modules
 from ..trace import Recording, fewest, record
 from ..trace.examples import Run, forward_tensors, image_runs
 from ..trace.kinds import SELECTING
+from ..trace.modules import left_alone
 
 READ = 'other code reads its parameters'
 ASKED = 'other code treats another layer in its place in another way'
@@ -104,27 +102,3 @@ def keep_way(
         replace(record, layer=dense[record.name], reason=ASKED) if record.name in left else record
         for record in records
     ]
-
-
-@contextmanager
-def left_alone(model: nn.Module) -> Iterator[None]:
-    """Inference mode inside; afterwards flags, buffers and random numbers are as before."""
-    training = {module: module.training for module in model.modules()}
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in training
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    places = {p.device for p in model.parameters() if p.device.type == 'cuda'}
-    try:
-        with torch.random.fork_rng(devices=list(places)):
-            for module in training:
-                module.training = False
-            yield
-    finally:
-        for module, flag in training.items():
-            module.training = flag
-        with torch.no_grad():
-            for module, name, buffer, before in buffers:
-                module._buffers[name] = buffer.copy_(before)

@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..layers import HetConv2d
 from ..trace import Call, Recording, hooked, record
 from ..trace.kinds import NORMS
-from ..trace.record import has_own_code, is_idle
+from ..trace.modules import has_own_code
+from ..trace.recording import is_idle
 from .moments import Moments
 from .patches import sample_positions, take_outputs
 

@@ -1,7 +1,8 @@
 """Modules whose code calls functions between convolutions: sums and activations fused.
 
-The code of such a module is traced by torch.fx, alone, its children being taken as
-they are. The trace counts only if its steps are those that were seen in the runs.
+The code of such a module is traced by torch.fx, alone. The trace counts only if its
+steps are those that were seen in the runs. The module becomes an instance of a subclass
+whose forward() runs the fused graph: its children, attributes and methods stay.
 """
 
 import copy
@@ -12,15 +13,12 @@ from torch import fx, nn
 
 from ..kernels import PlannedConv2d
 from ..layers.cost import CONVOLUTIONS
-from ..trace.record import Call, Recording, Scope, has_own_code
+from ..trace import Call, Recording, Scope
+from ..trace.modules import has_own_code
 
-# What asks for a tensor's size; the recorder does not note it.
-_ASKING = frozenset(('size', 'dim', 'getattr', 'len', 'numel'))
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return True
+# What asks for the size of a tensor, its type or place; the recorder does not note it.
+_ASKING = frozenset(('size', 'dim', 'len', 'numel'))
+_ASKED = frozenset(('shape', 'ndim', 'dtype', 'device'))
 
 
 class Block:
@@ -41,8 +39,8 @@ class Block:
         self.scopes = scopes
         self.steps = steps
 
-    def fused(self) -> fx.GraphModule | None:
-        """The module with sums and ReLUs in its planned convolutions.
+    def fused(self) -> type[nn.Module] | None:
+        """A subclass of the module's that leaves sums and ReLUs to planned convolutions.
 
         None where there is nothing to fuse.
         """
@@ -54,11 +52,9 @@ class Block:
         count = 0
         for node in list(graph.nodes):
             if node.op == 'call_module' and self._is_free(graph, node, modules):
-                node, summed = self._take_sum(graph, node, modules[node.target])
+                node, summed = self._take_sum(graph, node)
                 count += summed + self._take_relu(graph, node, modules)
-        if not count:
-            return None
-        return fx.GraphModule(self.module, graph, type(self.module).__name__).eval()
+        return _fused_class(type(self.module), graph) if count else None
 
     def _is_free(self, graph: fx.Graph, node: Any, modules: dict[str, nn.Module]) -> bool:
         """Whether it is a planned convolution that nobody else calls."""
@@ -71,7 +67,7 @@ class Block:
             and sum(other.target == node.target for other in graph.nodes) == 1
         )
 
-    def _take_sum(self, graph: fx.Graph, node: Any, conv: nn.Module) -> tuple[fx.Node, bool]:
+    def _take_sum(self, graph: fx.Graph, node: Any) -> tuple[fx.Node, bool]:
         """Let a convolution add what alone is added to its output."""
         (user,) = node.users if len(node.users) == 1 else (None,)
         if user is None or _name(user) != 'add' or len(user.args) != 2 or user.kwargs:
@@ -121,23 +117,53 @@ class Block:
         return True
 
 
-def find_block(module: nn.Module, recordings: Sequence[Recording]) -> Block | None:
+class Fused:
+    """Part of the classes of fused modules, which are made at run time, one by one.
+
+    Attributes:
+        base: the module's class before.
+        graph: of its forward().
+    """
+
+    base: type[nn.Module]
+    graph: fx.Graph
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copied and pickled with the graph, as no module holds the class."""
+        module: Any = self
+        read_state = getattr(module, '__getstate__', lambda: module.__dict__)
+        return _restore, (self.base, fx.GraphModule(module, self.graph)), read_state()
+
+
+def _restore(base: type[nn.Module], code: fx.GraphModule) -> nn.Module:
+    kind = _fused_class(base, code.graph)
+    return kind.__new__(kind)
+
+
+def _fused_class(base: type[nn.Module], graph: fx.Graph) -> type[nn.Module]:
+    code = graph.python_code('self')
+    names = dict(code.globals)
+    exec(code.src, names)
+    parts = dict(base=base, graph=graph, forward=names['forward'], __module__=base.__module__)
+    return type(base.__name__, (Fused, base), parts)
+
+
+def base_type(module: nn.Module | None) -> type:
+    """The type of a module, where it is fused the one that it had before."""
+    return module.base if isinstance(module, Fused) else type(module)
+
+
+def find_block(
+    module: nn.Module, graph: fx.Graph | None, recordings: Sequence[Recording]
+) -> Block | None:
     """The module's code as a graph, if functions follow on its convolutions.
 
-    None where it cannot be traced, or where the trace is not what was seen.
+    None where the graph's steps are not those that were seen.
     """
     scopes = [scope for recording in recordings for scope in recording.scopes_of(module)]
-    if 'forward' in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+    if graph is None or any(len(scope.given) != 1 for scope in scopes):
         return None
-    if isinstance(module, nn.Sequential | fx.GraphModule) or not _may_fuse(scopes[0]):
-        return None
-    if any(len(scope.given) != 1 for scope in scopes):
-        return None
-    try:
-        graph = _Tracer().trace(module, _defaults(module))
-    except Exception:  # whatever code says that does not trace
-        return None
-    nodes = [n for n in graph.nodes if n.op.startswith('call') and _name(n) not in _ASKING]
+    nodes = [n for n in graph.nodes if n.op.startswith('call') and n not in _numbers(graph)]
     children = dict(module.named_modules(remove_duplicate=False))
     for scope in scopes:
         if len(scope.steps) != len(nodes):
@@ -147,8 +173,10 @@ def find_block(module: nn.Module, recordings: Sequence[Recording]) -> Block | No
     return Block(module, graph, scopes, {node.name: i for i, node in enumerate(nodes)})
 
 
-def _may_fuse(scope: Scope) -> bool:
-    """Whether convolutions and functions, or ReLUs, stand side by side."""
+def may_fuse(module: nn.Module, scope: Scope) -> bool:
+    """Whether convolutions and functions, or ReLUs, stand side by side in a module's code."""
+    if 'forward' in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+        return False
     calls = [step for step in scope.steps if isinstance(step, Call)]
     return any(type(call.target) in CONVOLUTIONS for call in calls) and any(
         type(call.target) is nn.ReLU
@@ -157,12 +185,17 @@ def _may_fuse(scope: Scope) -> bool:
     )
 
 
-def _defaults(module: nn.Module) -> dict[str, Any]:
-    """Values of all parameters of forward() but the first."""
-    import inspect
-
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    return {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
+def _numbers(graph: fx.Graph) -> set[fx.Node]:
+    """Nodes that are sizes, types and what is computed of them."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op not in ('call_function', 'call_method'):
+            continue
+        asks = _name(node) in _ASKING or (_name(node) == 'getattr' and node.args[1] in _ASKED)
+        is_python = getattr(node.target, '__module__', '') == '_operator'
+        if asks or (is_python and found.issuperset(node.all_input_nodes)):
+            found.add(node)
+    return found
 
 
 def _is_step(node: Any, step: Call | Scope, children: dict[str, nn.Module]) -> bool:

@@ -6,8 +6,7 @@ from torch import nn
 
 from ..kernels import PlannedConv2d
 from ..kernels.compile_cpu import load_library
-from ..trace import Recording
-from ..trace.record import Call
+from ..trace import Call, Recording
 
 
 def byte_outputs(

@@ -1,9 +1,7 @@
 """Changes of a model that can be taken back."""
 
-from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 
@@ -15,14 +13,9 @@ class Changes:
         self._handles: list[RemovableHandle] = []
 
     def set(self, owner: Any, name: str, value: Any) -> None:
-        """Set an attribute, a parameter or a child."""
+        """Set an attribute, a parameter, a child or the class."""
         self._before.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
-
-    def exchange(self, places: Iterable[tuple[nn.Module, str]], new: nn.Module) -> None:
-        """Put a module in all places of another one."""
-        for parent, name in places:
-            self.set(parent, name, new)
 
     def note(self, handle: RemovableHandle) -> None:
         """Remember a hook."""

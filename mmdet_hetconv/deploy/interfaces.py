@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..kernels import PlannedConv2d
 from ..trace import Recording, map_tensors
-from ..trace.record import OPERATIONS
+from ..trace.kinds import OPERATIONS
+from .blocks import base_type
 
 # Modules that take a feature map of any float type and order in memory.
 EASY = (
@@ -93,7 +94,7 @@ def reading_kinds(
     """By convolution, the types of the modules whose code reads its output."""
     return {
         conv: {
-            type(reader.scope.module)
+            base_type(reader.scope.module)
             for recording in recordings
             for call in recording.calls_of(conv)
             for value in call.outputs

@@ -7,7 +7,6 @@ the model, is float32, so that boxes are decoded in it.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +15,9 @@ from torch import nn
 
 from ..kernels import PlannedConv2d, planned_convs
 from ..models.anatomy import find_heads
-from ..trace import Call, Recording, Scope, example_runs, fewest, record
+from ..trace import Call, Recording, Scope, fewest_passing, record_examples
 from ..trace.examples import Run
+from ..trace.modules import left_alone
 from ..utils.machine import cpu_name
 from .interfaces import give_float32, is_easy, keep_inputs, keeps_inputs, reading_kinds
 from .proof import Proof
@@ -74,7 +74,8 @@ def set_precision(model: nn.Module, precision: str, example: Any = None) -> None
     with ExitStack() as stack:
         for plan in {id(conv.plan): conv.plan for conv in convs}.values():
             stack.enter_context(plan.untimed())
-        left = _lower(model, convs, example_runs(model, example))
+        stack.enter_context(left_alone(model))
+        left = _lower(model, convs, record_examples(model, example))
     for conv in convs:
         conv.compute_dtype = None if conv in left else torch.bfloat16
     if left:
@@ -82,10 +83,12 @@ def set_precision(model: nn.Module, precision: str, example: Any = None) -> None
         print_log(f'HetConv: {", ".join(names)} compute in float32', 'current')
 
 
-def _lower(model: nn.Module, convs: list[PlannedConv2d], runs: Sequence[Run]) -> set[PlannedConv2d]:
+def _lower(
+    model: nn.Module, convs: list[PlannedConv2d], examples: Sequence[tuple[Run, Recording]]
+) -> set[PlannedConv2d]:
     """Prepare a model for convolutions in bfloat16; those that have to stay float32."""
-    proof = Proof(model, runs[:1])
-    recordings = [*proof.recordings, *(record(model, partial(run, model)) for run in runs[1:])]
+    proof = Proof(model, examples[:1])
+    recordings = [seen for _, seen in examples]
     keep_inputs(model, recordings)
     for module in (model, *find_heads(model)):
         give_float32(module)
@@ -94,13 +97,16 @@ def _lower(model: nn.Module, convs: list[PlannedConv2d], runs: Sequence[Run]) ->
             give_float32(conv)
 
     kinds = reading_kinds(convs, recordings)
+    full: set[type] = set()
 
-    def works(full: set[type]) -> bool:
+    def keep_full(kinds_of_code: set[type]) -> None:
+        full.clear()
+        full.update(kinds_of_code)
         for conv in convs:
             conv.compute_dtype = None if kinds[conv] & full else torch.bfloat16
-        return proof.error(model, any_float=True) <= ROUNDING and proof.runs_on(model)
 
-    full = fewest(list({kind for found in kinds.values() for kind in found}), works)
+    checks = proof.checks(lambda: model, ROUNDING, any_float=True) + proof.ends(model)
+    fewest_passing(sorted(set().union(*kinds.values()), key=str), keep_full, checks)
     return {conv for conv in convs if kinds[conv] & full}
 
 

@@ -5,7 +5,7 @@ parts in front of them are compared, each on the inputs that the original gave i
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..trace import Scope, difference, map_tensors, record
+from ..trace import Call, Recording, Scope, difference, map_tensors, record
 from ..trace.examples import Run, forward_tensors
-from ..trace.kinds import SELECTING
-from ..trace.record import OPERATIONS, Call
+from ..trace.kinds import OPERATIONS, SELECTING
+from .blocks import base_type
 
 
 @dataclass
@@ -31,21 +31,44 @@ class Case:
     run: Run
     outputs: Any
 
+    @torch.no_grad()
+    def error(
+        self, model: nn.Module, any_float: bool = False, rows: Collection[type] | None = None
+    ) -> float:
+        """The largest relative difference; infinite where the model raises.
+
+        Args:
+            any_float: whether parts may put out other floats than they did.
+            rows: types of modules for which convolutions put the channels first in
+                memory. Parts without one in them get maps with the channels last, as
+                convolutions may put them out. None leaves inputs as they were.
+        """
+        part = model.get_submodule(self.name) if self.name else model
+        given = {}
+        if rows is not None and self.name:
+            given['turned'] = not any(base_type(inner) in rows for inner in part.modules())
+        try:
+            found = self.run(part, **given)
+        except Exception:  # it did not before the change
+            return math.inf
+        return difference(found, self.outputs, any_float and bool(self.name))
+
 
 class Proof:
     """What a model put out as it came, to compare with.
 
     Args:
         model: as it came, in eval mode.
-        runs: forward passes; the parts that one of them reaches first are compared on it.
+        examples: forward passes and their recordings; the parts that one of them reaches
+            first are compared on it.
     """
 
-    def __init__(self, model: nn.Module, runs: Sequence[Run]):
-        self.recordings = [record(model, partial(run, model)) for run in runs]
-        self.runs = runs
+    def __init__(self, model: nn.Module, examples: Sequence[tuple[Run, Recording]]):
+        self.runs = [run for run, _ in examples]
+        self.recordings = [seen for _, seen in examples]
         self.cases: list[Case] = []
         names = {module: name for name, module in model.named_modules()}
-        for run, seen in zip(runs, self.recordings):
+        for run, seen in examples:
             parts = {scope.module for scope in _parts(seen.run)}
             decoded = self.recordings[0]
             if seen is not decoded and run.keywords.get('run') == forward_tensors:
@@ -61,39 +84,35 @@ class Proof:
                         replay = partial(_replay, args=scope.args, kwargs=scope.kwargs)
                         self.cases.append(Case(names[module], replay, scope.outputs))
 
-    def error(
-        self, model: nn.Module, any_float: bool = False, rows: Collection[type] | None = None
-    ) -> float:
-        """The largest relative difference; infinite where the model raises.
+    def error(self, model: nn.Module) -> float:
+        """The largest relative difference of all cases."""
+        return max((case.error(model) for case in self.cases), default=0.0)
+
+    def checks(
+        self, model: Callable[[], nn.Module], tolerance: float, **how: Any
+    ) -> list[Callable[[], bool]]:
+        """For each case, whether the model still puts out the same.
 
         Args:
-            any_float: whether parts may put out other floats than they did.
-            rows: types of modules for which convolutions put the channels first in
-                memory. Parts without one in them get maps with the channels last, as
-                convolutions may put them out. None leaves inputs as they were.
+            how: as of :meth:`Case.error`.
         """
-        largest = 0.0
-        for case in self.cases:
-            part = model.get_submodule(case.name) if case.name else model
-            given = {}
-            if rows is not None and case.name:
-                given['turned'] = not any(type(inner) in rows for inner in part.modules())
-            try:
-                with torch.no_grad():
-                    found = case.run(part, **given)
-            except Exception:  # it did not before the change
-                return math.inf
-            largest = max(largest, difference(found, case.outputs, any_float and bool(case.name)))
-        return largest
 
-    def runs_on(self, model: nn.Module) -> bool:
-        """Whether all runs end, also between the parts that are compared."""
-        try:
-            for run in self.runs:
+        def is_near(case: Case) -> bool:
+            return case.error(model(), **how) <= tolerance
+
+        return [partial(is_near, case) for case in self.cases]
+
+    def ends(self, model: nn.Module) -> list[Callable[[], bool]]:
+        """For each run, whether it ends, also between the parts that are compared."""
+
+        def does_end(run: Run) -> bool:
+            try:
                 run(model)
-        except Exception:  # as above
-            return False
-        return True
+            except Exception:  # as above
+                return False
+            return True
+
+        return [partial(does_end, run) for run in self.runs]
 
 
 def _replay(module: nn.Module, args: Any, kwargs: Any, turned: bool = False) -> Any:

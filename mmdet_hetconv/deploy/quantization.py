@@ -22,7 +22,7 @@ from ..kernels.compile_cpu import load_library
 from ..kernels.int8 import most_weight
 from ..kernels.int8 import quantize as to_levels
 from ..kernels.weights import Int8, Levels
-from ..trace import Recording, fewest, record
+from ..trace import Recording, fewest_passing, record
 from ..trace.examples import noise_like
 from ..utils.machine import cpu_name
 from ..utils.progress import progress_bar
@@ -131,15 +131,16 @@ def quantize(
         as_bytes = byte_outputs(convs, recordings, chosen)
         report.int8 |= {name: Int8(given[name], None) for name in chosen}
         set_int8(model, report.int8)
-        proof = Proof(model, [partial(_on, run=run, batch=batches[0])])
+        first = partial(_on, run=run, batch=batches[0])
+        proof = Proof(model, [(first, record(model, partial(first, model)))])
 
-        def works(floats: set[str]) -> bool:
+        def give_floats(floats: set[str]) -> None:
             for name in as_bytes:
                 output = None if name in floats else made.get(name)
                 convs[name].int8 = report.int8[name] = Int8(given[name], output)
-            return proof.error(model, any_float=True) <= MOST_BYTES_ERROR
 
-        works(fewest(sorted(as_bytes), works))
+        checks = proof.checks(lambda: model, MOST_BYTES_ERROR, any_float=True)
+        fewest_passing(sorted(as_bytes), give_floats, checks)
     return report
 
 
@@ -169,7 +170,9 @@ def set_int8(model: nn.Module, int8: dict[str, Int8 | None]) -> None:
     """
     _tell_machine()
     # Nobody need write no_grad() for the sake of an L2Norm's weight.
-    model.requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.is_leaf:
+            parameter.requires_grad_(False)
     for name, how in int8.items():
         try:
             conv = model.get_submodule(name)

@@ -1,21 +1,24 @@
 """The rules by which an inference form is made of what a network was seen to do.
 
 A norm is folded, and a ReLU or a sum taken over, where it alone reads the output of
-one convolution, whenever that is called, in one module's code.
+one convolution, whenever that is called, in one module's code. What code does on one
+branch it may not do on another: where values or sizes decide, nothing is joined.
 """
 
 import copy
 from collections.abc import Collection, Sequence
 
 from mmcv.cnn import ConvModule
-from torch import nn
+from torch import fx, nn
 
 from ..kernels import Plan, PlannedConv2d
 from ..layers import HetConv2d
 from ..layers.cost import CONVOLUTIONS, Convolution
-from ..trace.record import Call, Recording, count_places, has_own_code
-from .blocks import Block, find_block
+from ..trace import Call, Recording
+from ..trace.modules import count_places, has_own_code
+from .blocks import Block, find_block, may_fuse
 from .changes import Changes
+from .code import trace_code
 from .conv_module import keep_whole
 from .fold import can_fold, fold
 
@@ -35,23 +38,36 @@ class Rewriter:
         self.recordings = recordings
         self.changes = Changes()
         self.folded: dict[str, Convolution] = {}
+        self._places = count_places(model)
+        self._codes: dict[nn.Module, tuple[fx.Graph | None, bool]] = {}
+        self._followers: dict[nn.Module, nn.Module | None] = {}
+        self._touched = {module for recording in recordings for module in recording.touched}
         names = {module: name for name, module in model.named_modules()}
-        touched = {module for recording in recordings for module in recording.touched}
         self.convs = {
             name: module
             for module, name in names.items()
             if type(module) in CONVOLUTIONS
             and not has_own_code(module)
-            and not touched.intersection(module.modules())
+            and not self._is_touched(module)
             and (not recordings or self._calls(module))
         }
         self.blocks: dict[str, Block] = {}
         for module, name in names.items():
-            if name and any(recording.scopes_of(module) for recording in recordings):
-                block = find_block(module, recordings)
+            scopes = [scope for recording in recordings for scope in recording.scopes_of(module)]
+            if scopes and may_fuse(module, scopes[0]):
+                block = find_block(module, self._code(module)[0], recordings)
                 if block is not None:
-                    self.blocks[name] = block
+                    self.blocks[name or type(model).__name__] = block
         self.units = [*self.convs, *self.blocks]
+
+    def _is_touched(self, module: nn.Module) -> bool:
+        """Whether code of another module took its parameters or buffers."""
+        return not self._touched.isdisjoint(module.modules())
+
+    def _code(self, module: nn.Module) -> tuple[fx.Graph | None, bool]:
+        if module not in self._codes:
+            self._codes[module] = trace_code(module)
+        return self._codes[module]
 
     def _calls(self, module: nn.Module) -> list[Call]:
         return [call for recording in self.recordings for call in recording.calls_of(module)]
@@ -61,50 +77,59 @@ class Rewriter:
         self.changes.undo()
         self.folded.clear()
 
-    def fold_norms(self, skip: Collection[str] = ()) -> None:
-        """Fold batch norms; nn.Identity takes their places."""
-        places = count_places(self.model)
+    def fold_norms(
+        self, skip: Collection[str] = (), norms: Collection[nn.Module] | None = None
+    ) -> None:
+        """Fold batch norms, by default all of them; nn.Identity takes their places."""
         for name, conv in self.convs.items():
             norm = self._follower(conv)
-            if norm is None or name in skip or not can_fold(norm) or has_own_code(norm):
+            if name in skip or norm is None or not can_fold(norm) or has_own_code(norm):
+                continue
+            if norms is not None and norm not in norms:
                 continue
             self.folded[name] = copy.deepcopy(conv)
             fold(self.folded[name], norm)
-            self.changes.exchange(places[conv], self.folded[name])
+            self._put(conv, self.folded[name])
             self._take_out(norm)
 
     def plan_convs(self, plan: Plan, skip: Collection[str] = ()) -> nn.Module:
         """Exchange convolutions and what follows them; returns the model."""
-        places = count_places(self.model)
         for name, conv in self.convs.items():
             if name in skip or not is_plannable(conv):
                 continue
             # Seen before the exchange, behind a norm if that is folded.
             norm = self._follower(conv) if name in self.folded else None
             act = self._follower(norm or conv)
-            present = self.folded.get(name, conv)
-            planned = PlannedConv2d(present, plan)
+            planned = PlannedConv2d(self.folded.get(name, conv), plan)
             if type(act) is nn.ReLU and not has_own_code(act):
                 planned.relu = True
                 self._take_out(act)
-            self.changes.exchange(places.get(present, ()), planned)
+            self._put(conv, planned)
             if conv is self.model:
                 return planned
         for name, block in self.blocks.items():
             fused = None if name in skip else block.fused()
             if fused is not None:
-                self.changes.exchange(places.get(block.module, ()), fused)
+                self.changes.set(block.module, '__class__', fused)
         return self.model
 
+    def _put(self, old: nn.Module, new: nn.Module) -> None:
+        for parent, name in self._places.get(old, ()):
+            self.changes.set(parent, name, new)
+
     def _take_out(self, module: nn.Module) -> None:
-        places = count_places(self.model)[module]
-        self.changes.exchange(places, nn.Identity())
-        for parent, _ in places:
+        self._put(module, nn.Identity())
+        for parent, _ in self._places[module]:
             if isinstance(parent, ConvModule):
                 keep_whole(parent, self.changes)
 
     def _follower(self, module: nn.Module) -> nn.Module | None:
         """The module that alone reads whatever another one puts out, and nothing else."""
+        if module not in self._followers:
+            self._followers[module] = self._find_follower(module)
+        return self._followers[module]
+
+    def _find_follower(self, module: nn.Module) -> nn.Module | None:
         calls = self._calls(module)
         found: set[nn.Module] = set()
         for recording in self.recordings:
@@ -112,11 +137,15 @@ class Rewriter:
                 reader = recording.reader(call)
                 if reader is None or not reader.is_module or len(reader.inputs) != 1:
                     return None
+                code = call.scope.module
+                if code is not None and self._code(code)[1]:
+                    return None
                 found.add(reader.target)
         if len(found) != 1:
             return None
         (follower,) = found
-        return follower if len(self._calls(follower)) == len(calls) else None
+        is_pair = len(self._calls(follower)) == len(calls) and not self._is_touched(follower)
+        return follower if is_pair and follower in self._places else None
 
 
 def is_plannable(module: nn.Module) -> bool:

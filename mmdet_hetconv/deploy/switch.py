@@ -10,8 +10,10 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..kernels import Plan, planned_convs
-from ..trace import example_runs, fewest, is_detector, record
+from ..trace import fewest_passing, is_detector, record, record_examples
 from ..trace.examples import call_with, detect
+from ..trace.modules import left_alone
+from .fold import can_fold
 from .interfaces import give_rows, keep_inputs, reading_kinds, take_back
 from .precision import check_precision, set_precision
 from .proof import Proof
@@ -75,10 +77,11 @@ def switch_to_deploy(
         raise ValueError("precision='int8' needs calibration inputs, there are none")
     model.eval()
     plan = plan if plan is not None else Plan()
-    model = _rewritten(model, plan, example)
-    set_precision(model, precision, example)
-    if precision == 'int8':
-        quantize(model, calibration, detect if is_detector(model) else call_with, keep=keep)
+    with left_alone(model):
+        model = _rewritten(model, plan, example)
+        set_precision(model, precision, example)
+        if precision == 'int8':
+            quantize(model, calibration, detect if is_detector(model) else call_with, keep=keep)
     return model
 
 
@@ -88,7 +91,7 @@ def fold_bn(model: nn.Module, example: Any = None) -> int:
     Folded are norms in inference mode that have statistics and alone read the output
     of a nn.Conv2d, a HetConv2d or a GroupPointwiseConv2d when the model is run on an
     example. A convolution or norm that has hooks stays, and so does one whose
-    parameters other code takes.
+    parameters other code takes, or whose absence would change what the model puts out.
 
     Args:
         model (nn.Module): changed in place.
@@ -97,49 +100,40 @@ def fold_bn(model: nn.Module, example: Any = None) -> int:
     Returns:
         int: the number of norms folded.
     """
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        recordings = [record(model, partial(run, model)) for run in example_runs(model, example)]
-    finally:
-        for module, flag in was_training.items():
-            module.training = flag
-    rewriter = Rewriter(model, recordings)
-    rewriter.fold_norms()
+    frozen = {module for module in model.modules() if can_fold(module)}
+    if not frozen:
+        return 0
+    with left_alone(model):
+        proof = _proof_of(model, example)
+        rewriter = Rewriter(model, proof.recordings)
+
+        def fold_but(left: Collection[str]) -> None:
+            rewriter.undo()
+            rewriter.fold_norms(left, frozen)
+
+        left = fewest_passing(rewriter.units, fold_but, proof.checks(lambda: model, TOLERANCE))
+        _name_what_stays(left)
+    for name, conv in rewriter.folded.items():
+        conv.train(rewriter.convs[name].training)
     return len(rewriter.folded)
 
 
-def _rewritten(model: nn.Module, plan: Plan, example: Any) -> nn.Module:
-    """The model with everything exchanged that leaves its function as it is."""
-    if not Rewriter(model, ()).units:
-        keep_inputs(model, ())
-        return model
-    runs = example_runs(model, example)
-    proof = Proof(model, runs)
+def _proof_of(model: nn.Module, example: Any) -> Proof:
+    """What a model does on examples; nothing where it does something else each time."""
+    proof = Proof(model, record_examples(model, example))
+    reason = 'does not run on random images; give an example'
     if proof.error(model) > TOLERANCE:
-        print_log('HetConv: the model gives other numbers each time it is run', 'current')
-        proof = Proof(model, ())
-    rewriter = Rewriter(model, proof.recordings)
-
-    def rewrite(skip: Collection[str], plan: Plan) -> nn.Module:
-        rewriter.undo()
-        rewriter.fold_norms(skip)
-        return rewriter.plan_convs(plan, skip)
-
-    if not proof.recordings:
+        reason, proof = 'gives other numbers each time it is run', Proof(model, ())
+    if not proof.runs:
         print_log(
-            f'HetConv: {type(model).__name__} does not run on random images: convolutions are '
-            'exchanged one by one, nothing is folded; give an example',
+            f'HetConv: {type(model).__name__} {reason}: convolutions are exchanged one by one, '
+            'nothing is folded',
             'current',
         )
-        model = rewrite((), plan)
-        for conv in planned_convs(model):
-            give_rows(conv)
-        return model
+    return proof
 
-    # Kernels are compared by the plan: this is about what was exchanged.
-    first = Plan(frozen=True, only=['two_branch_nchw', 'dense_nchw'])
-    left = fewest(rewriter.units, lambda skip: proof.error(rewrite(skip, first)) <= TOLERANCE)
+
+def _name_what_stays(left: Collection[str]) -> None:
     if left:
         print_log(
             f'HetConv: as they were stay {", ".join(sorted(left))}: exchanged, they changed what '
@@ -147,29 +141,64 @@ def _rewritten(model: nn.Module, plan: Plan, example: Any) -> nn.Module:
             'current',
             level=logging.WARNING,
         )
-    model = rewrite(left, first)
-    convs = planned_convs(model)
-    kinds = reading_kinds(convs, [record(model, partial(run, model)) for run in runs])
 
+
+def _rewritten(model: nn.Module, plan: Plan, example: Any) -> nn.Module:
+    """The model with everything exchanged that leaves its function as it is."""
+    if not Rewriter(model, ()).units:
+        keep_inputs(model, ())
+        return model
+    proof = _proof_of(model, example)
+    rewriter = Rewriter(model, proof.recordings)
+
+    def rewrite(left: Collection[str], plan: Plan) -> nn.Module:
+        rewriter.undo()
+        rewriter.fold_norms(left)
+        return rewriter.plan_convs(plan, left)
+
+    if not proof.recordings:
+        model = rewrite((), plan)
+        for conv in planned_convs(model):
+            give_rows(conv)
+        return model
+
+    # Kernels are compared by the plan: this is about what was exchanged.
+    first = Plan(frozen=True, only=['two_branch_nchw', 'dense_nchw'])
+    forms = [model]
+
+    def rewrite_but(left: Collection[str]) -> None:
+        forms[0] = rewrite(left, first)
+
+    _name_what_stays(
+        fewest_passing(rewriter.units, rewrite_but, proof.checks(lambda: forms[0], TOLERANCE))
+    )
+    (model,) = forms
     keep_inputs(model, proof.recordings)
-    layouts = [
-        f'{kind}_{layout}' for layout in ('nhwc', 'nchw') for kind in ('two_branch', 'dense')
-    ]
-    last = Plan(frozen=True, only=layouts)
-    for conv in convs:
-        conv.plan = last
-        conv._forget()
-
-    def set_rows(wanted: Collection[type]) -> None:
-        for conv in convs:
-            (give_rows if kinds[conv].intersection(wanted) else take_back)(conv)
-
-    def works_with_rows(wanted: Collection[type]) -> bool:
-        set_rows(wanted)
-        return proof.error(model, rows=wanted) <= TOLERANCE and proof.runs_on(model)
-
-    set_rows(fewest(list({kind for found in kinds.values() for kind in found}), works_with_rows))
-    for conv in convs:
+    _give_rows_where_they_are_read(model, proof)
+    for conv in planned_convs(model):
         conv.plan = plan
         conv._forget()
     return model
+
+
+def _give_rows_where_they_are_read(model: nn.Module, proof: Proof) -> None:
+    """Let convolutions put the channels first for code that reads memory row by row."""
+    convs = planned_convs(model)
+    kinds = reading_kinds(convs, [record(model, partial(run, model)) for run in proof.runs])
+    layouts = [
+        f'{kind}_{layout}' for layout in ('nhwc', 'nchw') for kind in ('two_branch', 'dense')
+    ]
+    channels_last = Plan(frozen=True, only=layouts)
+    for conv in convs:
+        conv.plan = channels_last
+        conv._forget()
+    rows: set[type] = set()
+
+    def give(kinds_of_code: Collection[type]) -> None:
+        rows.clear()
+        rows.update(kinds_of_code)
+        for conv in convs:
+            (give_rows if kinds[conv] & rows else take_back)(conv)
+
+    checks = proof.checks(lambda: model, TOLERANCE, rows=rows) + proof.ends(model)
+    fewest_passing(sorted(set().union(*kinds.values()), key=str), give, checks)

@@ -70,3 +70,29 @@ def fewest(things: Sequence[Thing], works: Callable[[set[Thing]], bool]) -> set[
         return of_second | needed(first, given | of_second, bool(of_second))
 
     return needed(things, set(), True) if things else set()
+
+
+def fewest_passing(
+    things: Sequence[Thing], put: Callable[[set[Thing]], None], checks: Sequence[Callable[[], bool]]
+) -> set[Thing]:
+    """A smallest set with which all checks pass, as far as one is found; it is put at the end.
+
+    While it searches, only the checks that have failed so far are repeated.
+
+    Args:
+        put: lets a set count.
+    """
+    left: set[Thing] = set()
+    failing: list[Callable[[], bool]] = []
+
+    def works(some: set[Thing]) -> bool:
+        put(some)
+        return all(check() for check in failing)
+
+    while True:
+        put(left)
+        failed = [check for check in checks if check not in failing and not check()]
+        if not failed or len(left) == len(things):
+            return left
+        failing += failed
+        left = fewest(things, works)

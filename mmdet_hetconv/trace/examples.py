@@ -1,20 +1,24 @@
 """Inputs on which a network is watched."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .tensors import map_tensors
+from .record import record
+from .recording import Recording
+from .tensors import find_tensors, map_tensors
 
 # A forward pass of a network that it is given.
 Run = partial[Any]
-# Height and width of images that are tried; the first that runs is taken, and one more.
-SIZES = ((64, 96), (96, 64), (224, 224), (299, 299), (300, 300), (32, 32), (28, 28), (512, 512))
-WANTED = 2
+# Height and width of random images that are tried.
+SIZES = (
+    *((64, 96), (85, 59), (96, 64), (224, 224), (299, 299), (300, 300)),
+    *((32, 32), (28, 28), (512, 512)),
+)
 # Of a detector's regions, so many are watched.
 REGIONS = 16
 
@@ -26,14 +30,15 @@ def is_detector(model: nn.Module) -> bool:
     return isinstance(model, BaseDetector)
 
 
-def example_runs(model: nn.Module, example: Any = None) -> list[Run]:
-    """Forward passes of a network in eval mode that end without an error.
+def record_examples(model: nn.Module, example: Any = None) -> list[tuple[Run, Recording]]:
+    """Forward passes of a network in eval mode that end without an error, and what they do.
+
+    They differ in the number and the size of images where the network takes others.
 
     Args:
         model: takes images, or is a detector of mmdet.
         example: what it takes, for one pass; a tuple for several arguments, a dict for
-            keywords. By default random images of its first convolution's channels, in
-            two sizes where it takes them.
+            keywords. By default random images of its first convolution's channels.
 
     Returns:
         list: empty where no example is given and random images raise.
@@ -42,45 +47,70 @@ def example_runs(model: nn.Module, example: Any = None) -> list[Run]:
         ValueError: the model does not run on the example that was given.
     """
     if example is not None:
-        runs = [
-            partial(call_with, example=example),
-            partial(call_with, example=noise_like(example)),
-        ]
+        run = partial(call_with, example=example)
         try:
-            runs[0](model)
+            found = [(run, record(model, partial(run, model)))]
         except Exception as error:
             raise ValueError(
                 f'the model does not run on the example: {type(error).__name__}: {error}'
             ) from error
-        return [runs[0], *(run for run in runs[1:] if _ends(run, model))]
-    found: list[Run] = []
+        noise = noise_like(example)
+        for other in (noise, first_part(noise)):
+            found += _first_that_ends(model, [partial(call_with, example=other)])
+        return found
     # mmdet 3.3's own SSD puts out predictions and cannot decode them.
     for look in (detect, forward_tensors):
-        ending = (run for run in image_runs(model, look) if _ends(run, model))
-        found = found or list(itertools.islice(ending, WANTED))
-    if not (found and is_detector(model)):
-        return found
-    # A mask head is not called where there is no box to begin with.
-    heads = partial(found[-1], run=forward_tensors)
-    return [*found, heads] if _ends(heads, model) else found
+        found = _first_that_ends(model, image_runs(model, look))
+        if found:
+            break
+    else:
+        return []
+    found += _first_that_ends(model, image_runs(model, look, unlike=found[0][0]))
+    if is_detector(model):
+        # A mask head is not called where there is no box to begin with.
+        known = {module for _, seen in found for module in seen.called()}
+        heads = _first_that_ends(model, [partial(found[-1][0], run=forward_tensors)])
+        found += [(run, seen) for run, seen in heads if seen.called() - known]
+    return found
 
 
-def image_runs(model: nn.Module, look: Callable[..., Any]) -> Iterator[Run]:
+def _first_that_ends(model: nn.Module, runs: Iterable[Run]) -> list[tuple[Run, Recording]]:
+    for run in runs:
+        try:
+            return [(run, record(model, partial(run, model)))]
+        except Exception:  # whatever a network says of an input that is not its own
+            continue
+    return []
+
+
+def image_runs(
+    model: nn.Module, look: Callable[..., Any], unlike: Run | None = None
+) -> Iterator[Run]:
     """Forward passes to try, on random images.
 
     Args:
         look: how a detector of mmdet is run.
+        unlike: a run of this model whose number of images, or size, is another one.
     """
-    detects = is_detector(model)
     first = _image_channels(model)
-    # The first convolution may be one that torch does not see, in a plain list.
-    kinds = itertools.product(dict.fromkeys((first, 3)) if first else (), SIZES)
+    if first is None:
+        return
+    detects = is_detector(model)
     generator = torch.Generator().manual_seed(0)
-    for channels, size in kinds:
-        images = torch.randn(1 if detects else 2, channels, *size, generator=generator)
-        images = images.to(_device_of(model))
+    counts = (1,) if detects or unlike is not None else (2, 1)
+    # The first convolution may be one that torch does not see, in a plain list.
+    for count, channels, size in itertools.product(counts, dict.fromkeys((first, 3)), SIZES):
+        images = torch.randn(count, channels, *size, generator=generator).to(_device_of(model))
+        if unlike is not None and _images(unlike).shape[-2:] == size:
+            continue
         watched = partial(few_regions, run=look, images=images)
         yield watched if detects else partial(call_with, example=images)
+    if unlike is not None and len(_images(unlike)) > 1:
+        yield partial(call_with, example=_images(unlike)[:1])
+
+
+def _images(run: Run) -> Tensor:
+    return run.keywords['images' if 'images' in run.keywords else 'example']
 
 
 @torch.no_grad()
@@ -115,12 +145,20 @@ def noise_like(example: Any) -> Any:
     return map_tensors(noise, example)
 
 
-def _ends(run: Run, model: nn.Module) -> bool:
-    try:
-        run(model)
-    except Exception:  # whatever a network says of an input that is not its own
-        return False
-    return True
+def first_part(example: Any) -> Any:
+    """The first image alone, and an odd number of its first rows and columns."""
+    images = [tensor for tensor in find_tensors(example) if tensor.dim() == 4]
+    count = len(images[0]) if images else 0
+
+    def cut(tensor: Tensor) -> Tensor:
+        if count and tensor.dim() and len(tensor) == count:
+            tensor = tensor[:1]
+        if tensor.dim() == 4:
+            height, width = (min(side * 3 // 4, 128) | 1 for side in tensor.shape[2:])
+            tensor = tensor[:, :, :height, :width]
+        return tensor
+
+    return map_tensors(cut, example)
 
 
 def _image_channels(model: nn.Module) -> int | None:

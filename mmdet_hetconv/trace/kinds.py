@@ -1,8 +1,13 @@
-"""Modules and operations that mean something to those who ask a recording."""
+"""Kinds of modules and functions by which the rules of convert and deploy decide."""
 
 from mmengine.model.utils import _BatchNormXd
 from torch import nn
 
+from ..kernels import PlannedConv2d
+from ..layers import GroupPointwiseConv2d, HetConv2d
+
+# Modules that are one operation, though they have children.
+OPERATIONS = (HetConv2d, GroupPointwiseConv2d, PlannedConv2d)
 # Subclasses may do more, as timm's BatchNormAct2d does.
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, _BatchNormXd)
 # What orders or selects by value.

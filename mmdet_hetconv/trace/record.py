@@ -8,10 +8,10 @@ extensions) are readers, too.
 """
 
 import itertools
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -20,192 +20,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..kernels import PlannedConv2d
-from ..layers import GroupPointwiseConv2d, HetConv2d
+from .kinds import OPERATIONS
+from .recording import Call, Recording, Scope, Value
 from .tensors import find_tensors, map_tensors
-
-# Modules that are one operation, though they have children.
-OPERATIONS = (HetConv2d, GroupPointwiseConv2d, PlannedConv2d)
-
-
-class Value(NamedTuple):
-    """A tensor as a call met it.
-
-    Attributes:
-        tensor, storage: numbers of the tensor and of the memory that it shares with
-            its views.
-        version: of the memory; each change in place raises it.
-        shape: of the tensor.
-    """
-
-    tensor: int
-    storage: int
-    version: int
-    shape: tuple[int, ...]
-
-
-@dataclass(eq=False)
-class Call:
-    """One call of an operation.
-
-    Attributes:
-        number: in order of execution.
-        target: the module or the function; None for the network's return.
-        scope: where it was called.
-        args, kwargs: with a :class:`Value` in place of each tensor.
-        inputs, outputs: values that went in and came out.
-        changed: numbers of the storages that it changed in place.
-        seen: whether it is a module or a function of torch. Others read memory in
-            whatever way.
-    """
-
-    number: int
-    target: Any
-    scope: 'Scope' = field(repr=False)
-    args: Any = ()
-    kwargs: Any = field(default_factory=dict)
-    inputs: list[Value] = field(default_factory=list)
-    outputs: list[Value] = field(default_factory=list)
-    changed: set[int] = field(default_factory=set)
-    seen: bool = True
-
-    @property
-    def is_module(self) -> bool:
-        return isinstance(self.target, nn.Module)
-
-
-@dataclass(eq=False)
-class Scope:
-    """One call of a module with children, or the whole run.
-
-    Attributes:
-        module: None for the run itself.
-        steps: calls and scopes inside, in order.
-        given: the values that it was given.
-        args, kwargs: what it was given; outputs: what it returned. Copies, where
-            they were asked for.
-    """
-
-    module: nn.Module | None
-    outer: 'Scope | None' = field(repr=False)
-    steps: list['Call | Scope'] = field(default_factory=list)
-    given: list[Value] = field(default_factory=list)
-    args: Any = ()
-    kwargs: Any = field(default_factory=dict)
-    outputs: Any = None
-
-    def calls(self) -> list[Call]:
-        """All calls inside, at any depth."""
-        found: list[Call] = []
-        for step in self.steps:
-            found += [step] if isinstance(step, Call) else step.calls()
-        return found
-
-
-class Recording:
-    """What a run did.
-
-    Attributes:
-        run: the outermost scope.
-        calls: in order of execution; the last one stands for the return.
-        touched: modules of which code outside of them took a parameter or a buffer.
-    """
-
-    def __init__(self) -> None:
-        self.run = Scope(None, None)
-        self.calls: list[Call] = []
-        self.touched: set[nn.Module] = set()
-        self._of: dict[nn.Module, list[Call]] = {}
-        self._scopes: dict[nn.Module, list[Scope]] = {}
-        self._reading: dict[tuple[int, int], list[Call]] = {}
-
-    def add(self, call: Call) -> None:
-        self.calls.append(call)
-        call.scope.steps.append(call)
-        if call.is_module:
-            self._of.setdefault(call.target, []).append(call)
-        for key in {(value.storage, value.version) for value in call.inputs}:
-            self._reading.setdefault(key, []).append(call)
-
-    def open(self, scope: Scope) -> None:
-        assert scope.outer is not None and scope.module is not None
-        scope.outer.steps.append(scope)
-        self._scopes.setdefault(scope.module, []).append(scope)
-
-    def called(self) -> set[nn.Module]:
-        """All modules that were called."""
-        return {*self._of, *self._scopes}
-
-    def calls_of(self, module: nn.Module) -> list[Call]:
-        """The calls of an operation."""
-        return self._of.get(module, [])
-
-    def scopes_of(self, module: nn.Module) -> list[Scope]:
-        """The calls of a module with children."""
-        return self._scopes.get(module, [])
-
-    def readers(self, value: Value, after: int = -1) -> list[Call]:
-        """Calls that read a value, or a view of it, before it was changed."""
-        found = self._reading.get((value.storage, value.version), [])
-        return [call for call in found if call.number > after]
-
-    def ends_in(
-        self, value: Value, ends: Callable[[Call], bool], passes: Callable[[Call], bool]
-    ) -> bool:
-        """Whether all that reads a value, or what calls that pass it on make of it, `ends`."""
-        done: set[Value] = set()
-        values = [value]
-        while values:
-            value = values.pop()
-            if value in done:
-                continue
-            done.add(value)
-            for call in self.readers(value):
-                if is_idle(call) or ends(call):
-                    continue
-                if not passes(call):
-                    return False
-                values += call.outputs
-        return True
-
-    def reader(self, call: Call) -> Call | None:
-        """What alone reads a call's only output, in the same scope; else None."""
-        if len(call.outputs) != 1:
-            return None
-        (value,) = call.outputs
-        readers = self.readers(value, call.number)
-        while readers and is_idle(readers[0]):
-            readers = readers[1:]
-        if len(readers) != 1 or readers[0].scope is not call.scope:
-            return None
-        return readers[0] if value.tensor in {v.tensor for v in readers[0].inputs} else None
-
-
-def is_idle(call: Call) -> bool:
-    """Whether it is a module that handed on what it got, as Identity and Dropout do."""
-    return (
-        isinstance(call.target, nn.Identity | nn.Dropout | nn.Dropout2d)
-        and call.inputs == call.outputs
-        and not call.changed
-    )
-
-
-def has_own_code(module: nn.Module) -> bool:
-    """Whether somebody replaced the instance's forward, or hooked it or a part of it."""
-    return any(
-        'forward' in vars(inner) or inner._forward_hooks or inner._forward_pre_hooks
-        for inner in module.modules()
-    )
-
-
-def count_places(model: nn.Module) -> dict[nn.Module, list[tuple[nn.Module, str]]]:
-    """By module, the parents that hold it and the names that it has there."""
-    places: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
-    for parent in model.modules():
-        for name, child in parent._modules.items():
-            if child is not None:
-                places.setdefault(child, []).append((parent, name))
-    return places
 
 
 def record(
@@ -217,6 +34,10 @@ def record(
         model: the network.
         run: runs it once, in whatever way.
         copies: of which modules with children inputs and outputs are kept, as copies.
+
+    Raises:
+        RuntimeError: the model runs modules in another thread, where torch's modes see
+            nothing.
     """
     recorder = _Recorder(model, copies or (lambda module: False))
     with recorder, torch.no_grad():
@@ -248,43 +69,57 @@ class _Numbers:
         return known[1]
 
 
+class _Started(NamedTuple):
+    """What is known of a call before it is made.
+
+    Attributes:
+        before: by storage, a tensor in it and its version.
+    """
+
+    inputs: list[Value]
+    args: Any
+    kwargs: Any
+    before: dict[int, tuple[Tensor, int]]
+
+
 class _Recorder:
     def __init__(self, model: nn.Module, copies: Callable[[nn.Module], bool]):
+        self.model = model
         self.recording = Recording()
         self.scope = self.recording.run
         self.copies = copies
         # Inside an operation, and inside a function of torch.
         self.depth = 0
-        self.in_function = 0
+        self.in_function = False
+        self.thread = threading.get_ident()
+        self.left_thread = False
         self.owners = {
             id(tensor): module
             for module in model.modules()
             for tensor in (*module._parameters.values(), *module._buffers.values())
             if tensor is not None
         }
-        self.modules = self._modules_of(model)
-        self._pending: list[tuple[list[Value], Any, Any, dict[int, tuple[Tensor, int]]]] = []
+        self._pending: list[_Started] = []
         self._numbers = _Numbers()
 
-    @staticmethod
-    def _modules_of(model: nn.Module) -> list[nn.Module]:
-        """Those that are hooked; scripted ones take no hooks, their operators are seen."""
+    def _hooked_modules(self) -> list[nn.Module]:
+        """All but the parts of operations; scripted ones take no hooks."""
         inside = {
             part
-            for module in model.modules()
+            for module in self.model.modules()
             if isinstance(module, OPERATIONS)
             for part in module.modules()
             if part is not module
         }
         return [
             module
-            for module in model.modules()
+            for module in self.model.modules()
             if module not in inside and not isinstance(module, torch.jit.ScriptModule)
         ]
 
     def __enter__(self) -> '_Recorder':
         self._stack = ExitStack()
-        for module in self.modules:
+        for module in self._hooked_modules():
             is_scope = any(module.children()) and not isinstance(module, OPERATIONS)
             before, after = (self._enter, self._leave) if is_scope else (self._before, self._after)
             handles = (
@@ -301,12 +136,33 @@ class _Recorder:
         self._stack.close()
 
     def finish(self, returned: Any) -> None:
-        self._note(Call(len(self.recording.calls), None, self.recording.run), returned, {})
+        if self.left_thread:
+            raise RuntimeError(
+                f'{type(self.model).__name__} runs modules in another thread, where what reads '
+                'their outputs cannot be seen'
+            )
+        # What modules keep as attributes can be read from outside, too.
+        kept = [
+            value
+            for module in self.model.modules()
+            for value in vars(module).values()
+            if isinstance(value, Tensor | list | tuple | dict)
+        ]
+        call = Call(len(self.recording.calls), None, self.recording.run)
+        call.inputs += [self._value(tensor) for tensor in find_tensors([returned, kept])]
+        self.recording.add(call)
 
-    # Scopes.
+    def _is_ignored(self) -> bool:
+        """Whether a module is called inside an operation, or in another thread."""
+        if threading.get_ident() != self.thread:
+            self.left_thread = True
+            return True
+        return bool(self.depth)
+
+    # Modules with children.
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self.depth:
+        if self._is_ignored():
             return
         with torch._C.DisableTorchFunction():
             given = [self._value(tensor) for tensor in find_tensors((args, kwargs))]
@@ -316,7 +172,7 @@ class _Recorder:
         self.recording.open(self.scope)
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if self.depth:
+        if self._is_ignored():
             return
         # An exception that the model caught has left scopes open.
         while self.scope.module is not module:
@@ -328,50 +184,46 @@ class _Recorder:
         self.scope = self.scope.outer
 
     def _copied(self, value: Any) -> Any:
-        self.in_function += 1
-        try:
-            return map_tensors(lambda tensor: tensor.detach().clone(), value)
-        finally:
-            self.in_function -= 1
+        return self._inside(map_tensors, lambda tensor: tensor.detach().clone(), value)
 
-    # Operations that are modules.
+    # Modules that are one operation.
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if not self.depth:
+        if not self._is_ignored():
             self._pending.append(self._start(args, kwargs))
-        self.depth += 1
+        if not self.left_thread:
+            self.depth += 1
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self.left_thread:
+            return
         self.depth -= 1
         if not self.depth:
-            self._end(module, *self._pending.pop(), output)
+            self._end(module, self._pending.pop(), output)
 
-    # Functions and operators.
+    # Functions of torch, and operators that none of them called.
 
-    def function(self, func: Any, args: Any, kwargs: Any) -> Any:
-        self._look_at_parameters(args, kwargs)
-        if self.depth or self.in_function or asks_no_values(func):
+    def call(self, func: Any, args: Any, kwargs: Any, seen: bool) -> Any:
+        """Make a call and note it.
+
+        Args:
+            seen: whether it is a function of torch.
+        """
+        if seen:
+            self._look_at_parameters(args, kwargs)
+        if self.depth or self.in_function or (seen and asks_no_values(func)):
             return func(*args, **kwargs)
         started = self._start(args, kwargs)
-        self.in_function += 1
-        try:
-            result = func(*args, **kwargs)
-        finally:
-            self.in_function -= 1
-        self._end(func, *started, result)
+        result = self._inside(func, *args, **kwargs)
+        self._end(func, started, result, seen)
         return result
 
-    def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if self.depth or self.in_function:
-            return func(*args, **kwargs)
-        started = self._start(args, kwargs)
-        self.in_function += 1
+    def _inside(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        before, self.in_function = self.in_function, True
         try:
-            result = func(*args, **kwargs)
+            return func(*args, **kwargs)
         finally:
-            self.in_function -= 1
-        self._end(func, *started, result, seen=False)
-        return result
+            self.in_function = before
 
     def _look_at_parameters(self, args: Any, kwargs: Any) -> None:
         if self.depth:
@@ -382,9 +234,7 @@ class _Recorder:
                 if owner is not None and owner is not self.scope.module:
                     self.recording.touched.add(owner)
 
-    def _start(
-        self, args: Any, kwargs: Any
-    ) -> tuple[list[Value], Any, Any, dict[int, tuple[Tensor, int]]]:
+    def _start(self, args: Any, kwargs: Any) -> _Started:
         with torch._C.DisableTorchFunction():
             inputs: list[Value] = []
             before: dict[int, tuple[Tensor, int]] = {}
@@ -395,19 +245,11 @@ class _Recorder:
                 before[value.storage] = tensor, value.version
                 return value
 
-            described = map_tensors(value_of, (tuple(args), dict(kwargs)))
-            return inputs, *described, before
+            args, kwargs = map_tensors(value_of, (tuple(args), dict(kwargs)))
+            return _Started(inputs, args, kwargs, before)
 
-    def _end(
-        self,
-        target: Any,
-        inputs: list[Value],
-        args: Any,
-        kwargs: Any,
-        before: dict[int, tuple[Tensor, int]],
-        output: Any,
-        seen: bool = True,
-    ) -> None:
+    def _end(self, target: Any, started: _Started, output: Any, seen: bool = True) -> None:
+        inputs, args, kwargs, before = started
         number = len(self.recording.calls)
         call = Call(number, target, self.scope, args, kwargs, inputs, seen=seen)
         with torch._C.DisableTorchFunction():
@@ -416,11 +258,6 @@ class _Recorder:
                 for storage, (tensor, version) in before.items()
                 if self._value(tensor).version != version
             }
-        self._note(call, (), output)
-
-    def _note(self, call: Call, given: Any, output: Any) -> None:
-        with torch._C.DisableTorchFunction():
-            call.inputs += [self._value(tensor) for tensor in find_tensors(given)]
             call.outputs += [self._value(tensor) for tensor in find_tensors(output)]
         if call.is_module or call.target is None or call.inputs or call.outputs:
             self.recording.add(call)
@@ -447,7 +284,7 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        return self.recorder.function(func, args, kwargs or {})
+        return self.recorder.call(func, args, kwargs or {}, seen=True)
 
 
 class _Operators(TorchDispatchMode):
@@ -460,7 +297,7 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        return self.recorder.operator(func, args, kwargs or {})
+        return self.recorder.call(func, args, kwargs or {}, seen=False)
 
 
 def asks_no_values(func: Any) -> bool:

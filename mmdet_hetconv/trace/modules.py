@@ -1,0 +1,54 @@
+"""Where a network holds its modules, which of them somebody changed, and their state."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from .kinds import OPERATIONS
+
+
+def has_own_code(module: nn.Module) -> bool:
+    """Whether somebody replaced the instance's forward, or hooked it or a part of it."""
+    return any(
+        'forward' in vars(inner) or inner._forward_hooks or inner._forward_pre_hooks
+        for inner in module.modules()
+    )
+
+
+def count_places(model: nn.Module) -> dict[nn.Module, list[tuple[nn.Module, str]]]:
+    """By module, the parents that hold it and the names that it has there."""
+    places: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
+    for parent in model.modules():
+        for name, child in parent._modules.items():
+            if child is not None:
+                places.setdefault(child, []).append((parent, name))
+    return places
+
+
+@contextmanager
+def left_alone(model: nn.Module) -> Iterator[None]:
+    """Inference mode inside; afterwards flags, buffers and random numbers are as before."""
+    training = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, name, buffer, buffer._version, buffer.clone())
+        for module in training
+        if not isinstance(module, OPERATIONS)
+        for name, buffer in module._buffers.items()
+        if buffer is not None and not buffer.is_inference()
+    ]
+    places = {p.device for p in model.parameters() if p.device.type == 'cuda'}
+    try:
+        with torch.random.fork_rng(devices=list(places)):
+            model.eval()
+            yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+        with torch.no_grad():
+            for module, name, buffer, version, before in buffers:
+                if name in module._buffers:
+                    module._buffers[name] = buffer
+                    if buffer._version != version:
+                        buffer.copy_(before)
