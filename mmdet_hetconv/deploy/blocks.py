@@ -15,6 +15,7 @@ from ..kernels import PlannedConv2d
 from ..layers.cost import CONVOLUTIONS
 from ..trace import Call, Recording, Scope
 from ..trace.modules import has_own_code
+from .code import trace_code
 
 # What asks for the size of a tensor, its type or place; the recorder does not note it.
 _ASKING = frozenset(('size', 'dim', 'len', 'numel'))
@@ -153,13 +154,9 @@ def base_type(module: nn.Module | None) -> type:
     return module.base if isinstance(module, Fused) else type(module)
 
 
-def find_block(
-    module: nn.Module, graph: fx.Graph | None, recordings: Sequence[Recording]
-) -> Block | None:
-    """The module's code as a graph, if functions follow on its convolutions.
-
-    None where the graph's steps are not those that were seen.
-    """
+def find_block(module: nn.Module, recordings: Sequence[Recording]) -> Block | None:
+    """The module's code as a graph, None where its steps are not those that were seen."""
+    graph = trace_code(module)
     scopes = [scope for recording in recordings for scope in recording.scopes_of(module)]
     if graph is None or any(len(scope.given) != 1 for scope in scopes):
         return None

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..trace import Call, Recording, Scope, difference, map_tensors, record
-from ..trace.examples import Run, forward_tensors
+from ..trace import Call, Recording, Scope, difference, is_detector, map_tensors, record
+from ..trace.examples import Run
 from ..trace.kinds import OPERATIONS, SELECTING
 from .blocks import base_type
 
@@ -59,8 +59,8 @@ class Proof:
 
     Args:
         model: as it came, in eval mode.
-        examples: forward passes and their recordings; the parts that one of them reaches
-            first are compared on it.
+        examples: forward passes and their recordings. A detector of mmdet takes long: each
+            of its parts is compared on the first run that reaches it.
     """
 
     def __init__(self, model: nn.Module, examples: Sequence[tuple[Run, Recording]]):
@@ -68,12 +68,11 @@ class Proof:
         self.recordings = [seen for _, seen in examples]
         self.cases: list[Case] = []
         names = {module: name for name, module in model.named_modules()}
+        compared: set[nn.Module | None] = set()
         for run, seen in examples:
-            parts = {scope.module for scope in _parts(seen.run)}
-            decoded = self.recordings[0]
-            if seen is not decoded and run.keywords.get('run') == forward_tensors:
-                known = {call.target for call in decoded.calls}
-                parts = {scope.module for scope in _new_parts(seen.run, known)}
+            parts = {scope.module for scope in _parts(seen.run)} - compared
+            if is_detector(model):
+                compared |= parts
             if model in {call.target for call in seen.calls}:
                 self.cases.append(Case(None, run, _copied(run(model))))
             elif parts:
@@ -149,12 +148,3 @@ def _parts(scope: Scope) -> list[Scope]:
         return [scope] if any(call.is_module for call in scope.calls()) else []
     inner = [step for step in scope.steps if isinstance(step, Scope)]
     return [part for step in inner for part in _parts(step)]
-
-
-def _new_parts(scope: Scope, known: set[Any]) -> list[Scope]:
-    """The largest calls of modules that call none of those that are known."""
-    calls = [call for call in scope.calls() if call.is_module]
-    if calls and scope.module is not None and not any(call.target in known for call in calls):
-        return [scope]
-    inner = [step for step in scope.steps if isinstance(step, Scope)]
-    return [part for step in inner for part in _new_parts(step, known)]

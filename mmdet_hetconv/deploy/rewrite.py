@@ -9,7 +9,7 @@ import copy
 from collections.abc import Collection, Sequence
 
 from mmcv.cnn import ConvModule
-from torch import fx, nn
+from torch import nn
 
 from ..kernels import Plan, PlannedConv2d
 from ..layers import HetConv2d
@@ -18,7 +18,6 @@ from ..trace import Call, Recording
 from ..trace.modules import count_places, has_own_code
 from .blocks import Block, find_block, may_fuse
 from .changes import Changes
-from .code import trace_code
 from .conv_module import keep_whole
 from .fold import can_fold, fold
 
@@ -39,9 +38,9 @@ class Rewriter:
         self.changes = Changes()
         self.folded: dict[str, Convolution] = {}
         self._places = count_places(model)
-        self._codes: dict[nn.Module, tuple[fx.Graph | None, bool]] = {}
         self._followers: dict[nn.Module, nn.Module | None] = {}
-        self._touched = {module for recording in recordings for module in recording.touched}
+        self._touched = set().union(*(recording.touched for recording in recordings))
+        self._branching = set().union(*(recording.branching for recording in recordings))
         names = {module: name for name, module in model.named_modules()}
         self.convs = {
             name: module
@@ -55,7 +54,7 @@ class Rewriter:
         for module, name in names.items():
             scopes = [scope for recording in recordings for scope in recording.scopes_of(module)]
             if scopes and may_fuse(module, scopes[0]):
-                block = find_block(module, self._code(module)[0], recordings)
+                block = find_block(module, recordings)
                 if block is not None:
                     self.blocks[name or type(model).__name__] = block
         self.units = [*self.convs, *self.blocks]
@@ -63,11 +62,6 @@ class Rewriter:
     def _is_touched(self, module: nn.Module) -> bool:
         """Whether code of another module took its parameters or buffers."""
         return not self._touched.isdisjoint(module.modules())
-
-    def _code(self, module: nn.Module) -> tuple[fx.Graph | None, bool]:
-        if module not in self._codes:
-            self._codes[module] = trace_code(module)
-        return self._codes[module]
 
     def _calls(self, module: nn.Module) -> list[Call]:
         return [call for recording in self.recordings for call in recording.calls_of(module)]
@@ -137,8 +131,7 @@ class Rewriter:
                 reader = recording.reader(call)
                 if reader is None or not reader.is_module or len(reader.inputs) != 1:
                     return None
-                code = call.scope.module
-                if code is not None and self._code(code)[1]:
+                if call.scope.module in self._branching:
                     return None
                 found.add(reader.target)
         if len(found) != 1:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .kinds import OPERATIONS
+from .modules import outer_modules
 from .record import record
 from .recording import Recording
 from .tensors import find_tensors, map_tensors
@@ -66,11 +68,12 @@ def record_examples(model: nn.Module, example: Any = None) -> list[tuple[Run, Re
     else:
         return []
     found += _first_that_ends(model, image_runs(model, look, unlike=found[0][0]))
-    if is_detector(model):
+    known = {module for _, seen in found for module in seen.called()}
+    convs = {m for m in outer_modules(model) if isinstance(m, (nn.Conv2d, *OPERATIONS))}
+    if is_detector(model) and look is detect and not convs <= known:
         # A mask head is not called where there is no box to begin with.
-        known = {module for _, seen in found for module in seen.called()}
-        heads = _first_that_ends(model, [partial(found[-1][0], run=forward_tensors)])
-        found += [(run, seen) for run, seen in heads if seen.called() - known]
+        heads = partial(found[-1][0], run=forward_tensors)
+        found += _first_that_ends(model, [heads])
     return found
 
 

@@ -17,6 +17,18 @@ def has_own_code(module: nn.Module) -> bool:
     )
 
 
+def outer_modules(model: nn.Module) -> list[nn.Module]:
+    """All modules but the parts of those that are one operation."""
+    parts = {
+        part
+        for module in model.modules()
+        if isinstance(module, OPERATIONS)
+        for part in module.modules()
+        if part is not module
+    }
+    return [module for module in model.modules() if module not in parts]
+
+
 def count_places(model: nn.Module) -> dict[nn.Module, list[tuple[nn.Module, str]]]:
     """By module, the parents that hold it and the names that it has there."""
     places: dict[nn.Module, list[tuple[nn.Module, str]]] = {}

@@ -21,7 +21,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .kinds import OPERATIONS
+from .modules import outer_modules
 from .recording import Call, Recording, Scope, Value
+from .sizes import ASKING_SIZES, ASKING_VALUES, as_sizes
 from .tensors import find_tensors, map_tensors
 
 
@@ -36,7 +38,7 @@ def record(
         copies: of which modules with children inputs and outputs are kept, as copies.
 
     Raises:
-        RuntimeError: the model runs modules in another thread, where torch's modes see
+        ValueError: the model runs modules in another thread, where torch's modes see
             nothing.
     """
     recorder = _Recorder(model, copies or (lambda module: False))
@@ -93,33 +95,22 @@ class _Recorder:
         self.in_function = False
         self.thread = threading.get_ident()
         self.left_thread = False
+        self.is_running = False
         self.owners = {
             id(tensor): module
             for module in model.modules()
             for tensor in (*module._parameters.values(), *module._buffers.values())
             if tensor is not None
         }
+        self._notice = weakref.WeakMethod(self._note_branch)
         self._pending: list[_Started] = []
         self._numbers = _Numbers()
 
-    def _hooked_modules(self) -> list[nn.Module]:
-        """All but the parts of operations; scripted ones take no hooks."""
-        inside = {
-            part
-            for module in self.model.modules()
-            if isinstance(module, OPERATIONS)
-            for part in module.modules()
-            if part is not module
-        }
-        return [
-            module
-            for module in self.model.modules()
-            if module not in inside and not isinstance(module, torch.jit.ScriptModule)
-        ]
-
     def __enter__(self) -> '_Recorder':
         self._stack = ExitStack()
-        for module in self._hooked_modules():
+        for module in outer_modules(self.model):
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks
             is_scope = any(module.children()) and not isinstance(module, OPERATIONS)
             before, after = (self._enter, self._leave) if is_scope else (self._before, self._after)
             handles = (
@@ -130,14 +121,16 @@ class _Recorder:
                 self._stack.callback(handle.remove)
         self._stack.enter_context(_Operators(self))
         self._stack.enter_context(_Functions(self))
+        self.is_running = True
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.is_running = False
         self._stack.close()
 
     def finish(self, returned: Any) -> None:
         if self.left_thread:
-            raise RuntimeError(
+            raise ValueError(
                 f'{type(self.model).__name__} runs modules in another thread, where what reads '
                 'their outputs cannot be seen'
             )
@@ -166,6 +159,9 @@ class _Recorder:
             return
         with torch._C.DisableTorchFunction():
             given = [self._value(tensor) for tensor in find_tensors((args, kwargs))]
+        flags = any(isinstance(value, bool) for value in (*args, *kwargs.values()))
+        if flags and self.scope.module in self.recording.branching:
+            self.recording.branching.add(module)
         self.scope = Scope(module, self.scope, given=given)
         if self.copies(module):
             self.scope.args, self.scope.kwargs = self._copied((args, kwargs))
@@ -211,12 +207,23 @@ class _Recorder:
         """
         if seen:
             self._look_at_parameters(args, kwargs)
-        if self.depth or self.in_function or (seen and asks_no_values(func)):
+        if self.depth or self.in_function:
+            return func(*args, **kwargs)
+        if func in ASKING_VALUES:
+            self._note_branch()
+        if func in ASKING_SIZES:
+            return as_sizes(func(*args, **kwargs), self._notice)
+        if seen and asks_no_values(func):
             return func(*args, **kwargs)
         started = self._start(args, kwargs)
         result = self._inside(func, *args, **kwargs)
         self._end(func, started, result, seen)
         return result
+
+    def _note_branch(self) -> None:
+        """The code that runs has asked for a value, or compares a size."""
+        if self.is_running and not self.depth and not self.in_function:
+            self.recording.branching.add(self.scope.module)
 
     def _inside(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         before, self.in_function = self.in_function, True

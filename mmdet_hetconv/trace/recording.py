@@ -88,12 +88,15 @@ class Recording:
         run: the outermost scope.
         calls: in order of execution; the last one stands for the return.
         touched: modules of which code outside of them took a parameter or a buffer.
+        branching: modules whose own code asked for a tensor's value or compared a size:
+            it may do something else with other images. None stands for code outside.
     """
 
     def __init__(self) -> None:
         self.run = Scope(None, None)
         self.calls: list[Call] = []
         self.touched: set[nn.Module] = set()
+        self.branching: set[nn.Module | None] = set()
         self._of: dict[nn.Module, list[Call]] = {}
         self._scopes: dict[nn.Module, list[Scope]] = {}
         self._reading: dict[tuple[int, int], list[Call]] = {}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmdet_hetconv.trace import difference, fewest
+from mmdet_hetconv.trace import difference, fewest, fewest_passing
 
 
 def test_difference_is_relative():
@@ -49,3 +49,28 @@ def test_fewest_finds_what_is_needed_and_no_more(wanted):
 
 def test_fewest_of_nothing():
     assert fewest([], lambda tried: True) == set()
+
+
+def test_checks_that_pass_are_not_repeated_while_it_searches():
+    put, asked = [], []
+
+    def needs(*wanted):
+        def check():
+            asked.append(wanted)
+            return put[-1].issuperset(wanted)
+
+        return check
+
+    found = fewest_passing('abcdefgh', lambda some: put.append(set(some)), [needs('c'), needs()])
+    assert found == put[-1] == {'c'}
+    assert asked.count(()) == 2 and asked.count(('c',)) > 2
+
+
+def test_a_check_that_fails_only_behind_another_one():
+    put = []
+    checks = [lambda: 'a' in put[-1], lambda: 'a' not in put[-1] or 'b' in put[-1]]
+    assert fewest_passing('abc', lambda some: put.append(set(some)), checks) == {'a', 'b'}
+
+
+def test_checks_that_nothing_passes():
+    assert fewest_passing('ab', lambda some: None, [lambda: False]) == {'a', 'b'}
