@@ -138,8 +138,8 @@ class _Recorder:
         kept = [
             value
             for module in self.model.modules()
-            for value in vars(module).values()
-            if isinstance(value, Tensor | list | tuple | dict)
+            for name, value in vars(module).items()
+            if name not in _OF_ALL_MODULES and isinstance(value, Tensor | list | tuple | dict)
         ]
         call = Call(len(self.recording.calls), None, self.recording.run)
         call.inputs += [self._value(tensor) for tensor in find_tensors([returned, kept])]
@@ -314,6 +314,7 @@ def asks_no_values(func: Any) -> bool:
     return func in _ASKING
 
 
+_OF_ALL_MODULES = frozenset(vars(nn.Module()))
 # Attributes that are tensors.
 _VIEWS = frozenset(
     getattr(Tensor, name).__get__ for name in ('T', 'mT', 'H', 'mH', 'real', 'imag', 'data', 'grad')

@@ -14,7 +14,7 @@ from mmdet_hetconv.kernels import Plan, planned_convs
 from mmdet_hetconv.trace import difference, record
 
 from .test_fold import trained
-from .test_other_networks import Net, conv, layers, switched
+from .test_other_networks import BOUNDS, Net, conv, layers, switched
 
 
 def norm_where(condition):
@@ -202,8 +202,12 @@ def test_norms_that_train_are_not_folded():
 
 def test_int8_beside_scripted_modules():
     scripted = torch.jit.script(nn.Sequential(conv(), nn.ReLU()).eval())
-    net = Net(lambda net, x: net.scripted(net.conv1(x)), conv1=conv(), scripted=scripted)
-    switched(net.eval(), torch.randn(1, 8, 9, 7), 'int8')
+    net = Net(lambda net, x: net.scripted(net.conv1(x)), conv1=conv(), scripted=scripted).eval()
+    x = torch.randn(1, 8, 9, 7)
+    # Parameters of the copy are no leaves.
+    deployed = copy.deepcopy(net)
+    switch_to_deploy(deployed, Plan(frozen=True), precision='int8', calibration=[x])
+    assert difference(deployed(x), net(x)) < BOUNDS['int8']
 
 
 class Root(nn.Module):
