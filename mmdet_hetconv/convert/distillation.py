@@ -4,14 +4,16 @@ After :func:`calibrate` has fitted layer by layer, the converted network is
 trained towards the dense one's features on the same images, shifted and
 mirrored at random. The loss is the sum of relative squared errors over the
 outputs of all blocks, as in Frantar and Alistarh, "SPDY: Accurate Pruning with
-Speedup Guarantees", ICML 2022, over all layers; of a detector that of its
-predictions, too.
+Speedup Guarantees", ICML 2022, over all layers, and the error of what the network is for:
+a detector's predictions, else its outputs, channel by channel. That error, on held-out
+images, decides which state is kept; the state at the beginning is one of them.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,17 +21,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
+from ..trace import record
 from .calibration import call
 from .draws import Draws
 from .pairing import find_pairs
-from .taps import Call, feature_errors, find_taps, last_call, tapped
+from .taps import Call, feature_errors, find_taps, last_call, output_errors, tapped
 from .trace import Forward
 
 # What learns: converted layers and norms. All else is the dense network's.
 LEARNING = (HetConv2d, _BatchNorm, nn.GroupNorm)
 STEPS = 1000
-# Of Adam; reached after a tenth of the time, then half a cosine to 0.
+# Of Adam; reached after a tenth of the time, then half a cosine to 0. Without norms the
+# same step changes a layer's outputs more, and the layers behind it.
 RATE = 3e-3
+RATE_WITHOUT_NORMS = 5e-4
 WARM_UP = 0.1
 # Gradients are cut to this length.
 LONGEST = 1.0
@@ -42,6 +47,8 @@ LOOKS = 20
 PATIENCE = 5
 
 Log = Callable[[str], None]
+# Of what the converted and the dense network return, a scalar.
+OutputLoss = Callable[[Any, Any], Tensor]
 
 
 @dataclass
@@ -49,9 +56,8 @@ class DistilReport:
     """What :func:`distil` did.
 
     Attributes:
-        before, after: error on held-out images: the sum over the compared
-            features of |het - dense|^2 / |dense|^2, and over the dense heads
-            of the errors of their predictions.
+        before, after: error on held-out images of what the network is for: of the
+            predictions of its dense heads, else of its outputs, or of the user's loss.
         steps: how many were made.
         stopped: why it ended: 'done', 'no gain', 'interrupted' or
             'not finite'.
@@ -86,24 +92,37 @@ class _Clock:
             shares.append(self.seconds() / 60 / self.minutes)
         return min(1.0, max(shares))
 
-    def rate(self, step: int) -> float:
+    def share_of_rate(self, step: int) -> float:
         done = self.done(step)
         if done < WARM_UP:
-            return RATE * (done / WARM_UP + 1e-2)
-        return RATE * (0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
+            return done / WARM_UP + 1e-2
+        return 0.5 + 0.5 * math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))
 
 
 class _Student:
     """The converted network, and how far it is from the dense one."""
 
-    def __init__(self, dense: nn.Module, het: nn.Module, forward: Forward):
+    def __init__(
+        self,
+        dense: nn.Module,
+        het: nn.Module,
+        forward: Forward,
+        example: Any,
+        learn: str,
+        output_loss: OutputLoss | None,
+    ):
         self.dense = dense
         self.het = het
         self.forward = forward
-        self.taps = find_taps(het)
+        self.output_loss = output_loss
+        self.taps = find_taps(het, record(het, partial(forward, het, example)))
         self.last: Call | None = None  # known after the first pass
-        learning = [m for m in het.modules() if isinstance(m, LEARNING)]
-        self.parameters = [p for m in learning for p in m.parameters()]
+        modules = list(het.modules())
+        learning = modules if learn == 'all' else [m for m in modules if isinstance(m, LEARNING)]
+        found = {p: None for m in learning for p in m.parameters() if p.is_floating_point()}
+        self.parameters = list(found)
+        norms = any(isinstance(m, LEARNING[1:]) for m in modules)
+        self.rate = RATE if norms else RATE_WITHOUT_NORMS
         self.learned = {p: p.requires_grad for p in het.parameters()}
 
     def __enter__(self) -> '_Student':
@@ -118,17 +137,19 @@ class _Student:
             parameter.requires_grad_(flag)
             parameter.grad = None
 
-    def loss(self, batch: Any) -> Tensor:
-        """The sum of the errors.
+    def loss(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The sum of all errors, and of those of what the network is for.
 
         Raises:
             ValueError: nothing can be compared; features are not finite at
                 the beginning.
         """
-        with torch.no_grad(), tapped(self.dense, self.taps, self.last) as theirs:
-            self.forward(self.dense, batch)
-        with tapped(self.het, self.taps, self.last) as mine:
-            self.forward(self.het, batch)
+        last = None if self.output_loss else self.last
+        output = wanted = None
+        with torch.no_grad(), tapped(self.dense, self.taps, last) as theirs:
+            wanted = self.forward(self.dense, batch)
+        with tapped(self.het, self.taps, last) as mine:
+            output = self.forward(self.het, batch)
         errors = feature_errors(self.het, mine, theirs)
         if self.last is None:
             if not errors:
@@ -139,11 +160,18 @@ class _Student:
                         f'{name}: its features on the calibration images are not finite'
                     )
             self.last = last_call(mine, errors)
-        return torch.stack(list(errors.values())).sum()
+        if self.output_loss is not None:
+            # In place of the error of what the network returns.
+            errors = {key: error for key, error in errors.items() if key[0]}
+            own = self.output_loss(output, wanted)
+            return torch.stack([own, *errors.values()]).sum(), own
+        own = torch.stack(list(output_errors(errors).values())).sum()
+        return torch.stack(list(errors.values())).sum(), own
 
     @torch.no_grad()
     def judge(self, batches: Sequence[Any]) -> float:
-        return sum(self.loss(batch).item() for batch in batches) / len(batches)
+        """The error of what the network is for, the mean over the batches."""
+        return sum(self.loss(batch)[1].item() for batch in batches) / len(batches)
 
     def keep(self) -> None:
         """Remember the weights as they are now."""
@@ -155,7 +183,7 @@ class _Student:
 
 
 def _split(batches: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """What is trained on, and what judges: one image, or batch, in so many."""
+    """Split into training and held-out batches; one in HOLD_OUT is held out."""
     if len(batches) == 1 and isinstance(batches[0], Tensor):
         batches = batches[0].split(max(1, len(batches[0]) // HOLD_OUT))
     held = range(1, len(batches), HOLD_OUT)
@@ -172,7 +200,7 @@ def _train(
     log: Log | None,
 ) -> None:
     """Train until the time is over or nothing is gained any more."""
-    optimizer = torch.optim.Adam(student.parameters, lr=RATE)
+    optimizer = torch.optim.Adam(student.parameters, lr=student.rate)
     looks = 0
     behind = 0
     while behind < PATIENCE:
@@ -193,8 +221,8 @@ def _train(
         if done == 1:
             return
         for group in optimizer.param_groups:
-            group['lr'] = clock.rate(report.steps)
-        loss = student.loss(draws.draw())
+            group['lr'] = student.rate * clock.share_of_rate(report.steps)
+        loss, _ = student.loss(draws.draw())
         if not torch.isfinite(loss):
             report.stopped = 'not finite'
             return
@@ -215,14 +243,17 @@ def distil(
     steps: int | None = None,
     minutes: float | None = None,
     holdout: Sequence[Any] | None = None,
+    learn: str = 'converted',
+    loss: OutputLoss | None = None,
     log: Log | None = None,
     seed: int = 0,
 ) -> DistilReport:
-    """Train `het` towards the features of `dense`, in place.
+    """Train `het` towards the features and outputs of `dense`, in place.
 
-    HetConv layers and norms learn, at fixed batch-norm statistics. Of
-    all states that were looked at, the best stays. Ctrl-C, or an error, ends it early. Both
-    networks are left in eval mode; the dense one does not change.
+    Batch-norm statistics are fixed. Of all states that were looked at, the one with the
+    least held-out error stays, so the result is never worse than what was given. Ctrl-C,
+    or an error, ends it early. Both networks are left in eval mode; the dense one does
+    not change.
 
     Args:
         dense: the trained network.
@@ -234,6 +265,9 @@ def distil(
         steps, minutes: how long at most, whichever is over first; 1,000
             steps if there is neither.
         holdout: batches to judge with; one in ten of `batches` by default.
+        learn: 'converted' layers and norms, or 'all' parameters.
+        loss: takes what `forward` returned for `het` and for `dense`; the error of the
+            outputs in place of the default, in training and to choose what is kept.
         log: receives a line at every look at the held-out images.
         seed: of what is drawn.
 
@@ -242,8 +276,10 @@ def distil(
 
     Raises:
         ValueError: no batches; networks that do not match; features that are
-            not finite, or none to compare.
+            not finite, or none to compare; an unknown `learn`.
     """
+    if learn not in ('converted', 'all'):
+        raise ValueError(f"learn={learn!r} is neither 'converted' nor 'all'")
     find_pairs(dense, het)
     if len(batches) == 0:
         raise ValueError('distillation needs at least one batch of images')
@@ -253,7 +289,7 @@ def distil(
     draws = Draws(training, torch.Generator().manual_seed(seed))
     judge = Draws(held, torch.Generator().manual_seed(seed))
     judged = [judge.draw() for _ in range(min(JUDGED, len(held)))]
-    student = _Student(dense, het, forward)
+    student = _Student(dense, het, forward, judged[0], learn, loss)
     before = student.judge(judged)
     report = DistilReport(before, before)
     clock = _Clock(steps, minutes)

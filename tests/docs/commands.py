@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
+import hetconv
 from mmdet_hetconv import config_path
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 LINKED = ('tools', 'configs', 'benchmarks', 'docs', 'requirements')
-STUBS = ('python', 'pip', 'mim', 'make', 'srun', 'mpirun', 'pre-commit', 'pip-audit')
+STUBS = ('python', 'hetconv', 'pip', 'mim', 'make', 'srun', 'mpirun', 'pre-commit', 'pip-audit')
 REAL = ('bash', 'cat', 'dirname', 'env', 'ls', 'mkdir')
 STUB = """#!/bin/sh
 printf '%s\\0' "${0##*/}" "$@" >"$LOG/$(date +%s%N)"
@@ -186,6 +187,10 @@ def check(words: list[str], folder: Path) -> None:
         check_python(rest, folder)
     elif program in ('srun', 'mpirun'):
         check_python(rest[rest.index('python') + 1 :], folder)
+    elif program == 'hetconv':
+        tool = hetconv.find_tool(rest[0], list(hetconv.tools()))
+        assert tool, f'no tool {rest[0]}'
+        check_python([f'tools/{tool}.py', *map(hetconv.find_config, rest[1:])], folder)
     elif program == 'make':
         check_make(rest)
     elif program == 'pip':
