@@ -34,7 +34,7 @@ STEPS = 1000
 # Of Adam; reached after a tenth of the time, then half a cosine to 0. Without norms the
 # same step changes a layer's outputs more, and the layers behind it.
 RATE = 3e-3
-RATE_WITHOUT_NORMS = 5e-4
+RATE_WITHOUT_NORMS = 1e-3
 WARM_UP = 0.1
 # Gradients are cut to this length.
 LONGEST = 1.0
@@ -108,7 +108,7 @@ class _Student:
         het: nn.Module,
         forward: Forward,
         example: Any,
-        learn: str,
+        learn: str | None,
         output_loss: OutputLoss | None,
     ):
         self.dense = dense
@@ -118,11 +118,12 @@ class _Student:
         self.taps = find_taps(het, record(het, partial(forward, het, example)))
         self.last: Call | None = None  # known after the first pass
         modules = list(het.modules())
-        learning = modules if learn == 'all' else [m for m in modules if isinstance(m, LEARNING)]
-        found = {p: None for m in learning for p in m.parameters() if p.is_floating_point()}
+        has_norms = any(isinstance(m, LEARNING[1:]) for m in modules)
+        if learn == 'converted' or (learn is None and has_norms):
+            modules = [m for m in modules if isinstance(m, LEARNING)]
+        found = {p: None for m in modules for p in m.parameters() if p.is_floating_point()}
         self.parameters = list(found)
-        norms = any(isinstance(m, LEARNING[1:]) for m in modules)
-        self.rate = RATE if norms else RATE_WITHOUT_NORMS
+        self.rate = RATE if has_norms else RATE_WITHOUT_NORMS
         self.learned = {p: p.requires_grad for p in het.parameters()}
 
     def __enter__(self) -> '_Student':
@@ -243,7 +244,7 @@ def distil(
     steps: int | None = None,
     minutes: float | None = None,
     holdout: Sequence[Any] | None = None,
-    learn: str = 'converted',
+    learn: str | None = None,
     loss: OutputLoss | None = None,
     log: Log | None = None,
     seed: int = 0,
@@ -265,7 +266,8 @@ def distil(
         steps, minutes: how long at most, whichever is over first; 1,000
             steps if there is neither.
         holdout: batches to judge with; one in ten of `batches` by default.
-        learn: 'converted' layers and norms, or 'all' parameters.
+        learn: 'converted' layers and norms, or 'all' parameters; by default all where
+            there is no norm.
         loss: takes what `forward` returned for `het` and for `dense`; the error of the
             outputs in place of the default, in training and to choose what is kept.
         log: receives a line at every look at the held-out images.
@@ -278,7 +280,7 @@ def distil(
         ValueError: no batches; networks that do not match; features that are
             not finite, or none to compare; an unknown `learn`.
     """
-    if learn not in ('converted', 'all'):
+    if learn not in (None, 'converted', 'all'):
         raise ValueError(f"learn={learn!r} is neither 'converted' nor 'all'")
     find_pairs(dense, het)
     if len(batches) == 0:

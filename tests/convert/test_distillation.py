@@ -5,9 +5,15 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from mmdet_hetconv.convert import calibrate, distil
+from mmdet_hetconv.convert import calibrate, convert_model, distil
 from mmdet_hetconv.convert.draws import Draws
-from mmdet_hetconv.convert.taps import Features, find_taps, last_call, relative_errors
+from mmdet_hetconv.convert.taps import (
+    Features,
+    channel_error,
+    find_taps,
+    last_call,
+    relative_errors,
+)
 
 from .test_calibration import Net, batches, loss, nets  # noqa: F401
 
@@ -123,8 +129,6 @@ def test_blocks_are_compared_and_layers_of_a_list_behind_their_norms():
             super().__init__()
             self.conv = nn.Conv2d(8, 8, 3)
 
-    from mmdet_hetconv.convert import convert_model
-
     model = nn.Sequential(
         nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), Block(), nn.Conv2d(8, 8, 3), nn.ReLU()
     )
@@ -154,3 +158,96 @@ def test_images_of_a_detector_are_cropped_alike():
     assert {image.dtype for image in drawn['inputs']} == {torch.uint8}
     assert all(sample.img_shape == (40, 40) for sample in drawn['data_samples'])
     assert given[0]['data_samples'][0].img_shape == (40, 60)
+
+
+class Plain(nn.Module):
+    """Without norms; layers as attributes, functions between them; boxes beside scores."""
+
+    def __init__(self):
+        super().__init__()
+        for number, (a, b) in enumerate([(3, 8), (8, 8), (8, 8), (8, 8), (8, 8)]):
+            self.add_module(f'conv{number}', nn.Conv2d(a, b, 3, padding=1))
+        self.last = nn.Conv2d(8, 6, 1)
+
+    def forward(self, x):
+        for number in range(5):
+            x = torch.nn.functional.leaky_relu(getattr(self, f'conv{number}')(x), 0.1)
+        y = self.last(x)
+        return torch.cat([1e3 * y[:, :4], y[:, 4:]], dim=1)
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    monkeypatch.setattr('mmdet_hetconv.convert.draws.IMAGES', 8)
+    torch.manual_seed(0)
+    dense = Plain().eval()
+    het = copy.deepcopy(dense)
+    convert_model(het, p=2)
+    calibrate(dense, het, batches())
+    return dense, het
+
+
+def test_layers_of_one_module_are_compared_one_by_one(plain):
+    _, het = plain
+    assert find_taps(het) == ['', *(f'conv{number}' for number in range(1, 5))]
+
+
+def test_what_is_kept_is_judged_by_the_outputs_channel_by_channel(plain):
+    dense, het = plain
+    before = {key: value.clone() for key, value in het.state_dict().items()}
+    report = distil(dense, het, batches(), steps=60)
+    assert report.after < report.before
+    changed = {key for key, value in het.state_dict().items() if not value.equal(before[key])}
+    # No norms: all layers learn.
+    assert {key.partition('.')[0] for key in changed} >= {'conv0', 'conv4', 'last'}
+    # Boxes in pixels do not drown the scores.
+    x = batches()[0]
+    with torch.no_grad():
+        wanted, found = dense(x), het(x)
+        het.load_state_dict(before)
+        start = het(x)
+    assert channel_error(found, wanted) < channel_error(start, wanted)
+    assert (found - wanted)[:, 4:].square().sum() < (start - wanted)[:, 4:].square().sum()
+
+
+def test_a_loss_of_the_users_own(plain):
+    dense, het = plain
+    seen = []
+
+    def scores_alone(output, wanted):
+        seen.append(output.shape)
+        return (output[:, 4:] - wanted[:, 4:]).square().mean()
+
+    report = distil(dense, het, batches(), steps=20, loss=scores_alone)
+    assert report.after <= report.before
+    assert seen[0][1] == 6
+    x = batches()[0]
+    with torch.no_grad():
+        error = (het(x) - dense(x))[:, 4:].square().mean()
+    assert error < 2 * report.before + 1e-6
+
+
+def test_only_converted_layers_learn_if_asked(plain):
+    dense, het = plain
+    before = {key: value.clone() for key, value in het.state_dict().items()}
+    distil(dense, het, batches(), steps=10, learn='converted')
+    changed = {key for key, value in het.state_dict().items() if not value.equal(before[key])}
+    assert changed and not any(key.startswith(('conv0', 'last')) for key in changed)
+    with pytest.raises(ValueError, match="learn='some' is neither"):
+        distil(dense, het, batches(), steps=1, learn='some')
+
+
+@pytest.mark.parametrize(
+    'shape, axis',
+    [((2, 3), 1), ((2, 3, 4, 5), 1), ((2, 6, 50), 1), ((2, 50, 6), 2)] + [((2, 3, 4, 5, 7), 4)],
+)
+def test_channels_count_alike(shape, axis):
+    torch.manual_seed(0)
+    dense = torch.randn(shape)
+    scale = torch.ones(shape[axis]).scatter(0, torch.tensor([0]), 1e3)
+    scale = scale.view([-1 if i == axis else 1 for i in range(len(shape))])
+    off = dense + 0.1 * torch.randn(shape)
+    torch.testing.assert_close(
+        channel_error(scale * off, scale * dense), channel_error(off, dense), rtol=0.5, atol=0
+    )
+    assert channel_error(dense, dense) == 0
