@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers import HetConv2d
 from ..trace import Recording, find_tensors, is_detector
-from ..trace.record import is_idle
+from ..trace.recording import is_idle
 from .predictions import find_predictors, is_predictor, prediction_errors
 
 # A module's output stands for the layers that it holds itself, if there are no more.
