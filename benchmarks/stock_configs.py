@@ -1,6 +1,6 @@
 """Switch HetConv on in the stock configs of mmdet and see what works.
 
-    python benchmarks/stock_configs.py [--families ssd yolo]
+    python benchmarks/stock_configs.py [--families ssd yolo] [--precision bf16]
 
 Of every family (a folder of mmdet/.mim/configs) the configs are tried in
 alphabetical order, three at most, until one is found that can be built and
@@ -14,7 +14,8 @@ model, and the same after fuse_conv_bn. Of both models the inference form has
 to give the same raw outputs, of every level, head and stage.
 
 The rows go to benchmarks/results/stock_configs.csv, the table that is made of
-them to docs/results/stock_configs.md.
+them to docs/results/stock_configs.md. With --precision bf16 or int8 the inference
+form of the dense model alone is checked, in that precision; the rows are printed.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from stock_checks import (
 )
 
 from mmdet_hetconv.analysis import build_detector
+from mmdet_hetconv.deploy.precision import PRECISIONS
 from mmdet_hetconv.models import use_conv_cfg
 from mmdet_hetconv.utils.table import read_rows
 
@@ -61,7 +63,7 @@ def first_line(error: Exception) -> str:
     return f'{type(error).__name__}: {lines[0][:160]}'
 
 
-def try_family(folder: Path, size: tuple[int, int]) -> dict:
+def try_family(folder: Path, size: tuple[int, int], precision: str = 'fp32') -> dict:
     """The first config of a family that works dense, checked."""
     result = dict(family=folder.name, result='no detector config')
     for path in sorted(folder.glob('*.py'))[:3]:
@@ -87,22 +89,23 @@ def try_family(folder: Path, size: tuple[int, int]) -> dict:
             result['result'] = f'fails dense: {first_line(error)}'
             continue
         result['result'] = 'works'
-        for step in (check_dense, check_het):
+        steps = (check_dense, check_het) if precision == 'fp32' else (check_dense,)
+        for step in steps:
             try:
-                step(result, state, used, model_cfg, batch)
+                step(result, state, used, model_cfg, batch, precision)
             except Exception as error:  # the sweep reports it and goes on
                 result['result'] = f'fails: {first_line(error)}'
         break
     return result
 
 
-def check_dense(result, state, used, model_cfg, batch) -> None:
+def check_dense(result, state, used, model_cfg, batch, precision) -> None:
     """The inference form of the dense model."""
-    result['planned'], error = check_deployed(model_cfg, state, batch)
+    result['planned'], error = check_deployed(model_cfg, state, batch, precision)
     result['error'] = f'{error:.1e}'
 
 
-def check_het(result, state, used, model_cfg, batch) -> None:
+def check_het(result, state, used, model_cfg, batch, precision) -> None:
     """The heterogeneous model and its inference form."""
     try:
         switched = use_conv_cfg(model_cfg, HET)
@@ -110,7 +113,7 @@ def check_het(result, state, used, model_cfg, batch) -> None:
         result['result'] = f'dense only: {error}'
         return
     result['layers'], state = check(state, used, switched, batch)
-    result['planned'], error = check_deployed(switched, state, batch)
+    result['planned'], error = check_deployed(switched, state, batch, precision)
     result['error'] = f'{max(error, float(result.get("error", 0))):.1e}'
 
 
@@ -148,24 +151,27 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--families', nargs='+', help='only these; rows of the others stay')
     parser.add_argument('--size', type=int, nargs=2, default=(320, 320))
+    parser.add_argument('--precision', choices=PRECISIONS, default='fp32')
     args = parser.parse_args()
     logging.disable(logging.INFO)
     # TOOD asks for it in its losses.
     MessageHub.get_current_instance().update_info('epoch', 0)
-    rows = {row['family']: row for row in read_rows(CSV)} if args.families else {}
+    keeps_rows = args.families and args.precision == 'fp32'
+    rows = {row['family']: row for row in read_rows(CSV)} if keeps_rows else {}
     for folder in sorted(CONFIGS.iterdir()):
         if folder.name == '_base_' or not folder.is_dir():
             continue
         if args.families and folder.name not in args.families:
             continue
-        row = rows[folder.name] = try_family(folder, tuple(args.size))
+        row = rows[folder.name] = try_family(folder, tuple(args.size), args.precision)
         print(
             f'{row["family"]:24} {row.get("layers", ""):>4} '
             f'{row.get("planned", ""):>4} {row.get("error", ""):>8} '
             f'{row["result"]}',
             flush=True,
         )
-        write([rows[name] for name in sorted(rows)])
+        if args.precision == 'fp32':
+            write([rows[name] for name in sorted(rows)])
     works = sum(row['result'] == 'works' for row in rows.values())
     print(f'{works} of {len(rows)} families work')
 

@@ -180,8 +180,9 @@ def test_int8_is_part_of_the_checkpoint(folder, capsys):
     load_main('deploy')(int8_argv(folder, 'int8.pth', root, '--keep', 'backbone.conv1'))
     printed = capsys.readouterr().out
     assert 'backbone.layer1.0.conv1' in printed
-    (before, after) = re.findall(r'^(?:fp32|bf16|int8) .*$', printed, re.MULTILINE)
-    assert before.split()[1] != ''
+    rows = re.findall(r'^(fp32|bf16|int8) +(\S+)', printed, re.MULTILINE)
+    assert [precision for precision, _ in rows] == ['fp32', 'int8']
+    assert all(0 <= float(precision_of_boxes) <= 1 for _, precision_of_boxes in rows)
     content = torch.load(folder / 'int8.pth', weights_only=True)
     assert content['hetconv_precision'] == 'int8'
     levels = content['hetconv_int8']
@@ -296,8 +297,9 @@ def test_a_graph_in_int8(folder, monkeypatch):
     pytest.importorskip('onnxscript')
     argv = int8_argv(folder, 'int8.onnx', f'--data-root={folder / "coco"}', '--end2end')
     lines = []
-    monkeypatch.setattr('mmdet_hetconv.workflow.exporting.announce', lines.append)
-    load_main('export_onnx')(argv)
+    export = load_main('export_onnx')
+    monkeypatch.setitem(export.__globals__, 'announce', lines.append)
+    export(argv)
     told = lines[0]
     assert 'then quantized on 2 images; onnxruntime: 60 detections in 3 random images' in told
     assert ', openvino: 60 detections' in told or 'openvino, which is not installed' in told
