@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import nn
 
 from ..kernels import PlannedConv2d
-from ..kernels.compile_cpu import load_library
+from ..kernels.cpu.library import load_library
 from ..trace import Call, Recording
 
 

@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..kernels import PlannedConv2d
-from ..kernels.compile_cpu import load_library
+from ..kernels.cpu.library import load_library
 from ..kernels.int8 import most_weight
 from ..kernels.int8 import quantize as to_levels
 from ..kernels.weights import Int8, Levels

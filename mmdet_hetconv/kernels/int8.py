@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .candidate import Candidate, empty_output, finish
-from .compile_cpu import load_library
-from .fused_call import TYPES, Format, Geometry, call, merge_blocks, pack_panels
-from .quantized import QuantizedTensor
+from .cpu.library import load_library
+from .cpu.operators import TYPES, Format, Geometry, call, merge_blocks, pack_panels
+from .quantized_tensor import QuantizedTensor
 from .weights import ConvWeights, Levels
 
 # Of a filter's largest weight, what is tried as the largest level.

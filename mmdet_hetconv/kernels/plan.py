@@ -22,13 +22,13 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .candidate import Candidate
+from .cpu.candidates import FusedCPU
 from .eager import PackedDenseNCHW, PackedDenseNHWC, TwoBranchNCHW, TwoBranchNHWC
-from .fused_cpu import FusedCPU
-from .fused_triton import FusedTriton
 from .int8 import EagerInt8, FusedInt8
 from .key import InputKey, LayerKey
 from .onednn import OneDNNDenseNCHW, OneDNNDenseNHWC, OneDNNTwoBranch
-from .time_candidates import time_candidates
+from .timing import time_candidates
+from .triton.operator import FusedTriton
 from .weights import ConvWeights
 
 # In the order in which they are tried where nothing may be timed.

@@ -13,7 +13,7 @@ from .candidate import Candidate
 from .eager import PackedDenseNCHW, TwoBranchNCHW
 from .key import layout_of
 from .plan import Plan
-from .quantized import QuantizedTensor
+from .quantized_tensor import QuantizedTensor
 from .weights import ConvWeights, Int8, moving, take_weights
 
 # Input shapes of which the plan's answer is remembered. A detector that sees

@@ -11,7 +11,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from mmdet_hetconv.kernels.triton_kernel import het_conv_kernel, tuned_kernel
+from mmdet_hetconv.kernels.triton.kernel import het_conv_kernel, tuned_kernel
 
 AMPERE, HOPPER = 80, 90
 

@@ -7,9 +7,10 @@ import shutil
 import pytest
 import torch
 
-from mmdet_hetconv.kernels import CANDIDATES, compile_cpu, fused_call, fused_cpu, take_weights
-from mmdet_hetconv.kernels.fused_call import merge_blocks
-from mmdet_hetconv.kernels.fused_cpu import FusedCPU
+from mmdet_hetconv.kernels import CANDIDATES, take_weights
+from mmdet_hetconv.kernels.cpu import library as cpu_library
+from mmdet_hetconv.kernels.cpu.candidates import FusedCPU
+from mmdet_hetconv.kernels.cpu.operators import merge_blocks
 from mmdet_hetconv.layers import HetConv2d
 
 from .cases import CASES, build, expected
@@ -194,15 +195,17 @@ def narrow_library(request, tmp_path_factory):
     """The kernel as a machine without the widest vectors builds it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-        patch.setattr(compile_cpu, 'FLAGS', (*compile_cpu.FLAGS, request.param))
-        library, reason = compile_cpu.load_library.__wrapped__()
+        patch.setattr(cpu_library, 'FLAGS', (*cpu_library.FLAGS, request.param))
+        library, reason = cpu_library.load_library.__wrapped__()
     assert reason is None
     return library
 
 
 def use(library, monkeypatch):
-    for module in (fused_call, fused_cpu):
-        monkeypatch.setattr(module, 'load_library', lambda: (library, None))
+    for name in ('operators', 'candidates'):
+        monkeypatch.setattr(
+            f'mmdet_hetconv.kernels.cpu.{name}.load_library', lambda: (library, None)
+        )
 
 
 @pytest.mark.skipif(shutil.which('c++') is None, reason='no C++ compiler')

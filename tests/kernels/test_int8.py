@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_hetconv.kernels import PlannedConv2d, compile_cpu, take_weights
+from mmdet_hetconv.kernels import PlannedConv2d, take_weights
+from mmdet_hetconv.kernels.cpu import library as cpu_library
 from mmdet_hetconv.kernels.int8 import (
     EagerInt8,
     FusedInt8,
@@ -19,7 +20,7 @@ from mmdet_hetconv.kernels.int8 import (
     quantize_weights,
     weight_scales,
 )
-from mmdet_hetconv.kernels.quantized import QuantizedTensor
+from mmdet_hetconv.kernels.quantized_tensor import QuantizedTensor
 from mmdet_hetconv.kernels.weights import Int8, Levels
 
 from .cases import CASES, build
@@ -75,15 +76,15 @@ def library(request, tmp_path_factory):
         pytest.skip('for x86')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-        patch.setattr(compile_cpu, 'FLAGS', (*compile_cpu.FLAGS, *request.param.split()))
-        library, reason = compile_cpu.load_library.__wrapped__()
+        patch.setattr(cpu_library, 'FLAGS', (*cpu_library.FLAGS, *request.param.split()))
+        library, reason = cpu_library.load_library.__wrapped__()
     assert reason is None
     return library
 
 
 @pytest.fixture
 def built(library, monkeypatch):
-    for name in ('fused_call', 'int8', 'quantized'):
+    for name in ('cpu.operators', 'int8', 'quantized_tensor'):
         monkeypatch.setattr(f'mmdet_hetconv.kernels.{name}.load_library', lambda: (library, None))
 
 

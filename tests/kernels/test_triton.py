@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmdet_hetconv.kernels import take_weights
-from mmdet_hetconv.kernels.fused_triton import FusedTriton, fused, pack_taps
+from mmdet_hetconv.kernels.triton.operator import FusedTriton, fused, pack_taps
 from mmdet_hetconv.layers import HetConv2d
 
 from .cases import build, expected

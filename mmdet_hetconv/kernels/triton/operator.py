@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .candidate import Candidate, empty_output
-from .weights import ConvWeights
+from ..candidate import Candidate, empty_output
+from ..weights import ConvWeights
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Tiles of tl.dot are 16 wide: narrower blocks work, on zeros.
@@ -58,7 +58,7 @@ def fused(
         x (B, M, H, W) and residual (B, N, Ho, Wo), brought into channels
         last; centre and taps: see :func:`pack_taps`.
     """
-    from .triton_kernel import launch
+    from .kernel import launch
 
     x = x.contiguous(memory_format=torch.channels_last)
     if residual is not None:
@@ -101,7 +101,7 @@ def _flops(x_shape, centre_shape, taps_shape, *args, out_shape, **_) -> int:
 
 
 class FusedTriton(Candidate):
-    """triton_kernel.py."""
+    """kernel.py."""
 
     name, layout = 'fused_triton', 'nhwc'
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdet_hetconv.kernels import PlannedConv2d, compile_cpu, fused_cpu
-from mmdet_hetconv.kernels.compile_cpu import load_library
+from mmdet_hetconv.kernels import PlannedConv2d
+from mmdet_hetconv.kernels.cpu import candidates
+from mmdet_hetconv.kernels.cpu import library as cpu_library
+from mmdet_hetconv.kernels.cpu.library import load_library
 
 from .cases import build, expected
 
@@ -54,7 +56,7 @@ class Fake:
         monkeypatch.setenv('CXX', str(self.command))
         monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
         monkeypatch.setattr(
-            compile_cpu, 'print_log', lambda message, *args, **kwargs: self.log.append(message)
+            cpu_library, 'print_log', lambda message, *args, **kwargs: self.log.append(message)
         )
 
     def write(self, before: str) -> None:
@@ -219,7 +221,7 @@ def test_folder_of_another_user_is_not_used(fake, monkeypatch):
 def test_source_that_does_not_compile_is_one_line_and_another_is_taken(fake, monkeypatch):
     broken = fake.folder / 'broken.cpp'
     broken.write_text('// a comment\nint hetconv_fused( { return 0; }\n')
-    monkeypatch.setattr(compile_cpu, 'SOURCE', broken)
+    monkeypatch.setattr(cpu_library, 'SOURCE', broken)
     monkeypatch.setenv('CXX', REAL)
     load_library.cache_clear()
     try:
@@ -234,4 +236,4 @@ def test_source_that_does_not_compile_is_one_line_and_another_is_taken(fake, mon
     assert 'error:' in warning
     assert '\n' not in warning
     assert 'not fused_cpu: broken.cpp did not build' in str(conv.plan)
-    assert fused_cpu.FusedCPU.name not in str(conv._prepared)
+    assert candidates.FusedCPU.name not in str(conv._prepared)

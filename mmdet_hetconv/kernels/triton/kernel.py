@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .key import bucket
+from ..key import bucket
 
 
 @triton.jit

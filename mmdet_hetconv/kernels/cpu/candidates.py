@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .candidate import Candidate, empty_output
-from .compile_cpu import load_library
-from .fused_call import Format, Geometry, call, merge_blocks, pack_panels
-from .weights import ConvWeights
+from ..candidate import Candidate, empty_output
+from ..weights import ConvWeights
+from .library import load_library
+from .operators import Format, Geometry, call, merge_blocks, pack_panels
 
 DTYPES = (torch.float32, torch.bfloat16)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 from mmengine.logging import print_log
 
-from ..utils.private_folder import check_private, private_folder
+from ...utils.private_folder import check_private, private_folder
 
 SOURCE = Path(__file__).parent / 'csrc' / 'fused_cpu.cpp'
 FLAGS = ('-O3', '-march=native', '-ffp-contract=fast', '-std=c++17', '-shared', '-fPIC', '-fopenmp')

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compile_cpu import load_library
-from .weights import Levels
+from ..weights import Levels
+from .library import load_library
 
 
 class Format(ctypes.Structure):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compile_cpu import load_library
+from .cpu.library import load_library
 from .weights import Levels
 
 
