@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ('layers', 'convert', 'deploy')
+FOLDERS = ('kernels', 'layers', 'convert', 'deploy')
 FILES = sorted(
     path for folder in FOLDERS for path in (ROOT / 'mmdet_hetconv' / folder).rglob('*.py')
 )

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .candidate import Candidate, empty_output, finish
+from .candidate import Candidate, finish
 from .cpu.library import load_library
-from .cpu.operators import TYPES, Format, Geometry, call, merge_blocks, pack_panels
 from .quantized_tensor import QuantizedTensor
 from .weights import ConvWeights, Levels
 
@@ -61,16 +60,15 @@ def quantize_weights(weights: ConvWeights) -> tuple[ConvWeights, Tensor]:
         ConvWeights: of float32, without a bias.
         Tensor: (N,), by filter.
     """
-    branches = [t.float() for t in (weights.grouped, weights.foreign) if t is not None]
-    scales = weight_scales(torch.cat([t.flatten(1) for t in branches], 1))
     most = most_weight()
-    levels = [(t / scales[:, None, None, None]).round().clamp(-most, most) for t in branches]
-    grouped, foreign = (*levels, None)[:2]
+    scales = weight_scales(torch.cat([t.float().flatten(1) for t in weights.tensors], 1))
+
+    def to_levels(weight: Tensor) -> Tensor:
+        return (weight.float() / scales[:, None, None, None]).round().clamp(-most, most)
+
+    grouped = to_levels(weights.grouped)
+    foreign = None if weights.foreign is None else to_levels(weights.foreign)
     return replace(weights, grouped=grouped, foreign=foreign, bias=None), scales
-
-
-# Of 255 levels by 127, whose sum fits 32 bits.
-MOST_TAPS = (2**31 - 1) // (255 * 127)
 
 
 class Int8Candidate(Candidate):
@@ -100,78 +98,6 @@ class Int8Candidate(Candidate):
         if self.int8.output is None:
             return y
         return QuantizedTensor.of(y, self.int8.output)
-
-
-def _raw(x: Tensor) -> Tensor:
-    return x.raw if isinstance(x, QuantizedTensor) else x
-
-
-class FusedInt8(Int8Candidate):
-    """csrc/fused_cpu.cpp; floats become bytes where the input is packed."""
-
-    name = 'fused_int8'
-
-    @classmethod
-    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
-        if x.device.type != 'cpu':
-            return f'it runs on the CPU, not on {x.device.type}'
-        if not isinstance(x, QuantizedTensor) and x.dtype not in TYPES:
-            return f'it reads no {x.dtype}'
-        parts = [t for t in (weights.grouped, weights.foreign) if t is not None]
-        if sum(t[0].numel() for t in parts) > MOST_TAPS:
-            return 'sums of so many products do not fit 32 bits'
-        return load_library()[1]
-
-    def __init__(self, weights: ConvWeights, x: Tensor):
-        super().__init__(weights, x)
-        library, reason = load_library()
-        if library is None:
-            raise RuntimeError(reason)
-        w = self.levels
-        self.per_word = library.hetconv_bytes_per_word()
-        self.p = merge_blocks(w.out_channels, w.p, w.in_channels, self.per_word)
-        grouped, centre = w.merged(self.p)
-        held = torch.int8 if self.per_word == 4 else torch.int16
-        self.packed, self.panels = pack_panels(
-            *(grouped.to(held), centre.to(held), self.p),
-            *(library.hetconv_panel_width(), self.per_word),
-        )
-        # What the levels of zero of the input add to each sum.
-        self.row_sums = (grouped.double().sum((1, 2, 3)) + centre.double().sum((1, 2, 3))).int()
-        # By the levels of the input.
-        self._starts: dict[Levels, tuple[Tensor, Tensor]] = {}
-
-    def _start(self, levels: Levels) -> tuple[Tensor, Tensor]:
-        if levels not in self._starts:
-            start = -levels.zero * self.row_sums
-            self._starts[levels] = start, self.weight_scales * levels.scale
-        return self._starts[levels]
-
-    def __call__(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-        w, levels = self.weights, self.input_levels(x)
-        given = w.permute_input(_raw(x)).contiguous(memory_format=torch.channels_last)
-        added, added_format = None, None
-        if residual is not None:
-            if not isinstance(residual, QuantizedTensor) and residual.dtype not in TYPES:
-                residual = residual.float()
-            added = w.permute_residual(_raw(residual))
-            added = added.contiguous(memory_format=torch.channels_last)
-            added_format = Format.of(added, getattr(residual, 'levels', None))
-        output = self.int8.output
-        y = empty_output(
-            *(given, w.out_channels, w.kernel_size, w.stride, w.padding, w.dilation),
-            dtype=torch.float32 if output is None else torch.uint8,
-        )
-        start, scale = self._start(levels)
-        call(
-            *(given, Format.of(given, levels), self.packed, self.panels, self.per_word),
-            Geometry(w.kernel_size, w.stride, w.padding, w.dilation, self.p),
-            *(y, Format.of(y, output), self.bias, relu, added, added_format, start, scale),
-        )
-        return self.give(w.permute_output(y))
-
-    def prepared(self) -> list[Tensor]:
-        return [self.packed, self.panels]
 
 
 class EagerInt8(Int8Candidate):

@@ -17,22 +17,34 @@ from .candidate import LAYOUTS, Candidate, crash, finish
 from .weights import ConvWeights
 
 
-def _convolve(x, weight, bias, padding, weights, groups) -> Tensor:
+def _convolve(
+    x: Tensor, weight: Tensor, w: ConvWeights, bias: Tensor | None = None, groups: int = 1
+) -> Tensor:
     return torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, padding, weights.stride, weights.dilation, groups, 'none', [], ''
+        x, weight, bias, w.padding, w.stride, w.dilation, groups, 'none', [], ''
     )
 
 
-def _convolve_onto(y, x, weight, padding, weights) -> Tensor:
-    """y += conv(x), in place."""
+def _convolve_and_add(
+    x: Tensor, weight: Tensor, w: ConvWeights, bias: Tensor | None, other: Tensor
+) -> Tensor:
+    return torch.ops.mkldnn._convolution_pointwise.binary(
+        *(x, other, weight, bias, w.padding, w.stride, w.dilation, 1), *('add', 1.0, None, [], '')
+    )
+
+
+def _add_pointwise(y: Tensor, x: Tensor, weight: Tensor, w: ConvWeights) -> Tensor:
+    """y += conv1x1(x), in place."""
     return torch.ops.mkldnn._convolution_pointwise_.binary(
-        y, x, weight, None, padding, weights.stride, weights.dilation, 1, 'add', 1.0, None, [], ''
+        *(y, x, weight, None, (0, 0), w.stride, w.dilation, 1), *('add', 1.0, None, [], '')
     )
 
 
-def _reorder(weight, padding, weights, groups, x) -> Tensor:
+def _reorder(
+    weight: Tensor, w: ConvWeights, x: Tensor, padding: tuple[int, int], groups: int = 1
+) -> Tensor:
     return torch.ops.mkldnn._reorder_convolution_weight(
-        weight, padding, weights.stride, weights.dilation, groups, list(x.shape)
+        weight, padding, w.stride, w.dilation, groups, list(x.shape)
     )
 
 
@@ -42,9 +54,8 @@ def _why_unusable() -> str | None:
     one = ConvWeights(torch.ones(16, 16, 1, 1), None, None, (1, 1), (0, 0), (1, 1), 1)
     x = torch.ones(1, 16, 2, 2)
     try:
-        weight = _reorder(one.grouped, (0, 0), one, 1, x)
-        y = _convolve(x, weight, None, (0, 0), one, 1)
-        y = _convolve_onto(y, -x, weight, (0, 0), one)
+        weight = _reorder(one.grouped, one, x, (0, 0))
+        y = _add_pointwise(_convolve(x, weight, one), -x, weight, one)
     except (AttributeError, RuntimeError, TypeError) as error:
         return f"torch's oneDNN operators cannot be used: {error}"[:200]
     if not torch.equal(y, torch.zeros_like(y)):
@@ -78,28 +89,13 @@ class OneDNNDense(Candidate):
         super().__init__(weights, x)
         weight, self.bias = weights.ordered_dense()
         weight = weight.contiguous(memory_format=LAYOUTS[self.layout])
-        self.weight = _reorder(weight, weights.padding, weights, 1, x)
+        self.weight = _reorder(weight, weights, x, weights.padding)
 
     def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-        w = self.weights
         if residual is None:
-            y = _convolve(x, self.weight, self.bias, w.padding, w, 1)
-            return finish(y, None, relu)
-        y = torch.ops.mkldnn._convolution_pointwise.binary(
-            x,
-            residual,
-            self.weight,
-            self.bias,
-            w.padding,
-            w.stride,
-            w.dilation,
-            1,
-            'add',
-            1.0,
-            None,
-            [],
-            '',
-        )
+            y = _convolve(x, self.weight, self.weights, self.bias)
+        else:
+            y = _convolve_and_add(x, self.weight, self.weights, self.bias, residual)
         return finish(y, None, relu)
 
     def prepared(self) -> list[Tensor]:
@@ -132,17 +128,18 @@ class OneDNNTwoBranch(Candidate):
         grouped, point = (
             branch.contiguous(memory_format=torch.channels_last) for branch in weights.branches()
         )
-        self.grouped = _reorder(grouped, weights.padding, weights, weights.p, x)
+        self.grouped = _reorder(grouped, weights, x, weights.padding, weights.p)
         # The 1 x 1 is not dilated, whatever the kernels are: it has one tap.
-        self.point = _reorder(point, (0, 0), weights, 1, x)
+        self.point = _reorder(point, weights, x, (0, 0))
 
     def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         w = self.weights
         x = w.permute_input(x)
-        y = _convolve(x, self.grouped, w.typed_bias, w.padding, w, w.p)
-        if residual is not None:
-            y += w.permute_residual(residual)
-        y = _convolve_onto(y, x, self.point, (0, 0), w)
+        y = _convolve(x, self.grouped, w, w.typed_bias, w.p)
+        added = w.permute_residual(residual)
+        if added is not None:
+            y += added
+        y = _add_pointwise(y, x, self.point, w)
         return w.permute_output(finish(y, None, relu))
 
     def prepared(self) -> list[Tensor]:

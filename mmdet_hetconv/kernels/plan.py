@@ -17,14 +17,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from mmengine.logging import print_log
 from torch import Tensor
 
 from .candidate import Candidate
-from .cpu.candidates import FusedCPU
+from .cpu.candidates import FusedCPU, FusedInt8
 from .eager import PackedDenseNCHW, PackedDenseNHWC, TwoBranchNCHW, TwoBranchNHWC
-from .int8 import EagerInt8, FusedInt8
+from .int8 import EagerInt8
 from .key import InputKey, LayerKey
 from .onednn import OneDNNDenseNCHW, OneDNNDenseNHWC, OneDNNTwoBranch
 from .timing import time_candidates
@@ -235,7 +236,7 @@ class Plan:
             )
         self._told_drop = True
 
-    def state_dict(self) -> list[dict]:
+    def state_dict(self) -> list[dict[str, Any]]:
         """What was timed, as plain lists and dictionaries."""
         return [
             dict(layer=layer._asdict(), input=place._asdict(), **asdict(choice))
@@ -243,7 +244,7 @@ class Plan:
             if choice.reason == 'timed'
         ]
 
-    def load_state_dict(self, state: list[dict]) -> None:
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         """Take over the choices of :meth:`state_dict`.
 
         Candidates that this version does not know are dropped, with a log

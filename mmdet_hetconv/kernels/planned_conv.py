@@ -1,7 +1,7 @@
 """A convolution for inference whose kernel a plan chooses per input shape."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from .candidate import Candidate
 from .eager import PackedDenseNCHW, TwoBranchNCHW
 from .key import layout_of
 from .plan import Plan
-from .quantized_tensor import QuantizedTensor
+from .quantized_tensor import QuantizedTensor, raw
 from .weights import ConvWeights, Int8, moving, take_weights
 
 # Input shapes of which the plan's answer is remembered. A detector that sees
@@ -30,6 +30,10 @@ def _check_residual(residual: Tensor, shape: Shape, device: torch.device) -> Non
             f'PlannedConv2d: the residual is {tuple(residual.shape)} on '
             f'{residual.device}, the output {shape} on {device}'
         )
+
+
+def _learns(x: Tensor, residual: Tensor | None) -> bool:
+    return x.requires_grad or (residual is not None and residual.requires_grad)
 
 
 @MODELS.register_module()
@@ -60,6 +64,12 @@ class PlannedConv2d(nn.Module):
     output_padding = (0, 0)
     groups = 1
 
+    grouped: Tensor
+    foreign: Tensor | None
+    bias: Tensor | None
+    input_order: Tensor | None
+    output_order: Tensor | None
+
     def __init__(self, layer: nn.Module, plan: Plan | None = None, relu: bool = False):
         super().__init__()
         weights = take_weights(layer)
@@ -79,9 +89,9 @@ class PlannedConv2d(nn.Module):
         self._int8: Int8 | None = None
         self.plan = plan if plan is not None else Plan()
         # By kind of candidate, dtype and device.
-        self._prepared: dict[tuple, Candidate] = {}
+        self._prepared: dict[tuple[Any, ...], Candidate] = {}
         # By all of an input that matters: the plan's answers, output shapes.
-        self._chosen: dict[tuple, tuple[Candidate, Shape]] = {}
+        self._chosen: dict[tuple[Any, ...], tuple[Candidate, Shape]] = {}
         # Identity and version of the buffers that these were made of.
         self._seen: dict[str, tuple[int, int]] = {}
         self._held: dict[str, Tensor | None] = {}
@@ -100,13 +110,9 @@ class PlannedConv2d(nn.Module):
     def weights(self, dtype: torch.dtype | None = None) -> ConvWeights:
         """What the kernels take, in a dtype, by default the buffers'."""
         dtype = dtype or self.grouped.dtype
-
-        def cast(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(dtype)
-
         return ConvWeights(
-            grouped=cast(self.grouped),
-            foreign=cast(self.foreign),
+            grouped=self.grouped.to(dtype),
+            foreign=None if self.foreign is None else self.foreign.to(dtype),
             bias=self.bias,
             stride=self.stride,
             padding=self.padding,
@@ -119,7 +125,7 @@ class PlannedConv2d(nn.Module):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         x = input
-        if x.dim() == 3:
+        if raw(x).dim() == 3:
             residual = None if residual is None else residual[None]
             return self(x[None], residual)[0]
         if self.int8 is not None:
@@ -131,7 +137,7 @@ class PlannedConv2d(nn.Module):
         if self.compute_dtype is not None:
             x = x.to(self.compute_dtype)
         # Entering a context costs as much as a small layer.
-        plain = nullcontext()
+        plain: AbstractContextManager[Any] = nullcontext()
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
             plain = torch.autocast(x.device.type, enabled=False)
@@ -141,28 +147,29 @@ class PlannedConv2d(nn.Module):
     def _compute(self, x: Tensor, residual: Tensor | None) -> Tensor:
         candidate, shape = self._candidate(x, residual)
         if residual is not None:
-            _check_residual(residual, shape, x.device)
+            _check_residual(raw(residual), shape, raw(x).device)
         return candidate(x, residual, self.relu)
 
     def _candidate(self, x: Tensor, residual: Tensor | None) -> tuple[Candidate, Shape]:
         """What computes, and the shape of the output."""
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        traced = torch.compiler.is_compiling() or torch._C._is_tracing()
         if not traced:
             self._notice_changes()
-        learns = x.requires_grad or (residual is not None and residual.requires_grad)
-        if traced or (torch.is_grad_enabled() and learns):
+        if traced or (torch.is_grad_enabled() and _learns(x, residual)):
             if self.int8 is not None:
                 raise ValueError('PlannedConv2d: int8 is neither traced nor differentiated')
             # Operators that every tracer and autograd know.
             kind = PackedDenseNCHW if self.p == 1 else TwoBranchNCHW
             candidate = self._prepared.get((kind.name, x.dtype, x.device))
-            if candidate is None and torch.jit.is_tracing():
+            if candidate is None and torch._C._is_tracing():
                 # A trace is a thread's own: in another one it holds constants.
                 with ThreadPoolExecutor(1) as another:
                     candidate = another.submit(self._prepare, kind, x).result()
             return candidate or kind(self.weights(x.dtype), x), self._output_shape(x)
+        memory = raw(x)  # asked directly: a tensor of bytes answers slowly
         key = (
-            *(x.shape, x.dtype, x.device, layout_of(x), residual is not None, self.relu),
+            *(type(x), memory.shape, memory.dtype, memory.device, layout_of(memory)),
+            *(residual is not None, self.relu),
             *(torch.get_num_threads(), self.plan, self.plan.edits),
         )
         # Threads may share the layer: what was looked up once is not looked
@@ -231,7 +238,7 @@ class PlannedConv2d(nn.Module):
         self._prepared.clear()
         self._chosen.clear()
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._forget()
         return super()._apply(fn, recurse)
 
@@ -247,7 +254,7 @@ class PlannedConv2d(nn.Module):
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         # Prepared weights may be in layouts that cannot be copied.
         return {**self.__dict__, '_prepared': {}, '_chosen': {}, '_seen': {}, '_held': {}}
 

@@ -47,17 +47,27 @@ class QuantizedTensor(Tensor):
         return func(*_as_floats(args), **_as_floats(kwargs))
 
 
+def raw(x: Tensor) -> Tensor:
+    """The bytes of a tensor that has some, else the tensor."""
+    return x.raw if isinstance(x, QuantizedTensor) else x
+
+
 _POOLS = (F.max_pool2d, torch.max_pool2d)
+_ATTRIBUTES = {
+    name: vars(torch._C.TensorBase)[name].__get__
+    for name in (
+        *('dtype', 'shape', 'ndim', 'device', 'requires_grad'),
+        *('is_cuda', 'layout', 'is_sparse'),
+    )
+}
+_DTYPE = _ATTRIBUTES.pop('dtype')
 # What is true of the bytes is true of what they stand for.
 _SHAPES = frozenset(
     (
         *(Tensor.dim, Tensor.size, Tensor.stride, Tensor.numel, Tensor.is_contiguous),
-        *(Tensor.__len__, Tensor.__hash__, Tensor.ndimension),
-        *(p.__get__ for p in (Tensor.shape, Tensor.ndim, Tensor.device, Tensor.requires_grad)),
-        *(p.__get__ for p in (Tensor.is_cuda, Tensor.layout, Tensor.is_sparse)),
+        *(Tensor.__len__, Tensor.__hash__, Tensor.ndimension, *_ATTRIBUTES.values()),
     )
 )
-_DTYPE = Tensor.dtype.__get__
 
 
 def _as_floats(value: Any) -> Any:
@@ -80,11 +90,6 @@ def keeps_bytes(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
         and args[0].dim() == 4
         and load_library()[0] is not None
     )
-
-
-def needs_no_values(func: Any) -> bool:
-    """Whether a function of torch asks for a tensor's shape or type only."""
-    return func == _DTYPE or func in _SHAPES
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -121,6 +126,7 @@ def _max_pool(
     y = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
     numbers = (batch, height, width, channels, *shape[2:], *kernel, *stride, *padding, *dilation)
     library, _ = load_library()
+    assert library is not None  # see keeps_bytes()
     library.hetconv_max_pool(
         (ctypes.c_int64 * len(numbers))(*numbers),
         *(given.data_ptr(), y.data_ptr(), torch.get_num_threads()),

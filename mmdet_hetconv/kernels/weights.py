@@ -6,11 +6,12 @@ with conv split into its centre tap, over all channels, and the other taps,
 over the own block's channels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..layers import HetConv2d, expand_foreign, merge_to_dense, take_own
 from ..layers.functional import output_size
@@ -87,7 +88,18 @@ class ConvWeights:
 
     @property
     def kernel_size(self) -> tuple[int, int]:
-        return tuple(self.grouped.shape[-2:])
+        height, width = self.grouped.shape[-2:]
+        return height, width
+
+    @property
+    def geometry(self) -> tuple[tuple[int, int], ...]:
+        """Kernel size, stride, padding, dilation."""
+        return self.kernel_size, self.stride, self.padding, self.dilation
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Grouped and foreign kernels; the former alone if p is 1."""
+        return [self.grouped] if self.foreign is None else [self.grouped, self.foreign]
 
     @property
     def typed_bias(self) -> Tensor | None:
@@ -97,9 +109,8 @@ class ConvWeights:
     @property
     def centre_offset(self) -> tuple[int, int]:
         """How far the first output's centre lies inside the input."""
-        return tuple(
-            d * (k // 2) - a for k, d, a in zip(self.kernel_size, self.dilation, self.padding)
-        )
+        y, x = (d * (k // 2) - a for k, d, a in zip(self.kernel_size, self.dilation, self.padding))
+        return y, x
 
     def dense(self) -> Tensor:
         """The dense weight of blocked channels, (N, M, Kh, Kw)."""
@@ -126,6 +137,7 @@ class ConvWeights:
         Shape:
             returns (N, M/p, Kh, Kw) and (N, M, 1, 1).
         """
+        assert self.foreign is not None  # as p is not 1
         kh, kw = self.kernel_size
         grouped = self.grouped.clone()
         half = grouped[:, :, kh // 2, kw // 2].mul_(0.5)[..., None, None]
@@ -149,7 +161,7 @@ class ConvWeights:
         centre, rest = split_centre(self.dense())
         return take_own(rest, p), centre
 
-    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+    def output_size(self, size: Sequence[int]) -> tuple[int, int]:
         """Height and width of the output for an input of this size."""
         return output_size(size, self.kernel_size, self.stride, self.padding, self.dilation)
 
@@ -182,8 +194,8 @@ def moving(order: Tensor | None) -> Tensor | None:
     return None if torch.equal(order, torch.arange(len(order), device=order.device)) else order
 
 
-def take_weights(layer: nn.Module) -> ConvWeights:
-    """The weights of a HetConv2d or a nn.Conv2d without groups.
+def take_weights(layer: Any) -> ConvWeights:
+    """The weights of a HetConv2d or a nn.Conv2d without groups, as they are now.
 
     Raises:
         ValueError: the layer pads with something else than zeros, or in a
@@ -196,14 +208,13 @@ def take_weights(layer: nn.Module) -> ConvWeights:
         )
     heterogeneous = isinstance(layer, HetConv2d)
     holder = layer.grouped if heterogeneous else layer
-    point = layer.pointwise if heterogeneous else None
 
     def fixed(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.detach().clone()
 
     return ConvWeights(
-        grouped=fixed(holder.weight),
-        foreign=None if point is None else fixed(point.weight),
+        grouped=holder.weight.detach().clone(),
+        foreign=fixed(layer.pointwise.weight) if heterogeneous else None,
         bias=fixed(holder.bias),
         stride=layer.stride,
         padding=layer.padding,

@@ -10,7 +10,7 @@ import torch
 from mmdet_hetconv.kernels import CANDIDATES, take_weights
 from mmdet_hetconv.kernels.cpu import library as cpu_library
 from mmdet_hetconv.kernels.cpu.candidates import FusedCPU
-from mmdet_hetconv.kernels.cpu.operators import merge_blocks
+from mmdet_hetconv.kernels.cpu.panels import merge_blocks
 from mmdet_hetconv.layers import HetConv2d
 
 from .cases import CASES, build, expected

@@ -13,13 +13,8 @@ from torch import nn
 
 from mmdet_hetconv.kernels import PlannedConv2d, take_weights
 from mmdet_hetconv.kernels.cpu import library as cpu_library
-from mmdet_hetconv.kernels.int8 import (
-    EagerInt8,
-    FusedInt8,
-    most_weight,
-    quantize_weights,
-    weight_scales,
-)
+from mmdet_hetconv.kernels.cpu.candidates import FusedInt8
+from mmdet_hetconv.kernels.int8 import EagerInt8, most_weight, quantize_weights, weight_scales
 from mmdet_hetconv.kernels.quantized_tensor import QuantizedTensor
 from mmdet_hetconv.kernels.weights import Int8, Levels
 
@@ -84,7 +79,7 @@ def library(request, tmp_path_factory):
 
 @pytest.fixture
 def built(library, monkeypatch):
-    for name in ('cpu.operators', 'int8', 'quantized_tensor'):
+    for name in ('cpu.operators', 'cpu.candidates', 'int8', 'quantized_tensor'):
         monkeypatch.setattr(f'mmdet_hetconv.kernels.{name}.load_library', lambda: (library, None))
 
 
@@ -232,6 +227,59 @@ def test_it_says_its_shape_and_float32():
     x = bytes_of((2, 4, 6, 5), LEVELS['signed'])
     assert (x.shape, x.dim(), x.dtype) == (torch.Size((2, 4, 6, 5)), 4, torch.float32)
     assert x.new_zeros(3).dtype == torch.float32
+
+
+def operands(bytes_out):
+    """What FusedInt8 gives to its operator, by name."""
+    weights, x = case_of('stride', output=OUTPUT if bytes_out else None)
+    fused, levels = FusedInt8(weights, x), LEVELS['signed']
+    return dict(
+        x=x.contiguous(memory_format=torch.channels_last),
+        packed=fused.packed,
+        panels=fused.panels,
+        correction=-levels.zero * fused.row_sums,
+        scale=fused.weight_scales * levels.scale,
+        bias=fused.bias,
+        residual=None,
+        levels=[*levels, 1.0, 0, *OUTPUT],
+        geometry=fused.geometry,
+        relu=True,
+        bytes_out=bytes_out,
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize('bytes_out', [False, True])
+def test_operator_contract(bytes_out):
+    """Fake kernel and schema, and twice the MACs of the paper."""
+    operator, given = torch.ops.mmdet_hetconv.fused_int8, operands(bytes_out)
+    torch.library.opcheck(
+        operator.default, tuple(given.values()), test_utils=('test_schema', 'test_faketensor')
+    )
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        y = operator(**given)
+    assert y.dtype == (torch.uint8 if bytes_out else torch.float32)
+    assert counter.get_total_flops() == 2 * y.numel() * (32 + 8 * 32 // 4)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    'name, value',
+    [
+        ('x', torch.zeros(2, 16, 9, 12)),
+        ('x', torch.zeros(2, 32, 9, 12, dtype=torch.float64)),
+        ('packed', torch.zeros(9, dtype=torch.int8)),
+        ('packed', torch.zeros(9999)),
+        ('correction', torch.zeros(31, dtype=torch.int32)),
+        ('scale', torch.zeros(64)[::2]),
+        ('bias', torch.zeros(31)),
+        ('residual', torch.zeros(2, 32, 1, 1)),
+        ('residual', torch.zeros(2, 32, 5, 6, dtype=torch.float16)),
+    ],
+)
+def test_operator_refuses_what_it_would_read_beyond(name, value):
+    with pytest.raises(ValueError, match='the fused kernel'):
+        torch.ops.mmdet_hetconv.fused_int8(**{**operands(False), name: value})
 
 
 def planned(int8, **kwargs):

@@ -4,6 +4,7 @@ A script stands for the compiler. It counts its calls, and what it makes can
 be loaded and has the kernel's symbols, but computes nothing.
 """
 
+import ctypes
 import multiprocessing
 import os
 import shutil
@@ -17,13 +18,19 @@ import torch
 from mmdet_hetconv.kernels import PlannedConv2d
 from mmdet_hetconv.kernels.cpu import candidates
 from mmdet_hetconv.kernels.cpu import library as cpu_library
+from mmdet_hetconv.kernels.cpu.abi import STRUCTS
 from mmdet_hetconv.kernels.cpu.library import load_library
 
 from .cases import build, expected
 
 REAL = shutil.which('c++')
 pytestmark = pytest.mark.skipif(REAL is None, reason='no C++ compiler')
-SYMBOLS = 'extern "C" { int hetconv_fused() { return 0; } void hetconv_max_pool() {} }'
+SYMBOLS = """extern "C" {
+int hetconv_fused() { return 0; }
+void hetconv_max_pool() {}
+void hetconv_struct_sizes(long long* sizes) { %s }
+}"""
+SIZES = [ctypes.sizeof(struct) for struct in STRUCTS]
 SCRIPT = """#!/bin/sh
 case "$*" in *--version) echo fake; exit;; esac
 echo "$*" >> {folder}/calls
@@ -38,10 +45,15 @@ fork = multiprocessing.get_context('fork')
 def made(tmp_path_factory) -> Path:
     """A library with the kernel's symbols."""
     folder = tmp_path_factory.mktemp('made')
-    (folder / 'made.cpp').write_text(SYMBOLS)
-    made = folder / 'made.so'
-    os.system(f'{REAL} -shared -fPIC -o {made} {folder / "made.cpp"}')
-    return made
+    build_fake(folder, SIZES)
+    return folder / 'made.so'
+
+
+def build_fake(folder: Path, sizes: list[int]) -> None:
+    source = folder / 'made.cpp'
+    filled = ' '.join(f'sizes[{i}] = {size};' for i, size in enumerate(sizes))
+    source.write_text(SYMBOLS % filled)
+    os.system(f'{REAL} -shared -fPIC -o {folder / "made.so"} {source}')
 
 
 class Fake:
@@ -108,6 +120,13 @@ def test_without_a_home_folder(fake, monkeypatch):
     fake.load()
     (warning,) = fake.warnings()
     assert 'not kept: no home folder' in warning
+
+
+@pytest.mark.parametrize('place', range(len(SIZES)))
+def test_structs_of_other_sizes_are_not_called(fake, place):
+    build_fake(fake.folder, [size + 8 * (i == place) for i, size in enumerate(SIZES)])
+    with pytest.raises(RuntimeError, match=f'{STRUCTS[place].__name__} has {SIZES[place]} bytes'):
+        fake.load()
 
 
 @pytest.mark.parametrize('form', ['env {}', '{} -O2', "'{}'"])

@@ -1,116 +1,43 @@
-"""The fused kernel for CPUs, see csrc/fused_cpu.cpp: exactly HetConv's MACs.
+"""The candidates that the compiled kernel computes.
 
-One pass over the input instead of two over the output: oneDNN's two
-convolutions leave 20 - 40 % on the table, most of all with few channels in a
-block (benchmarks/NOTES.md).
+Blocks too narrow for a vector are merged; with p=1 it is a dense convolution.
 """
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
-from ..candidate import Candidate, empty_output
-from ..weights import ConvWeights
+from ..candidate import Candidate
+from ..int8 import Int8Candidate
+from ..quantized_tensor import QuantizedTensor, raw
+from ..weights import ConvWeights, Levels
+from .abi import TYPES
 from .library import load_library
-from .operators import Format, Geometry, call, merge_blocks, pack_panels
+from .operators import FLOATS, packed_dtype
+from .panels import merge_blocks, pack_panels
 
-DTYPES = (torch.float32, torch.bfloat16)
-
-
-def _check_rows(**tensors: tuple[Tensor | None, torch.dtype]) -> None:
-    """Refuse weights that do not lie as pack_panels() leaves them."""
-    for name, (tensor, dtype) in tensors.items():
-        if tensor is None or (tensor.dtype == dtype and tensor.is_contiguous()):
-            continue
-        raise ValueError(
-            f'mmdet_hetconv::fused_cpu: {name} is {tensor.dtype} with strides '
-            f'{tensor.stride()}, {dtype} and contiguous is needed'
-        )
+# Products of 255 and 127 whose sum fits 32 bits.
+MOST_TAPS = (2**31 - 1) // (255 * 127)
+PLAIN = Levels(1.0, 0)  # of floats
 
 
-# Not torch.library.custom_op: its wrappers for autograd and aliasing take
-# longer than a small layer.
-torch.library.define(
-    'mmdet_hetconv::fused_cpu',
-    '(Tensor x, Tensor packed, Tensor panels, Tensor? bias, Tensor? residual,'
-    ' int filters, int[] kernel_size, int[] stride, int[] padding,'
-    ' int[] dilation, int p, bool relu) -> Tensor',
-)
-
-
-@torch.library.impl('mmdet_hetconv::fused_cpu', 'cpu')
-def fused_cpu(
-    x: Tensor,
-    packed: Tensor,
-    panels: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    filters: int,
-    kernel_size: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    p: int,
-    relu: bool,
-) -> Tensor:
-    """relu(hetconv(x) + bias + residual) on packed weights.
-
-    Shape:
-        x (B, M, H, W) and residual (B, N, Ho, Wo), both float32 or both
-        bfloat16, channels last; bias (N,), float32; packed and panels: see
-        :func:`pack_panels`.
+def pack(weights: ConvWeights, dtype: torch.dtype) -> tuple[int, Tensor, Tensor]:
+    """The p of the merged blocks, packed weights and panels, see :func:`pack_panels`.
 
     Raises:
-        ValueError: a tensor is of another shape or dtype; the kernel would
-            read beyond its end.
-        RuntimeError: there is no kernel for this machine, or no memory.
+        RuntimeError: there is no kernel for this machine.
     """
-    x = x.contiguous(memory_format=torch.channels_last)
-    y = empty_output(x, filters, kernel_size, stride, padding, dilation)
-    _check_rows(packed=(packed, x.dtype), panels=(panels, torch.int64), bias=(bias, torch.float32))
-    if x.dtype not in DTYPES:
-        raise ValueError(f'mmdet_hetconv::fused_cpu: x is {x.dtype}, not one of {DTYPES}')
-    if residual is not None:
-        if residual.shape != y.shape or residual.dtype != x.dtype:
-            raise ValueError(
-                f'mmdet_hetconv::fused_cpu: residual is {residual.dtype} '
-                f'{tuple(residual.shape)}, the output {x.dtype} '
-                f'{tuple(y.shape)}'
-            )
-        residual = residual.contiguous(memory_format=torch.channels_last)
-    if bias is not None and bias.numel() != filters:
-        raise ValueError(
-            f'mmdet_hetconv::fused_cpu: bias has {bias.numel()} values for {filters} filters'
-        )
-    plain = Format.of(x)
-    geometry = Geometry(kernel_size, stride, padding, dilation, p)
-    per_word = 4 // x.element_size()
-    call(
-        *(x, plain, packed, panels, per_word, geometry, y, plain, None, relu, residual), start=bias
-    )
-    return y
-
-
-@torch.library.register_fake('mmdet_hetconv::fused_cpu')
-def _(x, packed, panels, bias, residual, filters, kernel_size, stride, padding, dilation, p, relu):
-    return empty_output(x, filters, kernel_size, stride, padding, dilation)
-
-
-@register_flop_formula(torch.ops.mmdet_hetconv.fused_cpu)
-def _flops(x_shape, packed, panels, bias, residual, filters, *args, out_shape, **_) -> int:
-    """Two for each weight that is used and each output pixel."""
-    kernel_size, *_, p, _relu = args
-    taps = kernel_size[0] * kernel_size[1] - 1
-    per_value = x_shape[1] + taps * (x_shape[1] // p)
-    batch, _, height, width = out_shape
-    return 2 * batch * height * width * filters * per_value
+    library, reason = load_library()
+    if library is None:
+        raise RuntimeError(reason)
+    per_word = 4 // dtype.itemsize
+    p = merge_blocks(weights.out_channels, weights.p, weights.in_channels, per_word)
+    grouped, centre = (tensor.to(dtype) for tensor in weights.merged(p))
+    widest = library.hetconv_panel_width()
+    return p, *pack_panels(grouped, centre, p=p, widest=widest, per_word=per_word)
 
 
 class FusedCPU(Candidate):
-    """csrc/fused_cpu.cpp; blocks too narrow for a vector are merged.
-
-    With p=1 it is a dense convolution.
-    """
+    """The operator fused_cpu: float32 and bfloat16."""
 
     name, layout = 'fused_cpu', 'nhwc'
 
@@ -118,21 +45,14 @@ class FusedCPU(Candidate):
     def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
         if x.device.type != 'cpu':
             return f'it runs on the CPU, not on {x.device.type}'
-        if x.dtype not in DTYPES:
-            return f'{x.dtype} is none of {DTYPES}'
+        if x.dtype not in FLOATS:
+            return f'{x.dtype} is none of {FLOATS}'
         return load_library()[1]
 
     def __init__(self, weights: ConvWeights, x: Tensor):
         super().__init__(weights, x)
-        library, reason = load_library()
-        if library is None:
-            raise RuntimeError(reason)
         self.bias = None if weights.bias is None else weights.bias.float().contiguous()
-        per_word = 4 // x.element_size()
-        self.p = merge_blocks(weights.out_channels, weights.p, weights.in_channels, per_word)
-        grouped, centre = weights.merged(self.p)
-        widest = library.hetconv_panel_width()
-        self.packed, self.panels = pack_panels(grouped, centre, self.p, widest, per_word)
+        self.p, self.packed, self.panels = pack(weights, x.dtype)
 
     def compute(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
         w = self.weights
@@ -142,15 +62,65 @@ class FusedCPU(Candidate):
             self.panels,
             self.bias,
             w.permute_residual(residual),
-            w.out_channels,
-            w.kernel_size,
-            w.stride,
-            w.padding,
-            w.dilation,
-            self.p,
-            relu,
+            *(w.out_channels, *w.geometry, self.p, relu),
         )
         return w.permute_output(y)
+
+    def prepared(self) -> list[Tensor]:
+        return [self.packed, self.panels]
+
+
+class FusedInt8(Int8Candidate):
+    """The operator fused_int8."""
+
+    name = 'fused_int8'
+
+    @classmethod
+    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
+        if x.device.type != 'cpu':
+            return f'it runs on the CPU, not on {x.device.type}'
+        if raw(x).dtype not in TYPES:
+            return f'it reads no {x.dtype}'
+        if sum(t[0].numel() for t in weights.tensors) > MOST_TAPS:
+            return 'sums of so many products do not fit 32 bits'
+        return load_library()[1]
+
+    def __init__(self, weights: ConvWeights, x: Tensor):
+        super().__init__(weights, x)
+        w = self.levels
+        self.p, self.packed, self.panels = pack(w, packed_dtype())
+        self.row_sums = torch.stack([t.double().sum((1, 2, 3)) for t in w.tensors]).sum(0).int()
+        # By the levels of the input: what its zero adds to each sum, and the scales.
+        self._by_levels: dict[Levels, tuple[Tensor, Tensor]] = {}
+        kernel_size, stride, padding, dilation = w.geometry
+        self.geometry = (w.out_channels, *kernel_size, *stride, *padding, *dilation, self.p)
+
+    def __call__(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+        w, levels = self.weights, self.input_levels(x)
+        if levels not in self._by_levels:
+            scale = self.weight_scales * levels.scale
+            self._by_levels[levels] = -levels.zero * self.row_sums, scale
+        correction, scale = self._by_levels[levels]
+        output = self.int8.output
+        added = PLAIN
+        if isinstance(residual, QuantizedTensor):
+            added, residual = residual.levels, residual.raw
+        elif residual is not None and residual.dtype not in TYPES:
+            residual = residual.float()
+        y = torch.ops.mmdet_hetconv.fused_int8.default(
+            w.permute_input(raw(x)),
+            self.packed,
+            self.panels,
+            correction,
+            scale,
+            self.bias,
+            w.permute_residual(residual),
+            (*levels, *added, *(output or PLAIN)),
+            self.geometry,
+            relu,
+            output is not None,
+        )
+        return self.give(w.permute_output(y))
 
     def prepared(self) -> list[Tensor]:
         return [self.packed, self.panels]

@@ -21,23 +21,13 @@ from filelock import FileLock
 from mmengine.logging import print_log
 
 from ...utils.private_folder import check_private, private_folder
+from .abi import declare
 
 SOURCE = Path(__file__).parent / 'csrc' / 'fused_cpu.cpp'
 FLAGS = ('-O3', '-march=native', '-ffp-contract=fast', '-std=c++17', '-shared', '-fPIC', '-fopenmp')
 TIMEOUT_S = 300
 # The name's beginning and end while the compiler writes.
 PART = ('.fused_cpu_', '.part')
-# Of hetconv_fused.
-ARGUMENTS = (
-    ctypes.c_int64,
-    *[ctypes.c_void_p] * 4,
-    ctypes.c_int64,
-    ctypes.c_void_p,
-    ctypes.c_int64,
-    *[ctypes.c_void_p] * 3,
-    ctypes.c_int64,
-    ctypes.c_int,
-)
 
 
 def _processor() -> str:
@@ -122,13 +112,6 @@ def _build_once(command: list[str], target: Path) -> None:
             _build(command, target)
 
 
-def _load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    library.hetconv_fused.argtypes = ARGUMENTS
-    library.hetconv_max_pool.argtypes = (*[ctypes.c_void_p] * 3, ctypes.c_int)
-    return library
-
-
 def _compile_and_load(command: list[str]) -> ctypes.CDLL:
     version = subprocess.run(
         [*command, '--version'], check=True, capture_output=True, text=True, timeout=TIMEOUT_S
@@ -149,8 +132,8 @@ def _compile_and_load(command: list[str]) -> ctypes.CDLL:
         with tempfile.TemporaryDirectory(prefix='mmdet_hetconv_') as folder:
             target = Path(folder) / name
             _build(command, target)
-            return _load(target)
-    return _load(target)
+            return declare(ctypes.CDLL(str(target)))
+    return declare(ctypes.CDLL(str(target)))
 
 
 def _first_error(error: Exception) -> str:

@@ -1,58 +1,34 @@
-"""The call of the compiled convolution, see csrc/fused_cpu.cpp."""
+"""The fused kernel for CPUs as operators, see csrc/fused_cpu.cpp: exactly HetConv's MACs.
+
+One pass over the input instead of two over the output: oneDNN's two
+convolutions leave 20 - 40 % on the table, most of all with few channels in a
+block (benchmarks/NOTES.md). ``fused_cpu`` computes in the type of its input,
+``fused_int8`` in integers.
+
+They are defined without torch.library.custom_op, whose wrappers for autograd
+and aliasing take longer than a small layer.
+"""
 
 import ctypes
+import functools
+import math
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
-from ..weights import Levels
+from ...layers.functional import output_size
+from ..candidate import empty_output
+from .abi import TYPES, Call, Ends, Format, Shape, format_of
 from .library import load_library
 
-
-class Format(ctypes.Structure):
-    """How numbers lie in memory; bytes q stand for scale * (q - zero)."""
-
-    _fields_ = [
-        ('type', ctypes.c_int64),
-        ('scale', ctypes.c_float),
-        ('inverse', ctypes.c_float),
-        ('zero', ctypes.c_float),
-    ]
-
-    @classmethod
-    def of(cls, x: Tensor, levels: Levels | None = None) -> 'Format':
-        """Of a tensor; levels: what bytes, or floats as such, stand for."""
-        scale, zero = levels or (1.0, 0)
-        return cls(TYPES[x.dtype], scale, 1 / scale, zero)
-
-
-class _Ends(ctypes.Structure):
-    _fields_ = [
-        ('start', ctypes.c_void_p),
-        ('scale', ctypes.c_void_p),
-        ('bias', ctypes.c_void_p),
-        ('residual', Format),
-        ('output', Format),
-        ('relu', ctypes.c_int64),
-    ]
-
-
-# The numbers of a Format's type.
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
-
-
-class Geometry(NamedTuple):
-    """What a convolution's kernel does, nn.Conv2d's names."""
-
-    kernel_size: Sequence[int]
-    stride: Sequence[int]
-    padding: Sequence[int]
-    dilation: Sequence[int]
-    p: int
+FLOATS = (torch.float32, torch.bfloat16)
+_GEOMETRY = (
+    'int filters, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int p, bool relu'
+)
 
 
 def _cache_bytes() -> int:
@@ -68,146 +44,299 @@ def _cache_bytes() -> int:
 
 
 CACHE_BYTES = _cache_bytes()
-# Blocks narrower than this many filters are merged: a vector has 8.
-NARROWEST = 8
 
 
-def merge_blocks(filters: int, p: int, channels: int = 0, per_word: int = 1) -> int:
-    """The largest divisor of p whose blocks fill a vector, and words.
-
-    Args:
-        channels (int): input channels.
-        per_word (int): of them in a word of 32 bits.
-    """
-    for part in range(p, 1, -1):
-        fills = filters // part >= NARROWEST and channels // part % per_word == 0
-        if p % part == 0 and fills:
-            return part
-    return 1
-
-
-def pack_panels(
-    grouped: Tensor, centre: Tensor, p: int, widest: int, per_word: int
-) -> tuple[Tensor, Tensor]:
-    """Weights in the order in which the kernel reads them.
-
-    A panel is a run of filters of one block; for each channel its filters
-    lie side by side, padded with zeros to the panel's width: first all
-    channels at the centre, then the block's channels tap by tap. Some channels
-    make a word of 32 bits, the last one filled with zeros.
+@functools.lru_cache(4096)
+def _shape(size: torch.Size, geometry: tuple[int, ...], per_word: int) -> Shape:
+    """The struct for inputs of one size: built once, as that takes longer than a lookup.
 
     Args:
-        widest (int): filters of the widest panel.
-        per_word (int): channels of a word.
-
-    Shape:
-        grouped: (N, M/p, Kh, Kw), its centre is not used;
-        centre: (N, M, 1, 1); returns the packed weights (any,) and the
-        panels (panels, 5): first filter, filters, width, first word of the
-        block's channels, offset into the packed weights in words.
+        geometry: filters, then height and width of kernel, stride, padding and dilation, then p.
     """
-
-    def fill(rows: Tensor) -> Tensor:
-        return F.pad(rows, (0, -rows.shape[-1] % per_word))
-
-    filters, m, kh, kw = grouped.shape
-    taps = [t for t in range(kh * kw) if t != kh // 2 * kw + kw // 2]
-    own = fill(grouped.flatten(2)[:, :, taps].transpose(1, 2)).flatten(1)
-    rows = torch.cat([fill(centre.flatten(1)), own], dim=1)
-    packed, panels, offset = [], [], 0
-    block = filters // p
-    for b in range(p):
-        first, end = b * block, (b + 1) * block
-        while first < end:
-            left = end - first
-            width = next((w for w in (widest, widest // 2) if w <= left), NARROWEST)
-            used = min(width, left)
-            panel = F.pad(rows[first : first + used], (0, 0, 0, width - used))
-            words = panel.unflatten(1, (-1, per_word)).transpose(0, 1)
-            packed.append(words.reshape(-1))
-            panels.append([first, used, width, b * m // per_word, offset])
-            offset += packed[-1].numel() // per_word
-            first += used
-    return torch.cat(packed), torch.tensor(panels, dtype=torch.int64)
+    batch, channels, height, width = size
+    filters, kh, kw, sh, sw, ph, pw, dh, dw, p = geometry
+    out_height, out_width = output_size((height, width), (kh, kw), (sh, sw), (ph, pw), (dh, dw))
+    words = -(-channels // per_word)
+    return Shape(
+        batch=batch,
+        height=height,
+        width=width,
+        words=words,
+        out_height=out_height,
+        out_width=out_width,
+        filters=filters,
+        kernel_height=kh,
+        kernel_width=kw,
+        stride_y=sh,
+        stride_x=sw,
+        padding_y=ph,
+        padding_x=pw,
+        dilation_y=dh,
+        dilation_x=dw,
+        block_words=words if p == 1 else channels // p // per_word,
+        channels=channels,
+    )
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def call(
+def _check(name: str, tensor: Tensor, dtype: torch.dtype, size: int | None = None) -> None:
+    """Refuse what the kernel would misread, or read beyond."""
+    if tensor.dtype != dtype or not tensor.is_contiguous():
+        raise ValueError(
+            f'the fused kernel: {name} is {tensor.dtype} with strides {tensor.stride()}, '
+            f'{dtype} and contiguous is needed'
+        )
+    if size is not None and tensor.numel() != size:
+        raise ValueError(f'the fused kernel: {name} has {tensor.numel()} values for {size} filters')
+
+
+def _convolve(
+    *,
+    compute: torch.dtype,
     x: Tensor,
-    x_format: Format,
+    input: Format,
     packed: Tensor,
     panels: Tensor,
-    per_word: int,
-    geometry: Geometry,
-    y: Tensor,
-    y_format: Format,
+    geometry: tuple[int, ...],
     bias: Tensor | None,
+    residual: Tensor | None,
+    residual_format: Format,
     relu: bool,
-    residual: Tensor | None = None,
-    residual_format: Format | None = None,
-    start: Tensor | None = None,
+    dtype: torch.dtype,
+    output: Format,
+    correction: Tensor | None = None,
     scale: Tensor | None = None,
-) -> None:
-    """Write relu(scale * (start + hetconv(x)) + bias + residual) into y.
-
-    It computes in the type of x; in integers where there is a scale. The
-    callers have checked that everything is as large as the kernel reads.
-
-    Args:
-        start: of the sums; bias of floats, which have no scale.
-
-    Shape:
-        x (B, M, H, W), residual and y (B, N, Ho, Wo), channels last; start,
-        scale, bias (N,).
+) -> Tensor:
+    """relu(scale * (correction + hetconv(x)) + bias + residual), of a dtype.
 
     Raises:
-        ValueError: the packed weights are not of such a layer.
+        ValueError: a tensor is not as large as the kernel reads; the packed
+            weights are not of such a layer.
         RuntimeError: there is no kernel for this machine, or no memory.
     """
     library, reason = load_library()
     if library is None:
         raise RuntimeError(f'the fused kernel: {reason}')
+    _check('panels', panels, torch.int64)
     if panels.dim() != 2 or panels.shape[1] != 5:
         raise ValueError(f'the fused kernel: panels are {tuple(panels.shape)}, not (number, 5)')
+    if bias is not None:
+        _check('bias', bias, torch.float32, geometry[0])
+    x = x.contiguous(memory_format=torch.channels_last)
+    per_word = 4 // packed.element_size()
+    shape = _shape(x.shape, geometry, per_word)
+    size = shape.batch, shape.filters, shape.out_height, shape.out_width
+    y = torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
+    if residual is not None:
+        if residual.shape != y.shape:
+            raise ValueError(
+                f'the fused kernel: residual is {tuple(residual.shape)}, the output {size}'
+            )
+        residual = residual.contiguous(memory_format=torch.channels_last)
     if not y.numel():
-        return
-    batch, channels, height, width = x.shape
-    filters, out_height, out_width = y.shape[1:]
-    words = -(-channels // per_word)
-    block = words if geometry.p == 1 else channels // geometry.p // per_word
-    shape = (
-        *(batch, height, width, words, out_height, out_width, filters),
-        *(*geometry.kernel_size, *geometry.stride, *geometry.padding, *geometry.dilation),
-        *(block, channels),
+        return y
+    ends = Ends(
+        correction=_pointer(correction),
+        scale=_pointer(scale),
+        bias=_pointer(bias),
+        residual=_pointer(residual),
+        residual_format=residual_format,
+        output=output,
+        relu=relu,
     )
-    ends = _Ends(
-        *(_pointer(start), _pointer(scale), _pointer(bias)),
-        residual_format or y_format,
-        y_format,
-        relu,
+    call = Call(
+        compute=TYPES[compute],
+        shape=shape,
+        input=input,
+        x=x.data_ptr(),
+        weights=packed.data_ptr(),
+        weight_count=packed.numel() // per_word,
+        panel=panels.data_ptr(),
+        panels=len(panels),
+        ends=ends,
+        y=y.data_ptr(),
+        cache_bytes=CACHE_BYTES,
+        threads=torch.get_num_threads(),
     )
-    failed = library.hetconv_fused(
-        TYPES[torch.uint8 if scale is not None else x.dtype],
-        (ctypes.c_int64 * len(shape))(*shape),
-        ctypes.byref(x_format),
-        x.data_ptr(),
-        packed.data_ptr(),
-        packed.numel() // per_word,
-        panels.data_ptr(),
-        len(panels),
-        ctypes.byref(ends),
-        _pointer(residual),
-        y.data_ptr(),
-        CACHE_BYTES,
-        torch.get_num_threads(),
-    )
+    failed = library.hetconv_fused(ctypes.byref(call))
     if failed == 2:
         raise ValueError(
             f'the fused kernel: {packed.numel()} packed weights are not those of '
-            f'{filters} filters on {channels} channels'
+            f'{geometry[0]} filters on {x.shape[1]} channels'
         )
     if failed:
         raise RuntimeError('the fused kernel: out of memory')
+    return y
+
+
+torch.library.define(
+    'mmdet_hetconv::fused_cpu',
+    f'(Tensor x, Tensor packed, Tensor panels, Tensor? bias, Tensor? residual, {_GEOMETRY})'
+    ' -> Tensor',
+)
+
+
+def fused_cpu(
+    x: Tensor,
+    packed: Tensor,
+    panels: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    filters: int,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    p: int,
+    relu: bool,
+) -> Tensor:
+    """relu(hetconv(x) + bias + residual) on packed weights.
+
+    Shape:
+        x (B, M, H, W) and residual (B, N, Ho, Wo), both float32 or both
+        bfloat16; bias (N,), float32; packed and panels: see
+        :func:`pack_panels`; returns (B, N, Ho, Wo), channels last.
+
+    Raises:
+        ValueError: a tensor is of another shape or dtype.
+        RuntimeError: there is no kernel for this machine, or no memory.
+    """
+    if x.dtype not in FLOATS:
+        raise ValueError(f'the fused kernel: x is {x.dtype}, not one of {FLOATS}')
+    if residual is not None and residual.dtype != x.dtype:
+        raise ValueError(f'the fused kernel: residual is {residual.dtype}, x {x.dtype}')
+    _check('packed', packed, x.dtype)
+    plain = format_of(x.dtype)
+    return _convolve(
+        compute=x.dtype,
+        x=x,
+        input=plain,
+        packed=packed,
+        panels=panels,
+        geometry=(filters, *kernel_size, *stride, *padding, *dilation, p),
+        bias=bias,
+        residual=residual,
+        residual_format=plain,
+        relu=relu,
+        dtype=x.dtype,
+        output=plain,
+    )
+
+
+# Short lists: each costs the dispatcher a microsecond.
+torch.library.define(
+    'mmdet_hetconv::fused_int8',
+    '(Tensor x, Tensor packed, Tensor panels, Tensor correction, Tensor scale, Tensor bias,'
+    ' Tensor? residual, float[] levels, int[] geometry, bool relu, bool bytes_out) -> Tensor',
+)
+
+
+def fused_int8(
+    x: Tensor,
+    packed: Tensor,
+    panels: Tensor,
+    correction: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    levels: Sequence[float],
+    geometry: Sequence[int],
+    relu: bool,
+    bytes_out: bool,
+) -> Tensor:
+    """relu(scale * (correction + hetconv(levels of x)) + bias + residual).
+
+    Floats become bytes where the input is packed.
+
+    Args:
+        levels: scale and zero of the bytes of x, or of those that its floats
+            become; the same of the residual and of the output.
+        geometry: filters, then height and width of kernel, stride, padding
+            and dilation, then p.
+        bytes_out: put out bytes, not float32.
+
+    Shape:
+        x (B, M, H, W) and residual (B, N, Ho, Wo), each bytes, float32 or
+        bfloat16; correction (N,), int32: what the zero of x adds to each sum,
+        negative; scale, bias (N,), float32; returns (B, N, Ho, Wo), channels last.
+
+    Raises:
+        ValueError: a tensor is of another shape or dtype.
+        RuntimeError: there is no kernel for this machine, or no memory.
+    """
+    for name, tensor in (('x', x), ('residual', residual)):
+        if tensor is not None and tensor.dtype not in TYPES:
+            raise ValueError(f'the fused kernel: {name} is {tensor.dtype}, not one of {[*TYPES]}')
+    filters = geometry[0]
+    _check('packed', packed, packed_dtype())
+    _check('correction', correction, torch.int32, filters)
+    _check('scale', scale, torch.float32, filters)
+    dtype = torch.uint8 if bytes_out else torch.float32
+    return _convolve(
+        compute=torch.uint8,
+        x=x,
+        input=format_of(x.dtype, levels[0], levels[1]),
+        packed=packed,
+        panels=panels,
+        geometry=tuple(geometry),
+        bias=bias,
+        residual=residual,
+        residual_format=format_of((x if residual is None else residual).dtype, *levels[2:4]),
+        relu=relu,
+        dtype=dtype,
+        output=format_of(dtype, *levels[4:]),
+        correction=correction,
+        scale=scale,
+    )
+
+
+torch.library.impl('mmdet_hetconv::fused_cpu', 'cpu', fused_cpu)
+torch.library.impl('mmdet_hetconv::fused_int8', 'cpu', fused_int8)
+
+
+def packed_dtype() -> torch.dtype:
+    """Of integer weights: 16 bits where no instruction multiplies bytes."""
+    library, _ = load_library()
+    return torch.int8 if library is None or library.hetconv_bytes_per_word() == 4 else torch.int16
+
+
+@torch.library.register_fake('mmdet_hetconv::fused_cpu')
+def _(x: Tensor, packed: Tensor, panels: Tensor, bias: Any, residual: Any, *rest: Any) -> Tensor:
+    return empty_output(x, *rest[:5])
+
+
+@torch.library.register_fake('mmdet_hetconv::fused_int8')
+def _(x: Tensor, *rest: Any) -> Tensor:
+    geometry, _, bytes_out = rest[-3:]
+    filters, *pairs, _ = geometry
+    kernel_size, stride, padding, dilation = (pairs[i : i + 2] for i in range(0, 8, 2))
+    return empty_output(
+        x,
+        filters,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        dtype=torch.uint8 if bytes_out else torch.float32,
+    )
+
+
+def _count(x: Sequence[int], kernel_size: Sequence[int], p: int, y: Sequence[int]) -> int:
+    """Two FLOPs for each weight that is used and each output pixel."""
+    per_value = x[1] + (math.prod(kernel_size) - 1) * (x[1] // p)
+    return 2 * math.prod(y) * per_value
+
+
+@register_flop_formula(torch.ops.mmdet_hetconv.fused_cpu)
+def _(x_shape: Sequence[int], *rest: Any, out_shape: Sequence[int], **_: Any) -> int:
+    kernel_size, p = rest[5], rest[9]
+    return _count(x_shape, kernel_size, p, out_shape)
+
+
+@register_flop_formula(torch.ops.mmdet_hetconv.fused_int8)
+def _(x_shape: Sequence[int], *rest: Any, out_shape: Sequence[int], **_: Any) -> int:
+    geometry = rest[7]
+    return _count(x_shape, geometry[1:3], geometry[-1], out_shape)

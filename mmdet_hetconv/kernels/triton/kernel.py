@@ -18,18 +18,18 @@ from ..key import bucket
 
 @triton.jit
 def het_conv_kernel(
-    x_at,
-    centre_at,  # (M, N)
-    taps_at,  # (Kh Kw - 1, M/p, N)
-    bias_at,
-    residual_at,
-    y_at,
-    pixels,  # B Ho Wo
-    tuned_for,  # pixels rounded up: of one value the tile is tuned once
-    height,
-    width,
-    out_height,
-    out_width,
+    x_at: tl.tensor,
+    centre_at: tl.tensor,  # (M, N)
+    taps_at: tl.tensor,  # (Kh Kw - 1, M/p, N)
+    bias_at: tl.tensor,
+    residual_at: tl.tensor,
+    y_at: tl.tensor,
+    pixels: tl.tensor,  # B Ho Wo
+    tuned_for: tl.tensor,  # pixels rounded up: of one value the tile is tuned once
+    height: tl.tensor,
+    width: tl.tensor,
+    out_height: tl.tensor,
+    out_width: tl.tensor,
     channels: tl.constexpr,  # M
     filters: tl.constexpr,  # N
     block_channels: tl.constexpr,  # M/p
@@ -49,7 +49,7 @@ def het_conv_kernel(
     BLOCK_P: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-):
+) -> None:
     filter_tiles = tl.cdiv(block_filters, BLOCK_N)
     block = tl.program_id(1) // filter_tiles
     local = (tl.program_id(1) % filter_tiles) * BLOCK_N
@@ -117,7 +117,7 @@ def het_conv_kernel(
     tl.store(y_at + at, total.to(y_at.dtype.element_ty), mask=is_output)
 
 
-def _tile(pixels, filters, channels, warps, stages) -> triton.Config:
+def _tile(pixels: int, filters: int, channels: int, warps: int, stages: int) -> triton.Config:
     blocks = dict(BLOCK_P=pixels, BLOCK_N=filters, BLOCK_K=channels)
     return triton.Config(blocks, num_warps=warps, num_stages=stages)
 
@@ -166,7 +166,7 @@ def launch(
     _, filters, out_height, out_width = y.shape
     pixels = batch * out_height * out_width
 
-    def grid(meta) -> tuple[int, int]:
+    def grid(meta: dict[str, int]) -> tuple[int, int]:
         filter_tiles = triton.cdiv(filters // p, meta['BLOCK_N'])
         return triton.cdiv(pixels, meta['BLOCK_P']), p * filter_tiles
 

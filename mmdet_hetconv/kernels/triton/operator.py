@@ -5,6 +5,7 @@ The operator has a fake kernel and a FLOP formula. Triton is optional.
 
 import functools
 import importlib.util
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,15 +88,15 @@ def fused(
 
 
 @fused.register_fake
-def _(x, centre, taps, bias, residual, kernel_size, stride, padding, dilation, p, relu):
-    return empty_output(x, centre.shape[1], kernel_size, stride, padding, dilation)
+def _(x: Tensor, centre: Tensor, taps: Tensor, bias: Any, residual: Any, *geometry: Any) -> Tensor:
+    return empty_output(x, centre.shape[1], *geometry[:4])
 
 
 @register_flop_formula(torch.ops.mmdet_hetconv.fused)
-def _flops(x_shape, centre_shape, taps_shape, *args, out_shape, **_) -> int:
+def _flops(x: Any, centre: Any, taps: Any, *rest: Any, out_shape: Any, **_: Any) -> int:
     """Two for each weight that is used and each output pixel."""
-    channels, filters = centre_shape
-    per_value = channels + taps_shape[0] * taps_shape[1]
+    channels, filters = centre
+    per_value = channels + taps[0] * taps[1]
     batch, _, height, width = out_shape
     return 2 * batch * height * width * filters * per_value
 

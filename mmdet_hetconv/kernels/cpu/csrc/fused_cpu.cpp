@@ -39,30 +39,53 @@ struct Panel {
                     // taps x m x width for the other taps, row by row
 };
 
-// What becomes of the sums.
+// What becomes of the sums: relu(scale * (correction + sum) + bias + residual)
+// of integers, relu(sum + bias + residual) of floats. All by filter.
 struct Ends {
-  const void* start;   // of the sums, 4 bytes a filter, or null
-  const float* scale;  // of integer sums, by filter
-  const float* bias;   // after the scale, by filter
-  Format residual, output;
+  const int32_t* correction;  // for the input's level of zero; null for floats
+  const float* scale;         // null for floats
+  const float* bias;          // or null
+  const char* residual;       // or null
+  Format residual_format, output;
   int64_t relu;
 };
 
 // The same for a panel's filters, with room for the widest.
 struct PanelEnds {
-  uint32_t start[2 * WIDE];
+  uint32_t start[2 * WIDE];  // where the sums start: correction, or the bias
   float scale[2 * WIDE], bias[2 * WIDE];
 
   PanelEnds(const Ends& all, const Panel& panel) {
     std::memset(this, 0, sizeof(*this));
-    const size_t bytes = panel.filters * 4, first = panel.first * 4;
+    const size_t bytes = panel.filters * 4;
     const auto copy = [&](const void* from, void* to) {
-      if (from) std::memcpy(to, static_cast<const char*>(from) + first, bytes);
+      if (from)
+        std::memcpy(to, static_cast<const char*>(from) + panel.first * 4, bytes);
     };
-    copy(all.start, start);
-    copy(all.scale, scale);
-    copy(all.bias, bias);
+    if (all.scale) {
+      copy(all.correction, start);
+      copy(all.scale, scale);
+      copy(all.bias, bias);
+    } else {
+      copy(all.bias, start);
+    }
   }
+};
+
+// One convolution, as Python passes it: see abi.py, which has the same structs.
+struct Call {
+  int64_t compute;  // FLOAT32, BFLOAT16 or, with UINT8, integers
+  Shape shape;
+  Format input;  // of its own type for the first two
+  const char* x;
+  const uint32_t* weights;
+  int64_t weight_count;  // in words
+  const Panel* panel;
+  int64_t panels;
+  Ends ends;
+  char* y;
+  int64_t cache_bytes;
+  int64_t threads;
 };
 
 // One panel on one tile. x: the packed tile, (kh, columns, pitch).
@@ -74,7 +97,7 @@ void multiply(const Shape& s, const Panel& panel, const uint32_t* x,
   typedef typename T::template sums<VW> S;
   typedef typename Vector<VW>::floats V;
   typedef typename Vector<VW>::words W;
-  const int64_t out = ends.output.bytes(), in = ends.residual.bytes();
+  const int64_t out = ends.output.bytes(), in = ends.residual_format.bytes();
   y += panel.first * out;
   if (residual) residual += panel.first * in;
   S sum[PX][NV];
@@ -136,7 +159,7 @@ void multiply(const Shape& s, const Panel& panel, const uint32_t* x,
     for (int v = 0; v < NV; ++v) {
       V value = T::template finish<VW>(sum[i][v], own.scale + v * VW,
                                        own.bias + v * VW);
-      if (residual) value += load<VW>(ends.residual, extra + v * VW * in);
+      if (residual) value += load<VW>(ends.residual_format, extra + v * VW * in);
       if (ends.relu) value = value < 0 ? V{} : value;  // NaN stays
       store<VW>(ends.output, value, to + v * VW * out);
     }
@@ -178,11 +201,14 @@ struct Tables {
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
-int convolve(const Shape& s, const Format& format, const char* x,
-             const uint32_t* weights, int64_t weight_count, const Panel* panel,
-             int64_t panels, const Ends& ends, const char* residual, char* y,
-             int64_t cache_bytes, int threads) {
+int convolve(const Call& call) {
   static const Tables<T> tables;
+  const Shape& s = call.shape;
+  const Format& format = call.input;
+  const Ends& ends = call.ends;
+  const Panel* const panel = call.panel;
+  const int64_t panels = call.panels;
+  const int threads = static_cast<int>(call.threads);
 
   int64_t widest = 0, filters = 0;
   const int64_t words = s.M + (s.kh * s.kw - 1) * s.m;  // of one filter
@@ -194,7 +220,7 @@ int convolve(const Shape& s, const Format& format, const char* x,
         panel[i].filters < 1 || panel[i].filters > panel[i].width ||
         panel[i].channel + s.m > s.M ||
         panel[i].first + panel[i].filters > s.N ||
-        panel[i].weights + panel[i].width * words > weight_count)
+        panel[i].weights + panel[i].width * words > call.weight_count)
       return 2;
   }
   if (filters != s.N) return 2;
@@ -212,7 +238,7 @@ int convolve(const Shape& s, const Format& format, const char* x,
   // once, and it shares every panel's weights while they are in cache. With
   // dilation each tile has rows of its own, else neighbours share them.
   const bool shared = s.dh == 1 && s.sh <= s.kh;
-  const int64_t fitting = cache_bytes / (row_words * 4);
+  const int64_t fitting = call.cache_bytes / (row_words * 4);
   int64_t high = shared ? (fitting - s.kh) / s.sh + 1 : fitting / s.kh;
   if (high > s.Ho) high = s.Ho;
   if (high < 1) high = 1;
@@ -249,7 +275,7 @@ int convolve(const Shape& s, const Format& format, const char* x,
       const int64_t tiles = (chunk + 1) * s.Ho / chunks - top;
       const int64_t ox = strip * s.Wo / strips;
       const int64_t pixels = (strip + 1) * s.Wo / strips - ox;
-      const char* image = x + b * s.H * s.W * s.channels * format.bytes();
+      const char* image = call.x + b * s.H * s.W * s.channels * format.bytes();
       const int64_t left = ox * s.sw - s.pw;
       if (held != group) {
         if (shared)
@@ -268,10 +294,12 @@ int convolve(const Shape& s, const Format& format, const char* x,
         const auto kernel = tables.pick(panel[q].width, pixels);
         for (int64_t i = 0; i < tiles; ++i) {
           const int64_t at = ((b * s.Ho + top + i) * s.Wo + ox) * s.N;
-          kernel(s, panel[q], packed + i * apart, columns, pitch, weights, ends,
-                 own,
-                 residual ? residual + at * ends.residual.bytes() : nullptr,
-                 y + at * ends.output.bytes());
+          kernel(s, panel[q], packed + i * apart, columns, pitch, call.weights,
+                 ends, own,
+                 ends.residual
+                     ? ends.residual + at * ends.residual_format.bytes()
+                     : nullptr,
+                 call.y + at * ends.output.bytes());
         }
       }
     }
@@ -293,19 +321,21 @@ int64_t hetconv_bytes_per_word() { return Int8::PER_WORD; }
 // The largest level of a weight of 8 bits that this build multiplies exactly.
 int64_t hetconv_most_weight() { return MOST_WEIGHT; }
 
-// compute: FLOAT32, BFLOAT16 or, with UINT8, integers; the first two take
-// inputs of their own type only. 0; 1 if memory ran out; 2 if the panels are
-// not of these weights. weight_count is in words.
-int hetconv_fused(int64_t compute, const Shape* shape, const Format* format,
-                  const char* x, const uint32_t* weights, int64_t weight_count,
-                  const Panel* panel, int64_t panels, const Ends* ends,
-                  const char* residual, char* y, int64_t cache_bytes,
-                  int threads) {
-  const auto run = compute == FLOAT32    ? convolve<Float32>
-                   : compute == BFLOAT16 ? convolve<BFloat16>
-                                         : convolve<Int8>;
-  return run(*shape, *format, x, weights, weight_count, panel, panels, *ends,
-             residual, y, cache_bytes, threads);
+// The bytes of the structs that Python fills: Format, Shape, Ends, Call.
+void hetconv_struct_sizes(int64_t sizes[4]) {
+  sizes[0] = sizeof(Format);
+  sizes[1] = sizeof(Shape);
+  sizes[2] = sizeof(Ends);
+  sizes[3] = sizeof(Call);
+}
+
+// 0; 1 if memory ran out; 2 if the panels are not of these weights.
+int hetconv_fused(const Call* call) {
+  switch (call->compute) {
+    case FLOAT32: return convolve<Float32>(*call);
+    case BFLOAT16: return convolve<BFloat16>(*call);
+    default: return convolve<Int8>(*call);
+  }
 }
 
 }
