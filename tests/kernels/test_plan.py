@@ -69,6 +69,27 @@ def test_fastest_is_chosen_and_kept(monkeypatch):
     assert conv.plan.spent_s == spent
 
 
+def test_layers_of_one_kind_are_timed_once(monkeypatch):
+    """A kind: the same sizes and geometry, whatever the weights."""
+    timed, original = [], plan.time_candidates
+
+    def watched(candidates, weights, *rest):
+        timed.append(weights.out_channels)
+        return original(candidates, weights, *rest)
+
+    monkeypatch.setattr(plan, 'time_candidates', watched)
+    use(monkeypatch, TwoBranchNCHW, PackedDenseNCHW)
+    shared = Plan()
+    layers = [HetConv2d(16, width, 3, padding=1, p=2) for width in (16, 16, 16, 32)]
+    model = nn.Sequential(*(PlannedConv2d(layer, shared) for layer in layers))
+    x = torch.randn(1, 16, 9, 9)
+    torch.testing.assert_close(model(x), nn.Sequential(*layers)(x), rtol=1e-4, atol=2e-5)
+    assert timed == [16, 32]
+    assert len(shared.choices) == 2
+    model(torch.randn(1, 16, 30, 30))  # a size of another bucket
+    assert timed == [16, 32] * 2
+
+
 def test_failing_candidate_is_dropped_and_named(monkeypatch):
     use(monkeypatch, OutOfMemory, TwoBranchNCHW)
     layer, x = build('plain')

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mmdet_hetconv.kernels import take_weights
+from mmdet_hetconv.kernels.triton import operator
 from mmdet_hetconv.kernels.triton.operator import FusedTriton, fused, pack_taps
 from mmdet_hetconv.layers import HetConv2d
 
@@ -95,6 +96,11 @@ def test_nan_and_inf_spread_as_in_conv2d():
     assert torch.isnan(y[0, :16, 3:6, 4:7]).all()
     assert torch.isfinite(y[0, :, 0]).all()
     assert torch.isfinite(y[1]).all()
+    x[0, 3, 4, 5] = 0
+    residual = torch.randn_like(y)
+    residual[0, 3, 4, 5] = float('nan')
+    y = FusedTriton(take_weights(layer), x.to(DEVICE))(x.to(DEVICE), residual, True)
+    assert torch.equal(y.isnan(), residual.isnan())
 
 
 def operands(relu: bool):
@@ -121,6 +127,17 @@ def test_counts_exactly_the_papers_flops():
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
         fused(*tensors, None, *geometry)
     assert counter.get_total_flops() == 2 * 9 * 16 * (16 + 8 * 8)
+
+
+@needs_kernel
+def test_more_pixels_than_32_bits_count_are_refused():
+    layer, tensors, geometry = operands(False)
+    large = tensors[0][:, :, :1, :1].expand(1, 16, 2**16, 2**18)
+    assert 'pixels' in FusedTriton.why_not(take_weights(layer), large)
+    y = torch.empty(1, device='meta').expand(1, 16, 2**15, 2**17)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match='pixels'):
+        patch.setattr(operator, 'empty_output', lambda *_: y)
+        fused(*tensors, None, *geometry)
 
 
 @needs_kernel

@@ -179,7 +179,8 @@ def launch(
         'tf32' if allows_tf32() else 'ieee',
     )
     if x.is_cuda:
-        tuned_kernel[grid](*arguments)
+        with torch.cuda.device(x.device):
+            tuned_kernel[grid](*arguments)
     else:  # the interpreter, where there is nothing to tune
         het_conv_kernel[grid](*arguments, BLOCK_P=64, BLOCK_N=32, BLOCK_K=32)
 

@@ -5,6 +5,7 @@ The operator has a fake kernel and a FLOP formula. Triton is optional.
 
 import functools
 import importlib.util
+import math
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from ..weights import ConvWeights
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Tiles of tl.dot are 16 wide: narrower blocks work, on zeros.
 NARROWEST = 8
+# Pixels are counted in 32 bits, up to the end of the last tile.
+MOST_PIXELS = 2**31 - 1024
+TOO_MANY = f'more than {MOST_PIXELS} pixels'
 
 
 @functools.cache
@@ -65,6 +69,8 @@ def fused(
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
     y = empty_output(x, centre.shape[1], kernel_size, stride, padding, dilation)
+    if math.prod(y.shape) // max(1, y.shape[1]) > MOST_PIXELS:
+        raise ValueError(f'mmdet_hetconv::fused: the output is {tuple(y.shape)}, {TOO_MANY}')
     channels, filters = centre.shape
     wanted = dict(
         x=(x, (*x.shape[:1], channels, *x.shape[2:])),
@@ -116,6 +122,8 @@ class FusedTriton(Candidate):
             return f'Triton runs on GPUs, not on {x.device.type}'
         if x.dtype not in DTYPES:
             return f'{x.dtype} is none of {DTYPES}'
+        if x.shape[0] * math.prod(weights.output_size(x.shape[2:])) > MOST_PIXELS:
+            return TOO_MANY
         block = min(weights.in_channels, weights.out_channels) // weights.p
         if block < NARROWEST:
             return f'blocks of {block} channels, fewer than {NARROWEST}'
