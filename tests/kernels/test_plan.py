@@ -3,7 +3,6 @@
 import copy
 import multiprocessing
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,13 +18,26 @@ from mmdet_hetconv.layers import HetConv2d
 from .cases import CASES, build, expected
 
 
+class Clock:
+    """A millisecond passes between two readings, more where somebody says so."""
+
+    now = 0.0
+
+    def __call__(self):
+        self.now += 0.001
+        return self.now
+
+
+clock = Clock()
+
+
 class Slow(PackedDenseNCHW):
-    """Ten milliseconds more than it needs."""
+    """Ten milliseconds more than the others, by that clock."""
 
     name, dense = 'slow', False
 
     def compute(self, x, residual, relu):
-        time.sleep(0.01)
+        clock.now += 0.01
         return super().compute(x, residual, relu)
 
 
@@ -58,7 +70,7 @@ def test_layer_equals_its_inference_form(case):
 def test_fastest_is_chosen_and_kept(monkeypatch):
     use(monkeypatch, Slow, PackedDenseNCHW)
     layer, x = build('plain')
-    conv = PlannedConv2d(layer)
+    conv = PlannedConv2d(layer, Plan(clock=clock))
     conv(x)
     choice = only_choice(conv.plan)
     assert choice.candidate == 'dense_nchw'
@@ -115,7 +127,7 @@ def test_one_choice_for_a_bucket_of_sizes():
 def test_spent_budget_falls_back_on_the_nearest(monkeypatch):
     use(monkeypatch, Slow, TwoBranchNCHW)
     layer, _ = build('plain')
-    conv = PlannedConv2d(layer)
+    conv = PlannedConv2d(layer, Plan(clock=clock))
     conv(torch.randn(1, 32, 8, 8))
     conv.plan.budget_s = 0.0
     conv(torch.randn(1, 32, 50, 50))
