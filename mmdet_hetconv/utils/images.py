@@ -77,6 +77,8 @@ def what_is_wrong(path: str) -> str | None:
         return 'is empty'
     if head.startswith(b'\xff\xd8') and b'\xff\xd9' in tail:
         return None
+    if pixels and not _has_end(path, pixels):
+        return 'is truncated: it has no end of image'
     if head.startswith(_PNG):
         fault = _too_large(*struct.unpack('>II', head[16:24].ljust(8, b'\0')))
         if fault or b'IEND\xaeB`\x82' in tail and _has_right_sums(path):
@@ -98,6 +100,16 @@ def _start_of_scan(file: BinaryIO) -> int:
             at += 1 if mark[1] == 0xFF else 2
         else:
             at += 2 + int.from_bytes(mark[2:], 'big')
+
+
+def _has_end(path: str, pixels: int) -> bool:
+    """Whether a JPEG's end is anywhere behind its start of scan.
+
+    Decoders take the zeros that an interrupted copy leaves for pixels.
+    """
+    with open(path, 'rb') as file:
+        file.seek(pixels)
+        return b'\xff\xd9' in file.read()
 
 
 def _has_right_sums(path: str) -> bool:

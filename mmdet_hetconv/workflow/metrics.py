@@ -82,10 +82,7 @@ class Truth(COCO):
 
 @METRICS.register_module()
 class NumberedCocoMetric(CocoMetric):
-    """CocoMetric, right for any ids, for ignored boxes, and for no detection at all.
-
-    Without an ann_file mmdet makes one of the data set, numbered from 1.
-    """
+    """CocoMetric, right for any ids, for ignored boxes, and for no detection at all."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -97,6 +94,21 @@ class NumberedCocoMetric(CocoMetric):
             numbers = self._coco_api.images
             data_samples = [dict(s, img_id=numbers[s['img_id']]) for s in data_samples]
         super().process(data_batch, data_samples)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """As mmdet's; without an ann_file against what the data set shows, each time anew."""
+        if self._coco_api is not None:
+            return super().compute_metrics(results)
+        shown, found = zip(*results)
+        with TemporaryDirectory() as folder:
+            path = self.gt_to_coco_json(shown, self.outfile_prefix or f'{folder}/results')
+            self._coco_api = Truth(load(path))
+        numbers = self._coco_api.images
+        found = [dict(result, img_id=numbers[result['img_id']]) for result in found]
+        try:
+            return super().compute_metrics([*zip(shown, found)])
+        finally:
+            self._coco_api = self.cat_ids = self.img_ids = None
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
         """As mmdet's; files that the user asked for have the ids of the annotation file."""

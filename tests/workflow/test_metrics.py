@@ -137,3 +137,21 @@ def test_results_that_are_written_have_the_files_ids(tmp_path):
     assert found['coco/bbox_mAP'] == 1.0
     (result,) = json.loads((tmp_path / 'out.bbox.json').read_text())
     assert (result['image_id'], result['category_id']) == (2**63, 40)
+
+
+@pytest.mark.parametrize('found, expected', [(True, 1.0), (False, 0.0)])
+def test_the_truth_is_that_of_the_data_set_in_each_validation(found, expected):
+    metric = NumberedCocoMetric()
+    metric.dataset_meta = dict(classes=tiny.CLASSES)
+    instances = [dict(bbox=[5, 5, 25, 25], bbox_label=1, ignore_flag=0)]
+    rows = int(found)
+    predicted = dict(
+        bboxes=torch.tensor([[5.0, 5, 25, 25]] * rows).reshape(-1, 4),
+        scores=torch.full((rows,), 0.9),
+        labels=torch.ones(rows, dtype=torch.long),
+    )
+    for _ in range(2):
+        for number in (2**63, 2**63 + 1, 'a'):
+            sample = dict(img_id=number, ori_shape=(48, 64), pred_instances=predicted)
+            metric.process({}, [dict(sample, instances=instances)])
+        assert metric.evaluate(3)['coco/bbox_mAP'] == expected

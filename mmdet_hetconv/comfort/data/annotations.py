@@ -105,6 +105,18 @@ def read_file(path: Path) -> bytes:
     return text
 
 
+def read_text(path: Path) -> str:
+    """The text of a file, without a byte-order mark.
+
+    Raises:
+        UserError: see :func:`read_file`; it is not UTF-8.
+    """
+    try:
+        return read_file(path).decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path} is not text in UTF-8: {error.reason} at {error.start}') from error
+
+
 def is_number(value) -> bool:
     """Whether this is a finite number, and no mistake."""
     # abs() of an int of any length, which math.isfinite() cannot take.

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from ...utils.announce import announce
 from ...utils.errors import UserError
@@ -21,7 +22,7 @@ _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay an image on its side
 # What a tool may round: boxes are as good as right then.
 _ROUNDING_PX = 2
 # What Pillow raises for a file that it cannot open as an image.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError)
 _THREADS = 16
 # Of images that OpenCV reads Pillow is to tell the size, too.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
@@ -42,7 +43,12 @@ def read_head(path: str | Path) -> tuple[tuple[int, int], bool]:
     Raises one of UNREADABLE, also for a format that Pillow does not know.
     """
     with Image.open(path) as image:
-        return image.size, image.getexif().get(_ORIENTATION, 1) >= 5
+        on_side = image.getexif().get(_ORIENTATION, 1) >= 5
+        if isinstance(image, TiffImageFile):
+            # OpenCV turns these whatever it is told; Pillow's size may be turned, too.
+            width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+            return ((height, width) if on_side else (width, height)), False
+        return image.size, on_side
 
 
 def size_of(path: Path) -> tuple[int, int]:

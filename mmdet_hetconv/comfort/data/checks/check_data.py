@@ -60,6 +60,13 @@ def check_data(cfg: Config, roles: tuple[str, ...]) -> None:
         for path, found in known.items():
             for doubt in found.doubts:
                 announce(doubt, logging.WARNING)
+            if found.unusable:
+                use = 'learnt from' if loader == 'train_dataloader' else 'of any use'
+                announce(
+                    f'{found.path}: {found.unusable} of {found.boxes} boxes are not {use}: they '
+                    'are smaller than a pixel or outside of their image',
+                    logging.WARNING,
+                )
             for image, content in zip(found.images, found.contents):
                 images.setdefault(
                     str(Path(image_folder(leaves[path]), image)),
@@ -104,13 +111,6 @@ def _tell_not_learnt(leaves: dict[str, dict], known: dict[str, Annotations]) -> 
         left_out = tell_left_out(leaves[path], path, found, class_names(leaves[path], path))
         if left_out:
             announce(left_out, logging.WARNING)
-        if found.unusable:
-            announce(
-                f'{found.path}: {found.unusable} of {found.boxes} boxes are '
-                'not learnt from: they are smaller than a pixel or outside '
-                'of their image',
-                logging.WARNING,
-            )
 
 
 def _check_dataset(dataset: dict, path: str, cfg: Config, labelled: bool) -> Annotations | None:

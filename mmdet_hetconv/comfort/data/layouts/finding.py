@@ -47,14 +47,16 @@ class ImageFinder:
         Raises:
             UserError: another name has already led to the same file.
         """
-        for spelling in _spellings(name):
-            for folder in self._folders:
-                if os.path.isfile(folder / spelling):
-                    return folder / spelling
-        found = self._without_folders(name)
-        if found and self._names.setdefault(found, name) != name:
-            raise UserError(f'{name} and {self._names[found]} may both be the image {found}')
+        found = self._as_named(name) or self._without_folders(name)
+        if found:
+            other = self._names.setdefault(found, name)
+            if os.path.normpath(other) != os.path.normpath(name):
+                raise UserError(f'{name} and {other} may both be the image {found}')
         return found
+
+    def _as_named(self, name: str) -> Path | None:
+        places = (folder / s for s in _spellings(name) for folder in self._folders)
+        return next((place for place in places if os.path.isfile(place)), None)
 
     def _without_folders(self, name: str) -> Path | None:
         if self._below is None:
@@ -75,9 +77,10 @@ class ImageFinder:
 def _spellings(name: str) -> Iterator[str]:
     yield name
     name = name.replace('\\', '/').rpartition(_LOCAL_FILES)[2]
-    yield from (name, unquote(name))
-    path = PurePosixPath(unquote(name))
-    yield str(path.with_name(_UPLOAD.sub('', path.name))) if path.name else name
+    plain = unquote(name).replace('\\', '/')
+    yield from (name, plain)
+    path = PurePosixPath(plain)
+    yield str(path.with_name(_UPLOAD.sub('', path.name))) if path.name else plain
 
 
 def relative_name(path: Path, root: Path) -> str:

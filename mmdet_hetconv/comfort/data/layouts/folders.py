@@ -195,7 +195,9 @@ def _find_voc(root: Path, keep: Path) -> DataFolder | None:
     folders = [
         path
         for path in (root, *sorted(root.glob('*')), *sorted(root.glob('*/*')))
-        if _has_folder(path, 'Annotations') and _has_folder(path, 'ImageSets')
+        if is_data(path.name)
+        and _has_folder(path, 'Annotations')
+        and _has_folder(path, 'ImageSets')
     ]
     if not folders:
         return None

@@ -14,7 +14,14 @@ from .to_coco import Picture, Reader, images_in
 
 # Names of folders of splits, in any letter case.
 SPLITS = dict(
-    train='train', val='val', valid='val', validation='val', test='test', trainval='trainval'
+    train='train',
+    training='train',
+    val='val',
+    valid='val',
+    validation='val',
+    test='test',
+    testing='test',
+    trainval='trainval',
 )
 # Folders of images, and of XML files, in the folder of a split or of all.
 PLACES = (('', ''), ('images', 'annotations'), ('JPEGImages', 'Annotations'))

@@ -1,5 +1,6 @@
 """YOLO's layout: images, text files of normalised boxes, and data.yaml."""
 
+import glob
 import logging
 from functools import partial
 from pathlib import Path
@@ -8,8 +9,8 @@ import yaml
 
 from ....utils.announce import announce
 from ....utils.errors import UserError
-from ....utils.images import files_below, is_data
-from ..annotations import is_number, read_file
+from ....utils.images import IMAGE_ENDINGS, files_below, is_data
+from ..annotations import is_number, read_text
 from ..image_sizes import size_of
 from .finding import ImageFinder, in_any_case
 from .to_coco import Box, Picture, Reader, images_in
@@ -17,9 +18,11 @@ from .to_coco import Box, Picture, Reader, images_in
 # What tools round: beyond the edge of an image by this share a box is cut.
 ROUNDING = 0.01
 # Keys of data.yaml, and where the images of a split are without them.
-SPLITS = dict(train=('train',), val=('val', 'valid'), test=('test',))
-# Text files that lie among labels, by their beginnings.
+SPLITS = dict(train=('train',), val=('val', 'valid', 'validation'), test=('test',))
+# Text files that lie among labels and belong to no image, by their beginnings.
 _NOTES = ('classes', 'notes', 'readme')
+# How YAML writes that a key has no value.
+_NULL = ('', '~', 'null', 'Null', 'NULL')
 PLACES = ('images/{}', '{}/images')
 
 
@@ -41,6 +44,8 @@ def read_yolo(root: Path) -> tuple[dict[str, Reader], list[str]]:
     layout = _Layout(root, config, classes)
     splits: dict[str, Reader] = {}
     for split, names in SPLITS.items():
+        if split == 'test' and len(splits) == 2:
+            break  # not used, whatever it is
         sources = layout.sources(names)
         if sources:
             splits[split] = partial(layout.read, sources)
@@ -55,13 +60,13 @@ def read_yolo(root: Path) -> tuple[dict[str, Reader], list[str]]:
 def _read_yaml(path: Path) -> dict:
     try:
         # All scalars as texts: a class named yes or 010 is meant so.
-        content = yaml.load(read_file(path).decode('utf-8-sig'), yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(read_text(path), yaml.BaseLoader)
+    except yaml.YAMLError as error:
         line = ' '.join(str(error).split())
         raise UserError(f'{path} is not valid YAML: {line:.200}') from error
-    if not isinstance(content, dict) or not content.get('names'):
+    if not isinstance(content, dict) or content.get('names', '') in ('', [], {}, *_NULL):
         raise UserError(f'{path} has no names of classes')
-    return content
+    return {key: value for key, value in content.items() if value not in _NULL}
 
 
 def _classes(path: Path, config: dict) -> list[str]:
@@ -69,8 +74,7 @@ def _classes(path: Path, config: dict) -> list[str]:
     if isinstance(names, str):
         file = path.parent / names
         if file.is_file():
-            names = read_file(file).decode('utf-8-sig').split('\n')
-            names = [name.strip() for name in names if name.strip()]
+            names = [name.strip() for name in read_text(file).split('\n') if name.strip()]
         elif '.' in names or '/' in names:
             raise UserError(f'{path}: names is {names}, which is no file in {path.parent}')
         else:
@@ -81,7 +85,9 @@ def _classes(path: Path, config: dict) -> list[str]:
             keys = ', '.join(sorted(names))
             raise UserError(f'{path}: names has the keys [{keys}], not 0, 1, ...')
         names = [names[str(number)] for number in range(len(names))]
-    names = [str(name) for name in names]
+    odd = next((name for name in names if not isinstance(name, str) or not name), None)
+    if odd is not None:
+        raise UserError(f'{path}: names has {odd!r:.80}, which is no name of a class')
     if len(set(names)) < len(names):
         raise UserError(f'{path}: names has a class twice')
     if config.get('nc', str(len(names))) != str(len(names)):
@@ -111,15 +117,19 @@ class _Layout:
 
     def sources(self, names: tuple[str, ...]) -> list[Path]:
         """Folders and lists of a split: where data.yaml says, or where tools put it."""
+        missing: list[str] = []
         for name in names:
             values = self._config.get(name)
             values = [values] if isinstance(values, str) else values or []
-            found = [self._place(value) for value in values if value]
+            if not all(isinstance(value, str) for value in values):
+                raise UserError(f'data.yaml of {self._root}: {name}={values!r:.80} is no list')
+            values = [value for value in values if value not in _NULL]
+            found = [self._places(value) for value in values]
             if found and all(found):
-                return found
-            if len(found) > 1 or any(str(value).endswith('.txt') for value in values):
-                missing = next(value for value, place in zip(values, found) if place is None)
-                raise UserError(f'data.yaml of {self._root}: {name}={missing} is not there')
+                return [place for places in found for place in places]
+            missing += [f'{name}={value}' for value, places in zip(values, found) if not places]
+            if missing and (len(values) > 1 or missing[0].endswith('.txt')):
+                raise UserError(f'data.yaml of {self._root}: {missing[0]} is not there')
         places = [
             place
             for name in names
@@ -128,7 +138,22 @@ class _Layout:
         ]
         if len(places) > 1:
             announce(f'{places[0]} is taken, {places[1]} beside it is not', logging.WARNING)
+        if missing and places and not _is_usual(missing[0].partition('=')[2], names):
+            announce(
+                f'data.yaml of {self._root}: {missing[0]} is not there, {places[0]} is taken',
+                logging.WARNING,
+            )
         return places[:1]
+
+    def _places(self, value: str) -> list[Path]:
+        """A folder, a list, or the folders and images that a pattern matches."""
+        place = self._place(value)
+        if place is None and any(letter in value for letter in '*?['):
+            for base in (self._base, self._root):
+                found = map(Path, sorted(glob.glob(str(base / value), recursive=True)))
+                if places := [path for path in found if path.is_dir() or _is_image(path)]:
+                    return places
+        return [] if place is None else [place]
 
     def _place(self, value: str) -> Path | None:
         value = value.replace('\\', '/')
@@ -155,21 +180,20 @@ class _Layout:
         """
         images: list[Path] = []
         for source in sources:
-            found = images_in(source, recursive=True) if source.is_dir() else self._listed(source)
+            found = self._images(source)
             if not found:
                 raise UserError(f'{source} has no images')
             images += found
-        used, bare, pictures = set(), 0, []
-        for image in dict.fromkeys(images):
+        labels = self._labels_of([*dict.fromkeys(images)])
+        pictures = []
+        for image, label in labels.items():
             size = size_of(image)
-            label = self._label_of(image)
-            used.add(label)
-            bare += label is None
             boxes = [] if label is None else self._boxes(label, size)
             pictures.append(Picture(image, size, boxes))
+        bare = [*labels.values()].count(None)
         where = ', '.join(map(str, sources))
         for source in sources:
-            lonely = self._labels_below(source) - used if source.is_dir() else None
+            lonely = self._labels_below(source) - {*labels.values()} if source.is_dir() else None
             if lonely:
                 raise UserError(f'{min(lonely)} has no image in {where}')
         if bare == len(pictures):
@@ -179,10 +203,15 @@ class _Layout:
             announce(f'{where}: {bare} images without label file are taken to show no object')
         return pictures
 
+    def _images(self, source: Path) -> list[Path]:
+        if source.is_dir():
+            return images_in(source, recursive=True)
+        return [source] if _is_image(source) else self._listed(source)
+
     def _listed(self, path: Path) -> list[Path]:
         find = ImageFinder([path.parent, self._base, self._root])
         images = []
-        for line in read_file(path).decode('utf-8-sig').splitlines():
+        for line in read_text(path).splitlines():
             if line.strip():
                 image = find(line.strip())
                 if image is None:
@@ -190,13 +219,18 @@ class _Layout:
                 images.append(image)
         return images
 
-    def _label_of(self, image: Path) -> Path | None:
-        for folder in (_label_folder(image.parent), image.parent):
-            found = self._labels_in(folder).get(image.stem)
-            found = found or self._labels_in(folder).get(image.stem.lower())
-            if found:
-                return found
-        return None
+    def _labels_of(self, images: list[Path]) -> dict[Path, Path | None]:
+        """The label file of each image, by its name; in another letter case if no image has it."""
+        found = {image: self._label_of(image, image.stem) for image in images}
+        taken = {*found.values()}
+        for image in (image for image, label in found.items() if label is None):
+            label = self._label_of(image, image.stem.lower())
+            found[image] = None if label in taken else label
+        return found
+
+    def _label_of(self, image: Path, stem: str) -> Path | None:
+        folders = (_label_folder(image.parent), image.parent)
+        return next(filter(None, (self._labels_in(folder).get(stem) for folder in folders)), None)
 
     def _labels_in(self, folder: Path) -> dict[str, Path]:
         if folder not in self._labels:
@@ -207,15 +241,27 @@ class _Layout:
         return self._labels[folder]
 
     def _labels_below(self, images: Path) -> set[Path]:
-        return {path for path in files_below(_label_folder(images)) if _is_label(path)}
+        labels = filter(_is_label, files_below(_label_folder(images)))
+        return {path for path in labels if not path.stem.lower().startswith(_NOTES)}
 
     def _boxes(self, path: Path, size: tuple[int, int]) -> list[Box]:
         return _read_labels(path, self._classes, size, self._points)
 
 
+def _is_usual(value: str, names: tuple[str, ...]) -> bool:
+    """Whether a place in data.yaml is train or ../train/images: images/train is meant as well."""
+    parts = value.replace('\\', '/').lower().split('/')
+    return [part for part in parts if part not in ('', '.', '..', 'images')][-1:] in (
+        [name] for name in names
+    )
+
+
 def _is_label(path: Path) -> bool:
-    name = path.stem.lower()
-    return path.suffix.lower() == '.txt' and is_data(path.name) and not name.startswith(_NOTES)
+    return path.suffix.lower() == '.txt' and is_data(path.name)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_ENDINGS
 
 
 def _label_folder(images: Path) -> Path:
@@ -253,7 +299,7 @@ def _read_labels(path: Path, classes: list[str], size: tuple[int, int], points: 
             continue
         where = f'{path}, line {number}'
         try:
-            kind, *values = map(float, line.split())
+            kind, *values = map(float, line.replace('_', '?').split())
         except ValueError as error:
             raise UserError(f'{where}: {line.strip()!r:.80} are not numbers') from error
         if kind not in range(len(classes)):
