@@ -11,6 +11,7 @@ from mmdet_hetconv.analysis import build_detector
 from mmdet_hetconv.deploy import switch, switch_to_deploy
 from mmdet_hetconv.kernels import Plan, planned_convs
 from mmdet_hetconv.trace.examples import detect
+from tests.narrow import stock
 
 from .test_fold import trained
 from .test_switch import switched
@@ -90,9 +91,7 @@ def test_functions():
 
 def test_code_that_takes_views_of_a_heads_outputs():
     """Grid R-CNN's takes images and channels of its head's output together."""
-    text = "_base_ = 'mmdet::grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py'"
-    cfg = Config.fromstring(text, '.py').model
-    cfg.backbone.init_cfg = None
+    cfg = stock('grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco')
     cfg.test_cfg.rcnn.score_thr = 0.0
     model = switch_to_deploy(build_detector(cfg).eval(), Plan(only=['dense_nhwc'], frozen=True))
     (sample,) = detect(model, torch.randn(1, 3, 64, 96))

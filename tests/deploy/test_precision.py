@@ -12,6 +12,7 @@ from mmdet_hetconv.export.onnx import RawOutputs
 from mmdet_hetconv.kernels import Plan, planned_convs
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.trace.examples import detect
+from tests.narrow import stock
 
 from .test_fold import trained
 
@@ -79,8 +80,7 @@ def test_the_precision_asked_for_last_counts(first, second):
 def test_heads_of_single_stage_detectors(name, bound):
     cfg = Config.fromfile('configs/ssd300_het_vgg16.py').model
     if 'ssd' not in name:
-        cfg = Config.fromstring(f"_base_ = 'mmdet::{name}.py'", '.py').model
-        cfg.backbone.update(init_cfg=None, conv_cfg=HET)
+        cfg = stock(name, conv_cfg=HET)
     model = trained(build_detector(cfg))
     size = (300, 300) if 'ssd' in name else (64, 96)
     images = torch.randn(1, 3, *size)
@@ -96,9 +96,7 @@ def test_heads_of_single_stage_detectors(name, bound):
 
 def test_region_heads_and_their_own_kernels():
     """RoIAlign and deformable convolution know float32 alone."""
-    text = "_base_ = 'mmdet::dcnv2/mask-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py'"
-    cfg = Config.fromstring(text, '.py').model
-    cfg.backbone.init_cfg = None
+    cfg = stock('dcnv2/mask-rcnn_r50-mdconv-c3-c5_fpn_1x_coco')
     cfg.neck.conv_cfg = HET
     cfg.test_cfg.rcnn.score_thr = 0.0
     model = deployed(trained(build_detector(cfg)))

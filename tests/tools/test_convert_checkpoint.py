@@ -301,6 +301,7 @@ def test_milliseconds_as_the_budget(folder, tmp_path, monkeypatch):
         return by_layer, {p: 1.0 + len(convs) / p for p in deployed}
 
     monkeypatch.setattr('mmdet_hetconv.workflow.layer_choice.layer_times', times)
+    monkeypatch.setattr('mmdet_hetconv.workflow.layer_choice.CHOICES', (1, 4))
     out = tmp_path / 'budget.pth'
     flags = ('--data-root', folder / 'coco', '--no-eval', '--target-ms')
     assert 'out of reach, the least is' in error_of(convert, *argv(folder, out, *flags, '1.01'))
