@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from cifar_data import DeviceLoader
 from torch import Tensor, nn
 
-from mmdet_hetconv.convert.taps import find_taps, relative_errors, tapped
+from mmdet_hetconv.convert.distillation.features import find_taps, relative_errors, tapped
 
 
 def bf16(device: torch.device, enabled: bool) -> torch.autocast:

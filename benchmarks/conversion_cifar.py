@@ -31,7 +31,7 @@ from record import RESULTS, append_row, has_row
 from torch import nn
 
 from mmdet_hetconv.convert import calibrate, load_projected, move_norms, rearrange
-from mmdet_hetconv.convert.calibration import call
+from mmdet_hetconv.convert.calibration.calibrate import call
 from mmdet_hetconv.layers import HetConv2d, take_foreign
 from mmdet_hetconv.layers.replace import replace_convs
 

@@ -19,7 +19,7 @@ from record import RESULTS, append_row
 from torch import nn
 
 from mmdet_hetconv.convert import calibrate, rearrange
-from mmdet_hetconv.convert.calibration import call
+from mmdet_hetconv.convert.calibration.calibrate import call
 
 
 def build(network: str, conv_cfg: dict | None) -> nn.Module:

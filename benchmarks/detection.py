@@ -39,8 +39,9 @@ from mmdet_hetconv.analysis.config import build_detector, count_config, input_sh
 from mmdet_hetconv.comfort.training import run as running
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.utils.machine import machine
-from mmdet_hetconv.workflow import checkpoint, conversion
+from mmdet_hetconv.workflow import conversion
 from mmdet_hetconv.workflow.calibration_images import Images
+from mmdet_hetconv.workflow.checkpoints import checkpoint
 from mmdet_hetconv.workflow.evaluation import evaluate
 
 RATES = dict(faster_rcnn_r18=1e-3, faster_rcnn_r50=5e-4, ssd300=3e-4)

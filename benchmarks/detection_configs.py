@@ -8,8 +8,8 @@ from mmengine.config import Config
 
 from mmdet_hetconv.comfort.data.own_data import use_own_data
 from mmdet_hetconv.layers import HetConvOptimWrapperConstructor
-from mmdet_hetconv.workflow.config_parts import leaf_datasets, type_name
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.config.config_parts import leaf_datasets, type_name
+from mmdet_hetconv.workflow.config.configs import read_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DETECTORS = dict(

@@ -28,7 +28,7 @@ from record import RESULTS, append_row, has_row
 from trained_resnets import MEAN, STD, load_images, load_trained, normalised, parser_of, run_all
 
 from mmdet_hetconv.convert import calibrate, convert_model, distil, rearrange
-from mmdet_hetconv.convert.calibration import call
+from mmdet_hetconv.convert.calibration.calibrate import call
 from mmdet_hetconv.layers import HetConv2d
 
 TRAINED_BATCH = 128

@@ -27,7 +27,7 @@ from mmdet_hetconv.kernels.candidate import LAYOUTS
 from mmdet_hetconv.utils.arguments import add_shape
 from mmdet_hetconv.utils.image_channels import image_channels
 from mmdet_hetconv.utils.timing import times_in_turns
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.config.configs import read_config
 
 
 class Step:

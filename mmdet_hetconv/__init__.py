@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from . import kernels  # noqa: F401
-from .comfort.training import hooks  # noqa: F401
+from .comfort.training.hooks import whole_files  # noqa: F401
 from .convert import convert_model
 from .layers import DepthPointwiseConv2d, GroupPointwiseConv2d, HetConv2d
 from .version import __version__
@@ -24,7 +24,7 @@ if find_spec('mmdet'):
     from . import models  # noqa: F401
     from .comfort.data.layouts import voc_images  # noqa: F401
     from .comfort.show import drawing  # noqa: F401
-    from .comfort.training import curves, finite_loss, patience, resuming, val_loss  # noqa: F401
+    from .comfort.training.hooks import curves, finite_loss, patience, resuming, val_loss  # noqa: F401
     from .deploy import switch_to_deploy
     from .workflow import metrics, teacher  # noqa: F401
 

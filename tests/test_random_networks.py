@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmdet_hetconv.convert import calibrate, calibration, convert_model, rearrange
+from mmdet_hetconv.convert import calibrate, convert_model, rearrange
+from mmdet_hetconv.convert.calibration.calibrate import calibrate as calibration
 from mmdet_hetconv.deploy import fold_bn, switch_to_deploy
 from mmdet_hetconv.kernels import Plan
 from mmdet_hetconv.trace import difference

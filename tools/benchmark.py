@@ -27,7 +27,7 @@ from mmdet_hetconv.utils.arguments import add_shape, tool_parser
 from mmdet_hetconv.utils.errors import UserError, one_sentence
 from mmdet_hetconv.utils.files import check_writable_file
 from mmdet_hetconv.utils.table import format_table
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.config.configs import read_config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.comfort.show.compare import PAGE, compare
+from mmdet_hetconv.comfort.show.comparison.compare import PAGE, compare
 from mmdet_hetconv.utils.arguments import tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 

@@ -26,7 +26,7 @@ from mmdet_hetconv.utils.arguments import (
 )
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.workflow.calibration_images import Images
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.config.configs import read_config
 from mmdet_hetconv.workflow.conversion import convert
 
 

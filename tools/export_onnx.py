@@ -19,7 +19,7 @@ from mmdet_hetconv.utils.announce import announce
 from mmdet_hetconv.utils.arguments import add_calibration, add_conversion, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.workflow.calibration_images import Images
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.config.configs import read_config
 from mmdet_hetconv.workflow.exporting import export
 
 

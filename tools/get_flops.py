@@ -23,7 +23,7 @@ from mmdet_hetconv.analysis import (
 from mmdet_hetconv.utils.arguments import add_cfg_options, add_shape, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.utils.files import check_writable_file
-from mmdet_hetconv.workflow.configs import merge_options, read_config
+from mmdet_hetconv.workflow.config.configs import merge_options, read_config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.comfort.training.curves import draw_curves, read_run
+from mmdet_hetconv.comfort.training.hooks.curves import draw_curves, read_run
 from mmdet_hetconv.utils.announce import announce
 from mmdet_hetconv.utils.arguments import tool_parser
 from mmdet_hetconv.utils.errors import one_sentence

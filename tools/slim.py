@@ -14,7 +14,7 @@ from collections.abc import Sequence
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
 from mmdet_hetconv.comfort.data.own_data import own_images
-from mmdet_hetconv.comfort.show.report_page import write_report_page
+from mmdet_hetconv.comfort.show.comparison.report_page import write_report_page
 from mmdet_hetconv.deploy.precision import PRECISIONS
 from mmdet_hetconv.utils.announce import announce
 from mmdet_hetconv.utils.arguments import (
@@ -27,8 +27,8 @@ from mmdet_hetconv.utils.arguments import (
 )
 from mmdet_hetconv.utils.errors import one_sentence
 from mmdet_hetconv.workflow.calibration_images import Images
-from mmdet_hetconv.workflow.configs import read_config
-from mmdet_hetconv.workflow.slimming import slim
+from mmdet_hetconv.workflow.config.configs import read_config
+from mmdet_hetconv.workflow.slimming.slim import slim
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

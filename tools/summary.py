@@ -15,7 +15,7 @@ warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, 
 from mmdet_hetconv.analysis import count_config, input_shape, layer_table
 from mmdet_hetconv.utils.arguments import add_cfg_options, add_shape, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
-from mmdet_hetconv.workflow.configs import merge_options, read_config
+from mmdet_hetconv.workflow.config.configs import merge_options, read_config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

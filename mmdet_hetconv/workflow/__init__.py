@@ -12,7 +12,7 @@ _MODULES = dict(
     deploy='deployment',
     evaluate='evaluation',
     export='exporting',
-    slim='slimming',
+    slim='slimming.slim',
     Images='calibration_images',
 )
 __all__ = list(_MODULES)

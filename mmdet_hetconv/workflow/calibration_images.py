@@ -10,7 +10,7 @@ from mmengine.config import Config
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.images import check_images, images_below
-from .config_parts import leaf_datasets, read_infos
+from .config.config_parts import leaf_datasets, read_infos
 
 
 class ImageBatches(Sequence):

@@ -29,10 +29,10 @@ from ..utils.errors import UserError
 from ..utils.files import check_writable_file, save_whole, write_whole
 from ..utils.table import format_table
 from ..version import __version__
-from . import checkpoint as checkpoints
 from .calibration_images import TO_FIT, ImageBatches, Images, calibration_batches
-from .configs import dataset_meta, read_config
-from .detector import build_detector
+from .checkpoints import checkpoint as checkpoints
+from .config.configs import dataset_meta, read_config
+from .config.detector import build_detector
 from .evaluation import evaluate, has_annotations, metrics_table
 from .layer_choice import choose_layers, converted
 

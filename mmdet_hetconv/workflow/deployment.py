@@ -20,9 +20,9 @@ from ..utils.errors import UserError
 from ..utils.files import check_writable_file, save_whole
 from ..utils.image_channels import image_channels
 from ..version import __version__
-from . import checkpoint as checkpoints
 from .calibration_images import TO_QUANTIZE, Images, calibration_batches
-from .detector import read_detector
+from .checkpoints import checkpoint as checkpoints
+from .config.detector import read_detector
 from .sensitivity import levels_of, quantize_on_images
 
 # Where a deployed checkpoint keeps its plan; marks it as one.

@@ -15,7 +15,7 @@ from torch import nn
 from ..utils.announce import announce
 from ..utils.progress import progress_bar
 from ..utils.table import format_table
-from .config_parts import join_root, leaf_datasets
+from .config.config_parts import join_root, leaf_datasets
 from .metrics import use_own_metrics
 
 

@@ -18,11 +18,11 @@ from ..export.runtimes import check_backend, check_packages, load_graph, quantiz
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.files import check_writable_file, unfinished
-from . import checkpoint as checkpoints
 from .calibration_images import TO_QUANTIZE, ImageBatches, Images, calibration_batches
-from .configs import classes_of
+from .checkpoints import checkpoint as checkpoints
+from .config.configs import classes_of
+from .config.detector import read_detector
 from .deployment import INT8, deploy_model
-from .detector import read_detector
 from .end_to_end import check_end_to_end, export_end_to_end, write_script
 
 # A graph is checked on an image that is larger by OTHER pixels.

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.fileio import dump, load
 from mmengine.registry import METRICS
 
-from .config_parts import type_name
+from .config.config_parts import type_name
 
 _EVALUATORS = ('val_evaluator', 'test_evaluator')
 

@@ -19,13 +19,13 @@ from mmengine.registry import HOOKS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..convert.distillation.features import feature_errors, find_taps, tapped
+from ..convert.distillation.predictions import find_predictors
 from ..convert.pairing import find_pairs
-from ..convert.predictions import find_predictors
-from ..convert.taps import feature_errors, find_taps, tapped
 from ..utils.errors import UserError
-from . import checkpoint as checkpoints
-from . import preflight
-from .configs import read_config
+from .checkpoints import checkpoint as checkpoints
+from .config import preflight
+from .config.configs import read_config
 
 
 @HOOKS.register_module()

@@ -236,7 +236,7 @@ def test_a_distillation_is_judged_on_images_that_it_did_not_see(script, official
     trained, module = script('trained_resnets'), script('distillation_cifar')
     for name, value in (('HELD_OUT', 20), ('BATCH', 10), ('CALIBRATED', 20)):
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr('mmdet_hetconv.convert.draws.IMAGES', 4)
+    monkeypatch.setattr('mmdet_hetconv.convert.distillation.batches.IMAGES', 4)
     state = {f'module.{key}': value for key, value in trained.ResNet(20).state_dict().items()}
     torch.save(dict(state_dict=state), official / trained.CHECKPOINTS[20])
     seen = []

@@ -19,7 +19,7 @@ from mmdet_hetconv.analysis.config import build_detector, count_config
 from mmdet_hetconv.kernels import Plan
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.layers.group_pointwise import GroupPointwiseConv2d
-from mmdet_hetconv.workflow.checkpoint import read_checkpoint
+from mmdet_hetconv.workflow.checkpoints.checkpoint import read_checkpoint
 from mmdet_hetconv.workflow.evaluation import evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,9 @@ def make(script, root, conv_cfg=None, detector='faster_rcnn_r18', **kwargs):
 
 
 def test_rows_of_trainings_and_conversions(run, monkeypatch):
-    monkeypatch.setattr('mmdet_hetconv.convert.calibration.wanted_positions', lambda layer: 500)
+    monkeypatch.setattr(
+        'mmdet_hetconv.convert.calibration.calibrate.wanted_positions', lambda layer: 500
+    )
     words = ('--epochs', 1, '--conv', 'dense', 'het', '--p', 4)
     rows = run(*words)
     assert [row['conv'] for row in rows] == ['dense', 'het4']

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmdet_hetconv.layers import HetConv2d
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.config.configs import read_config
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_hetconv.convert import convert_model, rearrange
-from mmdet_hetconv.convert.axes import FUNCTIONS, find_axes
+from mmdet_hetconv.convert.permutation.axes import FUNCTIONS, find_axes
 from mmdet_hetconv.layers import HetConv2d
 
 
@@ -177,7 +177,7 @@ def test_a_layer_in_which_others_have_a_say(what):
 
 def test_the_fewest_axes_are_opened(monkeypatch):
     """Of those that only the shuffle shows to be wrong; a rule that is wrong is caught."""
-    monkeypatch.setattr('mmdet_hetconv.convert.axes.FUNCTIONS', {*FUNCTIONS, 'flip'})
+    monkeypatch.setattr('mmdet_hetconv.convert.permutation.axes.FUNCTIONS', {*FUNCTIONS, 'flip'})
     net = nn.ModuleDict({name: nn.Conv2d(8, 8, 1) for name in 'abcdef'})
 
     def forward(net, x):

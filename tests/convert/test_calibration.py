@@ -100,7 +100,7 @@ def test_filters_before_a_norm_have_the_dense_length(nets, monkeypatch):
     dense, het = nets
     calibrate(dense, het, batches())
     plain = Net(dict(arrangement='blocked'))
-    monkeypatch.setattr('mmdet_hetconv.convert.calibration.rescale', lambda *args: None)
+    monkeypatch.setattr('mmdet_hetconv.convert.calibration.calibrate.rescale', lambda *args: None)
     calibrate(dense, plain, batches())
 
     def length(net, name):
@@ -212,7 +212,7 @@ def test_rois_are_fitted_to_the_layer_not_to_other_rois():
 def test_too_few_positions_are_reported(nets, monkeypatch):
     said = []
     monkeypatch.setattr(
-        'mmdet_hetconv.convert.calibration.print_log',
+        'mmdet_hetconv.convert.calibration.calibrate.print_log',
         lambda text, *args, **kwargs: said.append(text),
     )
     dense, het = nets

@@ -6,8 +6,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmdet_hetconv.convert import calibrate, convert_model, distil
-from mmdet_hetconv.convert.draws import Draws
-from mmdet_hetconv.convert.taps import (
+from mmdet_hetconv.convert.distillation.batches import Draws
+from mmdet_hetconv.convert.distillation.features import (
     Features,
     channel_error,
     find_taps,
@@ -20,7 +20,7 @@ from .test_calibration import Net, batches, loss, nets  # noqa: F401
 
 @pytest.fixture
 def calibrated(nets, monkeypatch):  # noqa: F811
-    monkeypatch.setattr('mmdet_hetconv.convert.draws.IMAGES', 8)
+    monkeypatch.setattr('mmdet_hetconv.convert.distillation.batches.IMAGES', 8)
     dense, het = nets
     calibrate(dense, het, batches())
     return dense, het
@@ -96,7 +96,7 @@ def test_an_error_leaves_the_networks_as_they_were(calibrated):
 
 def test_what_gets_worse_is_taken_back(calibrated, monkeypatch):
     dense, het = calibrated
-    monkeypatch.setattr('mmdet_hetconv.convert.distillation.RATE', 10.0)
+    monkeypatch.setattr('mmdet_hetconv.convert.distillation.distil.RATE', 10.0)
     state = copy.deepcopy(het.state_dict())
     report = distil(dense, het, batches(), steps=40)
     assert report.stopped in ('no gain', 'not finite')
@@ -178,7 +178,7 @@ class Plain(nn.Module):
 
 @pytest.fixture
 def plain(monkeypatch):
-    monkeypatch.setattr('mmdet_hetconv.convert.draws.IMAGES', 8)
+    monkeypatch.setattr('mmdet_hetconv.convert.distillation.batches.IMAGES', 8)
     torch.manual_seed(0)
     dense = Plain().eval()
     het = copy.deepcopy(dense)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmdet_hetconv.convert import calibrate, rearrange
-from mmdet_hetconv.convert.axes import find_axes
+from mmdet_hetconv.convert.permutation.axes import find_axes
 from mmdet_hetconv.layers import HetConv2d
 
 

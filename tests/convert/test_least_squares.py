@@ -3,14 +3,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_hetconv.convert.least_squares import (
+from mmdet_hetconv.convert.calibration.least_squares import (
     RIDGES,
     NormalEquations,
     fit_layer,
     read_weights,
     write_weights,
 )
-from mmdet_hetconv.convert.patches import sample_positions, take_outputs, take_patches
+from mmdet_hetconv.convert.calibration.patches import sample_positions, take_outputs, take_patches
 from mmdet_hetconv.layers import HetConv2d
 
 SHAPES = [

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from mmdet_hetconv.convert.live_memory import held_by_a_pass
+from mmdet_hetconv.convert.calibration.live_memory import held_by_a_pass
 
 MAP = 4 * 8 * 10 * 10  # bytes of one feature map below
 

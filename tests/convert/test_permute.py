@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from mmdet_hetconv.convert.permute import Loss, choose_blocks, lost_energy
+from mmdet_hetconv.convert.permutation.search import Loss, choose_blocks, lost_energy
 
 
 def test_blocks_are_the_best_of_all():

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from mmdet_hetconv.convert import convert_model, distil, make_dense
-from mmdet_hetconv.convert.predictions import find_predictors, prediction_errors
-from mmdet_hetconv.convert.taps import feature_errors, find_taps, tapped
+from mmdet_hetconv.convert.distillation.features import feature_errors, find_taps, tapped
+from mmdet_hetconv.convert.distillation.predictions import find_predictors, prediction_errors
 
 
 class Head(nn.Module):
@@ -122,7 +122,7 @@ def test_a_head_whose_forward_is_called_itself_is_compared_and_left_as_it_was():
 
 
 def test_distillation_brings_predictions_nearer(monkeypatch):
-    monkeypatch.setattr('mmdet_hetconv.convert.draws.IMAGES', 8)
+    monkeypatch.setattr('mmdet_hetconv.convert.distillation.batches.IMAGES', 8)
     torch.manual_seed(0)
     dense, het = Detector().eval(), Detector().eval()
     convert_model(het, p=2, exclude=('backbone.*', 'head.*'))

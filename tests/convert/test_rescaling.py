@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_hetconv.convert.rescaling import LEAST_VARIANCE, rescale
+from mmdet_hetconv.convert.calibration.rescaling import LEAST_VARIANCE, rescale
 from mmdet_hetconv.layers import HetConv2d
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_hetconv.convert.side_by_side import run_one_by_one, run_side_by_side
+from mmdet_hetconv.convert.calibration.side_by_side import run_one_by_one, run_side_by_side
 
 
 def chain():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mmdet_hetconv.convert import calibrate, convert_model
-from mmdet_hetconv.convert.trace import trace_dense
+from mmdet_hetconv.convert.calibration.dense_trace import trace_dense
 from mmdet_hetconv.trace import difference
 
 

@@ -6,7 +6,7 @@ from mmdet_hetconv.analysis import build_detector
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.models.building import explained_build
 from mmdet_hetconv.utils.errors import UserError
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.config.configs import read_config
 from tests.tools.entry import error_of, load_main
 
 HET = "dict(type='HetConv', p=4)"

@@ -679,6 +679,6 @@ def test_faults_of_the_program_keep_their_traceback(world, monkeypatch):
     def fault(*args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr('mmdet_hetconv.workflow.preflight.check_model', fault)
+    monkeypatch.setattr('mmdet_hetconv.workflow.config.preflight.check_model', fault)
     with pytest.raises(ZeroDivisionError):
         train([str(word) for word in world.argv()])

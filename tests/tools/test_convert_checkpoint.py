@@ -93,7 +93,7 @@ def test_it_is_evaluated_and_trained_on(folder, converted, tmp_path):
 
 
 def test_distillation_follows_the_fit(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr('mmdet_hetconv.convert.draws.IMAGES', 2)
+    monkeypatch.setattr('mmdet_hetconv.convert.distillation.batches.IMAGES', 2)
     out = tmp_path / 'distilled.pth'
     convert(argv(folder, out, '--data-root', folder / 'coco', '--no-eval', '--distil', '40'))
     content = torch.load(out, weights_only=True)

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from mmdet_hetconv.utils import files
-from mmdet_hetconv.workflow.checkpoint import is_complete, read_checkpoint
+from mmdet_hetconv.workflow.checkpoints.checkpoint import is_complete, read_checkpoint
 from tests import tiny
 
 from . import forks

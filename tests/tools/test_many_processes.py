@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmdet_hetconv.workflow.checkpoint import read_checkpoint
+from mmdet_hetconv.workflow.checkpoints.checkpoint import read_checkpoint
 from tests import tiny
 
 from . import forks

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-import mmdet_hetconv.workflow.slimming
+import mmdet_hetconv.workflow.slimming.slim
 from mmdet_hetconv.kernels import planned_convs
 from tests import tiny
 
@@ -17,7 +17,7 @@ from .entry import error_of, load_main, train
 from .test_convert_checkpoint import CONV_CFG, OPTIONS, build
 
 slim = load_main('slim')
-slimming = mmdet_hetconv.workflow.slimming
+slimming = mmdet_hetconv.workflow.slimming.slim
 
 
 @pytest.fixture(scope='module')

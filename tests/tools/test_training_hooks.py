@@ -9,10 +9,10 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
-from mmdet_hetconv.comfort.training.patience import PatienceHook
-from mmdet_hetconv.comfort.training.val_loss import _annotated_first
+from mmdet_hetconv.comfort.training.hooks.patience import PatienceHook
+from mmdet_hetconv.comfort.training.hooks.val_loss import _annotated_first
 from mmdet_hetconv.utils.errors import UserError
-from mmdet_hetconv.workflow.configs import use_training_hooks
+from mmdet_hetconv.workflow.config.configs import use_training_hooks
 from tests import tiny
 
 from .conftest import forget
@@ -103,7 +103,7 @@ def test_patience_goes_on_after_a_resumption():
 def test_a_config_that_stops_at_once_is_named(monkeypatch):
     told = []
     monkeypatch.setattr(
-        'mmdet_hetconv.workflow.configs.announce', lambda *words: told.append(words)
+        'mmdet_hetconv.workflow.config.configs.announce', lambda *words: told.append(words)
     )
     hooks = [dict(type='EarlyStoppingHook', monitor='coco/bbox_mAP')]
     cfg = Config(dict(custom_hooks=hooks, default_hooks=dict(checkpoint=dict())))

@@ -4,8 +4,8 @@ import pytest
 
 from mmdet_hetconv.utils.errors import UserError
 from mmdet_hetconv.utils.suggestion import did_you_mean_file
-from mmdet_hetconv.workflow.checkpoint import read_checkpoint
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.checkpoints.checkpoint import read_checkpoint
+from mmdet_hetconv.workflow.config.configs import read_config
 from mmdet_hetconv.zoo import CONFIGS
 
 

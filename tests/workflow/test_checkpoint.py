@@ -14,7 +14,11 @@ from torch import nn
 
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.utils.errors import UserError
-from mmdet_hetconv.workflow.checkpoint import load_weights, newest_checkpoint, read_checkpoint
+from mmdet_hetconv.workflow.checkpoints.checkpoint import (
+    load_weights,
+    newest_checkpoint,
+    read_checkpoint,
+)
 
 
 def content():

@@ -4,7 +4,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
 from mmdet_hetconv.layers import HetConv2d
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.config.configs import read_config
 
 
 def test_the_head_of_a_stock_ssd_can_predict(tmp_path):

@@ -7,9 +7,9 @@ import torch
 from mmengine.config import Config
 
 from mmdet_hetconv.utils.errors import UserError
-from mmdet_hetconv.workflow import downloads
-from mmdet_hetconv.workflow.checkpoint import read_weights
-from mmdet_hetconv.workflow.downloads import explained_download
+from mmdet_hetconv.workflow.checkpoints.checkpoint import read_weights
+from mmdet_hetconv.workflow.config import downloads
+from mmdet_hetconv.workflow.config.downloads import explained_download
 from mmdet_hetconv.zoo import CONFIGS
 
 

@@ -1,6 +1,6 @@
 """The sentence with which slim.py ends."""
 
-from mmdet_hetconv.workflow.gain import gain
+from mmdet_hetconv.workflow.slimming.gain import gain
 
 
 def form(label, ms, score=None, macs=10):

@@ -15,7 +15,7 @@ from mmdet_hetconv.comfort.training.check_config import check_config
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.utils.announce import is_first_process
 from mmdet_hetconv.utils.errors import UserError
-from mmdet_hetconv.workflow import preflight
+from mmdet_hetconv.workflow.config import preflight
 from tests import tiny
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmdet_hetconv.workflow.train_on import train_on
+from mmdet_hetconv.workflow.slimming.train_on import train_on
 
 
 def merged(tmp_path, **keys) -> Config:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from ...utils.announce import announce
 from ...utils.files import check_writable_file, write_whole
-from ...workflow.config_parts import leaf_datasets, read_infos
+from ...workflow.config.config_parts import leaf_datasets, read_infos
 from .browse import count_boxes, draw_sheet
 from .checks.check_data import check_data
 from .own_data import use_own_data

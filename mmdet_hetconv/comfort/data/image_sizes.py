@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from ...utils.announce import announce
 from ...utils.errors import UserError
 from ...utils.images import MOST_PIXELS
-from ...workflow.config_parts import type_name
+from ...workflow.config.config_parts import type_name
 
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay an image on its side
 # What a tool may round: boxes are as good as right then.

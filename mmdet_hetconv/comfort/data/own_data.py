@@ -9,9 +9,9 @@ from mmengine.config import Config, ConfigDict
 
 from ...utils.announce import announce
 from ...utils.errors import UserError
-from ...workflow.checkpoint import read_weights
-from ...workflow.config_parts import class_counts, leaf_datasets, type_name
-from ...workflow.configs import trained_meta
+from ...workflow.checkpoints.checkpoint import read_weights
+from ...workflow.config.config_parts import class_counts, leaf_datasets, type_name
+from ...workflow.config.configs import trained_meta
 from .checks.masks import check_masks, needs_masks
 from .layouts.folders import KEEP, find_data
 from .layouts.split import DataFolder, Split

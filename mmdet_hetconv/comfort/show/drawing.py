@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS
 
 from ...utils.errors import UserError
-from ...workflow.config_parts import image_folder, leaf_datasets, type_name
+from ...workflow.config.config_parts import image_folder, leaf_datasets, type_name
 
 
 @HOOKS.register_module()

@@ -14,8 +14,10 @@ from torch import nn
 from ...utils.announce import announce
 from ...utils.errors import UserError
 from ...utils.image_channels import image_channels
-from ...workflow import checkpoint, configs, deployment, preflight
-from ...workflow.config_parts import class_counts, leaf_datasets, type_name
+from ...workflow import deployment
+from ...workflow.checkpoints import checkpoint
+from ...workflow.config import configs, preflight
+from ...workflow.config.config_parts import class_counts, leaf_datasets, type_name
 from ..data.own_data import palette
 from .plates import PlateVisualizer
 from .reading import Reading, as_bgr

@@ -10,8 +10,8 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 
 from ...utils.errors import UserError
-from ...workflow import checkpoint as checkpoints
-from ...workflow.configs import recorded_config
+from ...workflow.checkpoints import checkpoint as checkpoints
+from ...workflow.config.configs import recorded_config
 from ...workflow.deployment import PLAN
 from .inferencer import HetInferencer
 from .sources import ImageFiles, open_source

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
 
-from ...workflow.config_parts import type_name
+from ...workflow.config.config_parts import type_name
 
 
 def augment(cfg: Config) -> None:

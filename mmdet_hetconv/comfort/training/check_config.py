@@ -10,10 +10,10 @@ from ...models.config import walk
 from ...utils.announce import announce, is_first_process
 from ...utils.errors import UserError
 from ...utils.files import check_writable
-from ...workflow.checkpoint import read_checkpoint
-from ...workflow.config_parts import is_local
-from ...workflow.downloads import without_weights
-from ...workflow.preflight import het_conv_cfgs
+from ...workflow.checkpoints.checkpoint import read_checkpoint
+from ...workflow.config.config_parts import is_local
+from ...workflow.config.downloads import without_weights
+from ...workflow.config.preflight import het_conv_cfgs
 from ..data.checks.check_data import check_data
 
 

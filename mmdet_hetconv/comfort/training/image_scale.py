@@ -9,8 +9,8 @@ from mmengine.config import Config, ConfigDict
 from ...models.config import walk
 from ...utils.announce import announce
 from ...utils.errors import UserError
-from ...workflow.config_parts import leaf_datasets, type_name
-from ...workflow.configs import recorded_config
+from ...workflow.config.config_parts import leaf_datasets, type_name
+from ...workflow.config.configs import recorded_config
 
 # Transforms that set the size, and the keys that hold one.
 _RESIZES = ('Resize', 'FixScaleResize', 'RandomResize', 'RandomChoiceResize')

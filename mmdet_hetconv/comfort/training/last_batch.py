@@ -9,7 +9,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ...utils.announce import announce
 from ...utils.errors import UserError
-from ...workflow.checkpoint import unwrap
+from ...workflow.checkpoints.checkpoint import unwrap
 
 # What torch says of such a batch norm.
 _ONE_VALUE = 'Expected more than 1 value per channel when training'

@@ -18,11 +18,12 @@ from mmengine.runner import Runner
 from ...utils.announce import announce
 from ...utils.errors import UserError
 from ...utils.files import NO_SPACE, check_writable_file
-from ...workflow import checkpoint as checkpoints
-from ...workflow import configs, deployment, end_to_end, exporting, preflight
+from ...workflow import deployment, end_to_end, exporting
 from ...workflow.calibration_images import TO_QUANTIZE, Images
-from ...workflow.config_parts import is_local
-from ...workflow.downloads import explained_download
+from ...workflow.checkpoints import checkpoint as checkpoints
+from ...workflow.config import configs, preflight
+from ...workflow.config.config_parts import is_local
+from ...workflow.config.downloads import explained_download
 from ...workflow.metrics import use_own_metrics
 from ..data.own_data import use_own_data
 from ..show.confusion import ConfusionMatrix
@@ -30,9 +31,9 @@ from ..show.drawing import check_draws, draw_into_folders
 from . import processes
 from .augmentation import augment
 from .check_config import check_config
+from .hooks.resuming import check_same_classes
 from .image_scale import set_image_scale, warn_of_another_scale, warn_of_other_scales
 from .last_batch import leave_out_a_batch_of_one
-from .resuming import check_same_classes
 from .schedule import set_batch_size, set_epochs, shorten_warm_up
 from .sections import check_kinds, check_needs, explained_late_build
 from .terminal import TerminalRunner, shown_progress

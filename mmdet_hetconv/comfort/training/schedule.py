@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 
 from ...utils.announce import announce
 from ...utils.errors import UserError
-from ...workflow.config_parts import type_name
+from ...workflow.config.config_parts import type_name
 
 # Keys of schedulers and hooks that are epochs.
 _EPOCHS = ('begin', 'end', 'T_max', 'step_size', 'total_iters', 'num_last_epochs', 'switch_epoch')

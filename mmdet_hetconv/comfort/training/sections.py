@@ -14,8 +14,8 @@ from mmengine.device import get_device
 from mmengine.registry import build_functions
 
 from ...utils.errors import UserError
-from ...workflow.config_parts import type_name
-from ...workflow.preflight import explained_build
+from ...workflow.config.config_parts import type_name
+from ...workflow.config.preflight import explained_build
 
 _DICTS = (
     *('train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper', 'default_hooks'),

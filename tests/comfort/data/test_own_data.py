@@ -13,8 +13,8 @@ from mmengine.config import Config
 
 from mmdet_hetconv.comfort.data.own_data import use_own_data
 from mmdet_hetconv.utils.errors import UserError
-from mmdet_hetconv.workflow.config_parts import class_counts, leaf_datasets
-from mmdet_hetconv.workflow.configs import merge_options
+from mmdet_hetconv.workflow.config.config_parts import class_counts, leaf_datasets
+from mmdet_hetconv.workflow.config.configs import merge_options
 from tests import tiny
 
 CONFIGS = Path(__file__).parents[3] / 'configs'

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmdet_hetconv.comfort.data.own_data import use_own_data
 from mmdet_hetconv.comfort.training.check_config import check_config
 from mmdet_hetconv.utils.errors import UserError
-from mmdet_hetconv.workflow.config_parts import leaf_datasets
+from mmdet_hetconv.workflow.config.config_parts import leaf_datasets
 from tests import tiny
 
 CONFIG = Path(__file__).parents[3] / 'configs' / 'faster_rcnn_het_r50.py'

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from mmdet_hetconv.comfort.show.coco_metrics import coco_metrics
+from mmdet_hetconv.comfort.show.comparison.coco_metrics import coco_metrics
 
 
 def content():

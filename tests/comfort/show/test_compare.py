@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from mmdet_hetconv.comfort.show.page import THRESHOLDS
+from mmdet_hetconv.comfort.show.comparison.page import THRESHOLDS
 from tests import tiny
 from tests.tools.entry import error_of, load_main
 

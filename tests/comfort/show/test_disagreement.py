@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmdet_hetconv.comfort.show.disagreement import disagreement
+from mmdet_hetconv.comfort.show.comparison.disagreement import disagreement
 
 
 def boxes(*entries):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mmdet_hetconv.comfort.training.curves import draw_curves, read_run
+from mmdet_hetconv.comfort.training.hooks.curves import draw_curves, read_run
 from mmdet_hetconv.utils.errors import UserError
 from tests.tools.entry import error_of, load_main
 

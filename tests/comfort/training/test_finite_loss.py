@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmdet_hetconv.comfort.training import finite_loss
-from mmdet_hetconv.comfort.training.finite_loss import MOST, FiniteLossHook
+from mmdet_hetconv.comfort.training.hooks import finite_loss
+from mmdet_hetconv.comfort.training.hooks.finite_loss import MOST, FiniteLossHook
 from mmdet_hetconv.utils.errors import UserError
 
 NAN, INF = float('nan'), float('inf')

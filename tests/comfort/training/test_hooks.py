@@ -12,10 +12,10 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmdet_hetconv.comfort.training.hooks import FirstLoggerHook
+from mmdet_hetconv.comfort.training.hooks.whole_files import FirstLoggerHook
 from mmdet_hetconv.utils import files
-from mmdet_hetconv.workflow.checkpoint import is_complete, read_checkpoint
-from mmdet_hetconv.workflow.configs import use_own_hooks
+from mmdet_hetconv.workflow.checkpoints.checkpoint import is_complete, read_checkpoint
+from mmdet_hetconv.workflow.config.configs import use_own_hooks
 
 SCORES = (0.2, 0.5, 0.3, 0.6, 0.4)  # of the epochs
 

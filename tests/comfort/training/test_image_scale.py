@@ -12,7 +12,7 @@ from mmdet_hetconv.comfort.training.image_scale import (
     warn_of_other_scales,
 )
 from mmdet_hetconv.utils.errors import UserError
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.config.configs import read_config
 from mmdet_hetconv.zoo import CONFIGS
 
 

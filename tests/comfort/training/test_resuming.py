@@ -7,11 +7,11 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmdet_hetconv.comfort.training import resuming
-from mmdet_hetconv.comfort.training.resuming import check_same_classes
+from mmdet_hetconv.comfort.training.hooks import resuming
+from mmdet_hetconv.comfort.training.hooks.resuming import check_same_classes
 from mmdet_hetconv.utils.errors import UserError
-from mmdet_hetconv.workflow.checkpoint import read_checkpoint
-from mmdet_hetconv.workflow.safe_globals import training_checkpoints
+from mmdet_hetconv.workflow.checkpoints.checkpoint import read_checkpoint
+from mmdet_hetconv.workflow.checkpoints.safe_globals import training_checkpoints
 
 from .test_hooks import Line, Numbers
 

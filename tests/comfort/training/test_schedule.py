@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmdet_hetconv.comfort.training import schedule
 from mmdet_hetconv.comfort.training.schedule import set_batch_size, set_epochs, shorten_warm_up
 from mmdet_hetconv.utils.errors import UserError
-from mmdet_hetconv.workflow.configs import read_config
+from mmdet_hetconv.workflow.config.configs import read_config
 from mmdet_hetconv.zoo import CONFIGS
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from ....utils.errors import UserError
-from ....workflow.config_parts import is_local, type_name
+from ....workflow.config.config_parts import is_local, type_name
 from ..annotations import Annotations
 from ..coco import read_coco
 from .classes import check_coco_classes

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from ....utils.announce import announce
 from ....utils.errors import UserError
 from ....utils.images import check_images
-from ....workflow.config_parts import (
+from ....workflow.config.config_parts import (
     class_counts,
     class_names,
     image_folder,

@@ -3,7 +3,7 @@
 from mmengine.config import Config
 
 from ....utils.errors import UserError
-from ....workflow.config_parts import leaf_datasets
+from ....workflow.config.config_parts import leaf_datasets
 from ..annotations import Annotations
 
 

@@ -1,0 +1,1 @@
+"""Hooks of a training: whole files, curves, losses that are not finite, patience."""

@@ -1,0 +1,1 @@
+"""All layers together, trained towards the dense network without labels."""

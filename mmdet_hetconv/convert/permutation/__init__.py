@@ -1,0 +1,1 @@
+"""Which channels share a block, where their order is free."""

@@ -1,0 +1,1 @@
+"""Configs and the detectors that they describe: read, checked, explained."""
