@@ -22,7 +22,7 @@ __all__ = [
 # The layers are of use with torch and mmengine alone.
 if find_spec('mmdet'):
     from . import models  # noqa: F401
-    from .comfort.data.layouts import voc_images  # noqa: F401
+    from .comfort.data.layouts import voc_dataset  # noqa: F401
     from .comfort.show import drawing  # noqa: F401
     from .comfort.training.hooks import curves, finite_loss, patience, resuming, val_loss  # noqa: F401
     from .deploy import switch_to_deploy

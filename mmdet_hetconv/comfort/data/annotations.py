@@ -25,14 +25,14 @@ class Content:
         size: width and height in pixels, as the file says; None if it is
             silent.
         classes: of all boxes.
-        learnt: of the boxes that a detector learns to find: not of crowds,
+        learnable: of the boxes that a detector learns to find: not of crowds,
             of difficult objects, and of what is `unusable`.
         boxes: how often there is which class at which place.
     """
 
     size: tuple[float, float] | None
     classes: set[str] = field(default_factory=set)
-    learnt: set[str] = field(default_factory=set)
+    learnable: set[str] = field(default_factory=set)
     boxes: Counter = field(default_factory=Counter)
 
 
@@ -50,8 +50,8 @@ class Annotations:
         unusable: how many boxes nothing is learnt from, since they are
             smaller than a pixel or outside of their image.
         contents: of the images, in their order.
-        doubts: what can be meant so, and is more often a mistake; sentences.
-        odd: whether only the readers here take the file, and mmdet's do not.
+        warnings: what can be meant so, and is more often a mistake; sentences.
+        needs_own_reader: whether only the readers here take the file, and mmdet's do not.
     """
 
     path: Path
@@ -62,11 +62,13 @@ class Annotations:
     unusable: int = 0
     ids: tuple[int | str, ...] = ()
     contents: tuple[Content, ...] = ()
-    doubts: tuple[str, ...] = ()
-    odd: bool = False
+    warnings: tuple[str, ...] = ()
+    needs_own_reader: bool = False
 
 
-def doubts_of(contents: Sequence[Content], images: Sequence[str], named_by: Path) -> Iterator[str]:
+def warn_of_repeats(
+    contents: Sequence[Content], images: Sequence[str], named_by: Path
+) -> Iterator[str]:
     """Sentences on what is there twice, or is too much for a metric."""
     twice = [name for name, count in Counter(images).items() if count > 1]
     if twice:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...utils.errors import UserError
 from ...utils.images import MOST_PIXELS
-from .annotations import Annotations, Content, doubts_of, is_number, read_file
+from .annotations import Annotations, Content, is_number, read_file, warn_of_repeats
 
 # COCO boxes that end outside of their image are rounded, or end points in place of sizes.
 _CORNERS_SHARE = 0.5
@@ -78,11 +78,11 @@ def check_coco(
         found.classes.add(name)
         found.boxes[(name, *box['bbox'])] += 1
         if usable and not box['iscrowd'] and not box.get('ignore'):
-            found.learnt.add(name)
+            found.learnable.add(name)
     files = tuple(image['file_name'] for image in images)
-    doubts = [*doubts_of([*contents.values()], files, path)]
+    warnings = [*warn_of_repeats([*contents.values()], files, path)]
     if beyond > _CORNERS_SHARE * len(boxes):
-        doubts.append(
+        warnings.append(
             f'{path}: {beyond} of {len(boxes)} boxes end outside of their image; a bbox is x, y, '
             'width, height: are these x1, y1, x2, y2?'
         )
@@ -95,7 +95,7 @@ def check_coco(
         unusable,
         tuple(image['id'] for image in images),
         tuple(contents.values()),
-        tuple(doubts),
+        tuple(warnings),
         marked or text is not None,
     )
 

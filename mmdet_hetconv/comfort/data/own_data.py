@@ -15,7 +15,7 @@ from ...workflow.config.configs import trained_meta
 from .checks.masks import check_masks, needs_masks
 from .layouts.folders import KEEP, find_data
 from .layouts.split import DataFolder, Split
-from .layouts.voc_images import VOC_DATASETS, AnyImageVOCDataset
+from .layouts.voc_dataset import VOC_DATASETS, AnyImageVOCDataset
 
 _LAYOUTS = {'CocoDataset': 'COCO', **dict.fromkeys(VOC_DATASETS, 'VOC')}
 _VOC_FOLDERS = ('VOC2007', 'VOC2012')
@@ -124,7 +124,7 @@ def _voc_type(split: Split, data: DataFolder) -> str:
     name VOC2007 it and VOCMetric recognise VOC's twenty classes.
     """
     found = split.annotations
-    if found.odd or not all(name.endswith('.jpg') for name in found.images):
+    if found.needs_own_reader or not all(name.endswith('.jpg') for name in found.images):
         return AnyImageVOCDataset.__name__
     place = f'{data.root}/{split.images}'
     named = any(name in place for name in _VOC_FOLDERS)

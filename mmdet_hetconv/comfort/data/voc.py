@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...utils.errors import UserError
 from ...utils.images import MOST_PIXELS
-from .annotations import Annotations, Content, doubts_of, is_number, read_file
+from .annotations import Annotations, Content, is_number, read_file, warn_of_repeats
 from .image_sizes import check_size
 
 Box = tuple[float, float, float, float]
@@ -37,7 +37,7 @@ def read_voc(
         UserError: names the file and what is wrong in it.
     """
     list_file, xml_dir = Path(list_file), Path(xml_dir)
-    ids, odd, doubts = _read_list(list_file, strict)
+    ids, odd, warnings = _read_list(list_file, strict)
     contents = []
     names, unusable = [], 0
     for image_id in ids:
@@ -52,7 +52,7 @@ def read_voc(
             unusable += not usable
             content.classes.add(name)
             if usable and not difficult:
-                content.learnt.add(name)
+                content.learnable.add(name)
         if strict and unusual:
             raise UserError(
                 f'{path} is not as mmdet reads it: it has an XML namespace, a size that is no '
@@ -70,8 +70,8 @@ def read_voc(
         len(names),
         unusable,
         contents=tuple(contents),
-        doubts=(*doubts, *doubts_of(contents, images, list_file)),
-        odd=odd,
+        warnings=(*warnings, *warn_of_repeats(contents, images, list_file)),
+        needs_own_reader=odd,
     )
 
 
@@ -92,8 +92,8 @@ def _read_list(path: Path, strict: bool) -> tuple[list[str], bool, list[str]]:
         return lines, False, []
     ids = read_list(path)
     again = len([line for line in lines if line.strip()]) - len(ids)
-    doubts = [f'{path}: {again} images are there twice, and count once'] if again else []
-    return ids, ids != lines, doubts
+    warnings = [f'{path}: {again} images are there twice, and count once'] if again else []
+    return ids, ids != lines, warnings
 
 
 def read_list(path: Path) -> list[str]:

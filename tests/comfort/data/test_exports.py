@@ -316,7 +316,7 @@ def test_sizes_and_classes_of_labelimg(tmp_path, monkeypatch):
     path.write_text(text.replace('disc', 'disk'))
     told = []
     monkeypatch.setattr(
-        'mmdet_hetconv.comfort.data.layouts.exports.announce',
+        'mmdet_hetconv.comfort.data.layouts.tool_layouts.announce',
         lambda text, level=0: told.append(text),
     )
     assert found(tmp_path, tmp_path / 'keep').classes == ('disc', 'disk', 'long bar')

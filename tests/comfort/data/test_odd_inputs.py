@@ -9,13 +9,13 @@ from PIL import Image
 from mmdet_hetconv.comfort.data.checks import check_data as check_module
 from mmdet_hetconv.comfort.data.checks.check_data import check_data
 from mmdet_hetconv.comfort.data.image_sizes import read_head
-from mmdet_hetconv.comfort.data.layouts.finding import ImageFinder
+from mmdet_hetconv.comfort.data.layouts.image_finder import ImageFinder
 from mmdet_hetconv.comfort.data.own_data import use_own_data
 from mmdet_hetconv.utils.errors import UserError
 from mmdet_hetconv.utils.images import what_is_wrong
 from tests import tiny
-from tests.comfort.data.test_doubts import boxes, names, read, told  # noqa: F401 (a fixture)
-from tests.comfort.data.test_doubts import tiny_yolo as yolo
+from tests.comfort.data.test_doubtful_inputs import boxes, names, read, told  # noqa: F401 (a fixture)
+from tests.comfort.data.test_doubtful_inputs import tiny_yolo as yolo
 from tests.comfort.data.test_exports import image
 
 ONE = [[24, 12, 16, 24]]

@@ -306,7 +306,7 @@ def test_unknown_class_in_what_is_evaluated(tmp_path, monkeypatch):
     cfg = ours()
     told = []
     monkeypatch.setattr(
-        'mmdet_hetconv.comfort.data.layouts.exports.announce',
+        'mmdet_hetconv.comfort.data.layouts.tool_layouts.announce',
         lambda text, level=0: told.append(text),
     )
     use_own_data(cfg, str(root))

@@ -21,13 +21,13 @@ from ....workflow.config.config_parts import (
 from ..annotations import Annotations
 from ..coco import read_coco
 from ..image_sizes import check_sizes, turns_images
-from ..layouts.voc_images import VOC_DATASETS, AnyImageVOCDataset, ImageNames
+from ..layouts.voc_dataset import VOC_DATASETS, AnyImageVOCDataset, ImageNames
 from ..voc import read_voc
-from .agreement import check_evaluator, only_writes
+from .checked_images import CheckedImages
 from .classes import check_coco_classes, check_voc_classes
-from .left_out import check_anything_to_learn, tell_left_out
+from .dropped_images import check_anything_to_learn, describe_dropped
+from .evaluators import check_evaluator, only_writes
 from .masks import check_masks, needs_masks
-from .remembered import Remembered
 
 
 class _Shown(NamedTuple):
@@ -58,8 +58,8 @@ def check_data(cfg: Config, roles: tuple[str, ...]) -> None:
         shown = {path: _check_dataset(leaf, path, cfg, labelled) for path, leaf in leaves.items()}
         known = {path: found for path, found in shown.items() if found}
         for path, found in known.items():
-            for doubt in found.doubts:
-                announce(doubt, logging.WARNING)
+            for warning in found.warnings:
+                announce(warning, logging.WARNING)
             if found.unusable:
                 use = 'learnt from' if loader == 'train_dataloader' else 'of any use'
                 announce(
@@ -93,22 +93,22 @@ def check_data(cfg: Config, roles: tuple[str, ...]) -> None:
 
 def _check_named(images: dict[str, _Shown], named_by: Path) -> None:
     """Check the images that one annotation file names, by path."""
-    remembered = Remembered(named_by, {i: (s.size, s.turned) for i, s in images.items()})
-    check_images(remembered.new, named_by)
+    checked = CheckedImages(named_by, {i: (s.size, s.turned) for i, s in images.items()})
+    check_images(checked.new, named_by)
     for turned in (True, False):
         sizes = [
             (image, images[image].size)
-            for image in remembered.new
+            for image in checked.new
             if images[image].size and images[image].turned == turned
         ]
         check_sizes(sizes, turned, named_by)
-    remembered.keep()
+    checked.keep()
 
 
 def _tell_not_learnt(leaves: dict[str, dict], known: dict[str, Annotations]) -> None:
     """Tell which images and boxes of a training set are not learnt from."""
     for path, found in known.items():
-        left_out = tell_left_out(leaves[path], path, found, class_names(leaves[path], path))
+        left_out = describe_dropped(leaves[path], path, found, class_names(leaves[path], path))
         if left_out:
             announce(left_out, logging.WARNING)
 

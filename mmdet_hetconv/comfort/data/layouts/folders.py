@@ -12,13 +12,13 @@ from ....utils.errors import UserError
 from ....utils.images import is_data
 from ..coco import read_coco
 from ..voc import read_voc
-from .coco_exports import read_pictures
-from .exports import LAYOUTS, as_coco_files, exports_in, find_export, tell_untrained
-from .finding import ImageFinder
-from .labelimg import read_picture
-from .split import DataFolder, Split, choose_splits, in_any_case
-from .to_coco import Picture, split_by_seed
-from .voc_images import ImageNames
+from .coco_tools import read_images
+from .image_finder import ImageFinder
+from .labelimg import read_image
+from .split import DataFolder, Split, choose_splits, glob_patterns
+from .to_coco import LabelledImage, split_by_seed
+from .tool_layouts import LAYOUTS, as_coco_files, exports_in, find_export, tell_untrained
+from .voc_dataset import ImageNames
 
 # Where the annotation file of a split may be, COCO layout.
 _COCO_FILES = (
@@ -117,18 +117,18 @@ def _find_coco(root: Path, keep: Path) -> DataFolder | None:
     first, *others = parts.values()
     classes = dict.fromkeys(name for part in parts.values() for name in part.annotations.classes)
     if len(parts) == 1:
-        splits = split_by_seed(_coco_pictures(root, first), root)
+        splits = split_by_seed(_coco_images(root, first), root)
         return as_coco_files(root, 'COCO', splits, list(classes), keep)
     found = [part.annotations for part in parts.values()]
-    if any(part.odd or part.classes != tuple(classes) for part in found):
-        pictures = {name: _coco_pictures(root, part) for name, part in parts.items()}
+    if any(part.needs_own_reader or part.classes != tuple(classes) for part in found):
+        pictures = {name: _coco_images(root, part) for name, part in parts.items()}
         return as_coco_files(root, 'COCO', pictures, list(classes), keep)
     return DataFolder(root, 'COCO', first.annotations.classes, (first,), others[0])
 
 
 def _coco_files(root: Path, name: str) -> list[Path]:
     """The annotation files of a split, of the first pattern that has any."""
-    for pattern in in_any_case(text.format(name) for text in _COCO_FILES):
+    for pattern in glob_patterns(text.format(name) for text in _COCO_FILES):
         found = sorted(
             path
             for path in root.glob(pattern)
@@ -162,7 +162,7 @@ def _coco_split(root: Path, name: str, path: Path) -> Split:
         )
     unusual = (image for image in annotations.images if '\\' in image or '%' in image)
     if folder is None or not all(os.path.isfile(folder / image) for image in unusual):
-        annotations = replace(annotations, odd=True)
+        annotations = replace(annotations, needs_own_reader=True)
     return Split(annotations, str(path.relative_to(root)), _inside(root, folder or root))
 
 
@@ -172,18 +172,18 @@ def _coco_folders(root: Path, name: str, path: Path) -> list[Path]:
     patterns = [pattern.format(glob.escape(n)) for n in names for pattern in _COCO_IMAGES]
     found = [
         folder
-        for pattern in in_any_case(dict.fromkeys(patterns))
+        for pattern in glob_patterns(dict.fromkeys(patterns))
         for folder in (sorted(root.glob(pattern)) if pattern else [root])
         if folder.is_dir()
     ]
     return [*dict.fromkeys(found)]
 
 
-def _coco_pictures(root: Path, split: Split) -> list[Picture]:
+def _coco_images(root: Path, split: Split) -> list[LabelledImage]:
     path = split.annotations.path
     name = path.stem.lower().removeprefix('instances_')
     folders = [root / split.images, *_coco_folders(root, name, path)]
-    return read_pictures(path, folders)
+    return read_images(path, folders)
 
 
 def _inside(root: Path, folder: Path) -> str:
@@ -216,7 +216,7 @@ def _find_voc(root: Path, keep: Path) -> DataFolder | None:
     ]
     if len(folders) == 1 and len(there[0]) == 1:
         split = _voc_split(root, folders[0], *there[0].values())
-        splits = split_by_seed(_voc_pictures(root, split), root)
+        splits = split_by_seed(_voc_images(root, split), root)
         return as_coco_files(root, 'VOC', splits, list(split.annotations.classes), keep)
     train, val = choose_splits(folders[0], there[0])
     if len(folders) == 2 and {'trainval', 'test'} <= set(there[0]):
@@ -245,12 +245,12 @@ def _voc_split(root: Path, folder: Path, list_file: Path) -> Split:
     )
 
 
-def _voc_pictures(root: Path, split: Split) -> list[Picture]:
+def _voc_images(root: Path, split: Split) -> list[LabelledImage]:
     folder = root / split.images
     pictures = []
     for name in map(Path, split.annotations.images):
         xml = name.relative_to(split.img_subdir).with_suffix('.xml')
-        pictures.append(read_picture(folder / name, folder / split.ann_subdir / xml))
+        pictures.append(read_image(folder / name, folder / split.ann_subdir / xml))
     return pictures
 
 
@@ -260,7 +260,7 @@ def _named(folder: Path, name: str) -> Path:
     Raises:
         UserError: several are, and none of them is spelled so.
     """
-    for pattern in in_any_case([name]):
+    for pattern in glob_patterns([name]):
         found = sorted(folder.glob(pattern))
         if len(found) > 1:
             raise UserError(

@@ -9,8 +9,8 @@ from ....utils.errors import UserError
 from ....utils.images import is_data
 from ..image_sizes import size_of
 from ..voc import read_objects
-from .finding import in_any_case
-from .to_coco import Picture, Reader, images_in
+from .image_finder import find_in_any_case
+from .to_coco import LabelledImage, Reader, images_in
 
 # Names of folders of splits, in any letter case.
 SPLITS = dict(
@@ -34,7 +34,7 @@ class _Pair:
     images: Path
     xml: Path
 
-    def read(self) -> list[Picture]:
+    def read(self) -> list[LabelledImage]:
         """The pictures.
 
         Raises:
@@ -55,7 +55,7 @@ class _Pair:
         bare = len(set(images) - set(files))
         if bare:
             announce(f'{self.images}: {bare} images without XML file are left out')
-        return [read_picture(images[name], path) for name, path in files.items()]
+        return [read_image(images[name], path) for name, path in files.items()]
 
 
 def labelimg_folders(root: Path) -> dict[str, _Pair]:
@@ -71,7 +71,7 @@ def labelimg_folders(root: Path) -> dict[str, _Pair]:
     for images, xml in PLACES[1:]:
         for folder in _folders_in(root / images):
             split = SPLITS.get(folder.name.lower())
-            other = in_any_case(root / xml / folder.name)
+            other = find_in_any_case(root / xml / folder.name)
             if split and other and _xml_files(other):
                 found.setdefault(split, _Pair(folder, other))
     if any(_xml_files(pair.xml) for pair in found.values()):
@@ -88,14 +88,14 @@ def read_labelimg(root: Path) -> dict[str, Reader]:
 def _pair(folder: Path) -> _Pair | None:
     """Images and XML files of one folder; None for one of other files alone."""
     for images, xml in PLACES:
-        places = in_any_case(folder / images), in_any_case(folder / xml)
+        places = find_in_any_case(folder / images), find_in_any_case(folder / xml)
         if places[0] and places[1] and images_in(places[0]) and _xml_files(places[1]):
             return _Pair(*places)
     return None if any(folder.iterdir()) else _Pair(folder, folder)
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    found = in_any_case(folder)
+    found = find_in_any_case(folder)
     return sorted(p for p in found.iterdir() if p.is_dir()) if found and found.is_dir() else []
 
 
@@ -106,7 +106,7 @@ def _xml_files(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in files}
 
 
-def read_picture(image: Path, path: Path) -> Picture:
+def read_image(image: Path, path: Path) -> LabelledImage:
     """An image and what its VOC XML file says.
 
     Raises:
@@ -118,4 +118,4 @@ def read_picture(image: Path, path: Path) -> Picture:
         # VOC counts pixels from 1.
         box = (kind, x1 - 1, y1 - 1, x2 - x1, y2 - y1, dict(iscrowd=1) if difficult else {})
         boxes.append(box)
-    return Picture(image, size, boxes)
+    return LabelledImage(image, size, boxes)

@@ -65,7 +65,7 @@ class DataFolder:
         )
 
 
-def in_any_case(patterns: Iterable[str]) -> list[str]:
+def glob_patterns(patterns: Iterable[str]) -> list[str]:
     """Patterns for Path.glob(): as they are, then in any letter case."""
     patterns = list(patterns)
     return patterns + [

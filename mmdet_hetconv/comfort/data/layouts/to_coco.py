@@ -13,7 +13,7 @@ from typing import Any
 from ....utils.announce import announce
 from ....utils.errors import UserError
 from ....utils.images import IMAGE_ENDINGS, files_below, is_data
-from .finding import relative_name
+from .image_finder import relative_name
 
 # Of the images of a layout with one split only.
 VAL_SHARE = 0.2
@@ -25,7 +25,7 @@ Box = tuple[str, float, float, float, float, dict[str, Any]]
 
 
 @dataclass
-class Picture:
+class LabelledImage:
     """An image and what is annotated in it.
 
     Attributes:
@@ -40,7 +40,7 @@ class Picture:
 
 
 # Reads a split when it is needed.
-Reader = Callable[[], list[Picture]]
+Reader = Callable[[], list[LabelledImage]]
 
 
 def images_in(folder: Path, recursive: bool = False) -> list[Path]:
@@ -53,7 +53,7 @@ def _is_data(path: Path) -> bool:
     return is_data(path.name)
 
 
-def split_by_seed(pictures: Sequence[Picture], where: Path) -> dict[str, list[Picture]]:
+def split_by_seed(pictures: Sequence[LabelledImage], where: Path) -> dict[str, list[LabelledImage]]:
     """Pictures of one split as two, always the same.
 
     Raises:
@@ -72,15 +72,15 @@ def split_by_seed(pictures: Sequence[Picture], where: Path) -> dict[str, list[Pi
     return dict(train=order[count:], val=order[:count])
 
 
-def _each_file_once(pictures: Sequence[Picture], where: Path) -> list[Picture]:
+def _each_file_once(pictures: Sequence[LabelledImage], where: Path) -> list[LabelledImage]:
     """Pictures of which several entries name one file made one, lest both splits get it."""
-    files: dict[str, Picture] = {}
+    files: dict[str, LabelledImage] = {}
     for picture in pictures:
         key = os.path.realpath(picture.path)
         if key in files:
             files[key].boxes += picture.boxes
         else:
-            files[key] = Picture(picture.path, picture.size, [*picture.boxes])
+            files[key] = LabelledImage(picture.path, picture.size, [*picture.boxes])
     if len(files) < len(pictures):
         announce(
             f'{where}: {len(pictures) - len(files)} images are there twice; the boxes of both '
@@ -91,7 +91,7 @@ def _each_file_once(pictures: Sequence[Picture], where: Path) -> list[Picture]:
 
 
 def write_coco(
-    splits: dict[str, list[Picture]], classes: Sequence[str], root: Path, keep: Path
+    splits: dict[str, list[LabelledImage]], classes: Sequence[str], root: Path, keep: Path
 ) -> dict[str, Path]:
     """A COCO file for each split, with images relative to `root`.
 

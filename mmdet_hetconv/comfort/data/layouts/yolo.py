@@ -12,8 +12,8 @@ from ....utils.errors import UserError
 from ....utils.images import IMAGE_ENDINGS, files_below, is_data
 from ..annotations import is_number, read_text
 from ..image_sizes import size_of
-from .finding import ImageFinder, in_any_case
-from .to_coco import Box, Picture, Reader, images_in
+from .image_finder import ImageFinder, find_in_any_case
+from .to_coco import Box, LabelledImage, Reader, images_in
 
 # What tools round: beyond the edge of an image by this share a box is cut.
 ROUNDING = 0.01
@@ -49,7 +49,7 @@ def read_yolo(root: Path) -> tuple[dict[str, Reader], list[str]]:
         sources = layout.sources(names)
         if sources:
             splits[split] = partial(layout.read, sources)
-    images = in_any_case(root / 'images')
+    images = find_in_any_case(root / 'images')
     if not splits and images is not None:
         splits['all'] = partial(layout.read, [images])
     if not splits:
@@ -134,7 +134,7 @@ class _Layout:
             place
             for name in names
             for text in PLACES
-            if (place := in_any_case(self._root / text.format(name))) is not None
+            if (place := find_in_any_case(self._root / text.format(name))) is not None
         ]
         if len(places) > 1:
             announce(f'{places[0]} is taken, {places[1]} beside it is not', logging.WARNING)
@@ -167,12 +167,12 @@ class _Layout:
         last = len(parts) - (not value.endswith('.txt'))
         tried += [self._root.joinpath(*parts[start:]) for start in range(1, last)]
         for path in [inside, *tried] if beside else tried:
-            found = in_any_case(path)
+            found = find_in_any_case(path)
             if found is not None and (found.is_dir() or found.suffix == '.txt'):
                 return found
         return None
 
-    def read(self, sources: list[Path]) -> list[Picture]:
+    def read(self, sources: list[Path]) -> list[LabelledImage]:
         """The pictures of some folders and lists.
 
         Raises:
@@ -189,7 +189,7 @@ class _Layout:
         for image, label in labels.items():
             size = size_of(image)
             boxes = [] if label is None else self._boxes(label, size)
-            pictures.append(Picture(image, size, boxes))
+            pictures.append(LabelledImage(image, size, boxes))
         bare = [*labels.values()].count(None)
         where = ', '.join(map(str, sources))
         for source in sources:
@@ -271,7 +271,7 @@ def _label_folder(images: Path) -> Path:
     if at is None:
         return images
     parts[at] = 'labels'
-    return in_any_case(Path(*parts)) or Path(*parts)
+    return find_in_any_case(Path(*parts)) or Path(*parts)
 
 
 def _key_points(config: dict) -> int:

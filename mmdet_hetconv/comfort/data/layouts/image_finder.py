@@ -14,12 +14,12 @@ _UPLOAD = re.compile(r'^[0-9a-f]{8}-')
 _LOCAL_FILES = '?d='
 
 
-def in_any_case(path: Path) -> Path | None:
+def find_in_any_case(path: Path) -> Path | None:
     """A file or folder in whatever letter case its name is; None if it is not there."""
     # Path.exists() fails for a name that is too long.
     if os.path.exists(path):
         return path
-    parent = in_any_case(path.parent) if path.parent != path else None
+    parent = find_in_any_case(path.parent) if path.parent != path else None
     if parent is None or not parent.is_dir():
         return None
     name = path.name.lower()

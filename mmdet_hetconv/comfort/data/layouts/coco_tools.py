@@ -8,9 +8,9 @@ from pathlib import Path
 from ....utils.announce import announce
 from ....utils.errors import UserError
 from ..coco import check_coco, load_json, read_coco
-from .finding import ImageFinder, in_any_case
+from .image_finder import ImageFinder, find_in_any_case
 from .split import choose_splits
-from .to_coco import Picture, Reader
+from .to_coco import LabelledImage, Reader
 
 ROBOFLOW = '_annotations.coco.json'
 # One file for everything, and where its images may be.
@@ -28,7 +28,7 @@ def roboflow_files(root: Path) -> dict[str, Path]:
     """Roboflow's files by split; empty if there are none."""
     files: dict[str, Path] = {}
     for split, names in dict(train=('train',), val=('valid', 'val'), test=('test',)).items():
-        found = [path for name in names if (path := in_any_case(root / name / ROBOFLOW))]
+        found = [path for name in names if (path := find_in_any_case(root / name / ROBOFLOW))]
         if len(found) > 1:
             announce(f'{found[0]} is taken, {found[1]} is not', logging.WARNING)
         if found:
@@ -55,7 +55,7 @@ def read_roboflow(root: Path) -> tuple[dict[str, Reader], list[str]]:
             raise UserError(f'{files[split]} has other categories than {files[min(used)]}')
         classes = mine
     splits: dict[str, Reader] = {
-        split: partial(pictures_of, content, files[split], [files[split].parent])
+        split: partial(labelled_images, content, files[split], [files[split].parent])
         for split, content in contents.items()
     }
     return splits, classes
@@ -94,16 +94,16 @@ def read_single(root: Path, tool: str) -> tuple[dict[str, Reader], list[str]]:
     """
     name, folders = SINGLE[tool]
     classes = list(read_coco(root / name, strict=False).classes)
-    places = [place for folder in folders if (place := in_any_case(root / folder))]
-    return {'all': partial(read_pictures, root / name, places)}, classes
+    places = [place for folder in folders if (place := find_in_any_case(root / folder))]
+    return {'all': partial(read_images, root / name, places)}, classes
 
 
-def read_pictures(path: Path, folders: list[Path]) -> list[Picture]:
-    """What a COCO file says that read_coco() has checked, see :func:`pictures_of`."""
-    return pictures_of(load_json(path)[0], path, folders)
+def read_images(path: Path, folders: list[Path]) -> list[LabelledImage]:
+    """What a COCO file says that read_coco() has checked, see :func:`labelled_images`."""
+    return labelled_images(load_json(path)[0], path, folders)
 
 
-def pictures_of(content: dict, path: Path, folders: list[Path]) -> list[Picture]:
+def labelled_images(content: dict, path: Path, folders: list[Path]) -> list[LabelledImage]:
     """What a COCO file holds that check_coco() has checked.
 
     Args:
@@ -122,7 +122,7 @@ def pictures_of(content: dict, path: Path, folders: list[Path]) -> list[Picture]
             raise UserError(
                 f'{path} names the image {image["file_name"]}, which is in none of {tried}'
             )
-        pictures[image['id']] = Picture(file, (image['width'], image['height']), [])
+        pictures[image['id']] = LabelledImage(file, (image['width'], image['height']), [])
     for box in content['annotations']:
         more = {key: box[key] for key in _KEPT if box.get(key)}
         pictures[box['image_id']].boxes.append((names[box['category_id']], *box['bbox'], more))

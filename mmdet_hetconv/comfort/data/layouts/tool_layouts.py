@@ -8,10 +8,10 @@ from ....utils.announce import announce
 from ....utils.errors import UserError
 from ....utils.suggestion import some
 from ..coco import read_coco
-from .coco_exports import ROBOFLOW, SINGLE, read_roboflow, read_single, roboflow_files
+from .coco_tools import ROBOFLOW, SINGLE, read_roboflow, read_single, roboflow_files
 from .labelimg import labelimg_folders, read_labelimg
 from .split import DataFolder, Split, choose_splits
-from .to_coco import Picture, Reader, split_by_seed, write_coco
+from .to_coco import LabelledImage, Reader, split_by_seed, write_coco
 from .yolo import read_yolo, yolo_config
 
 # By name, what one looks like.
@@ -54,7 +54,7 @@ def find_export(root: Path, layout: str, keep: Path) -> DataFolder:
 
 
 def as_coco_files(
-    root: Path, layout: str, splits: dict[str, list[Picture]], classes: list[str], keep: Path
+    root: Path, layout: str, splits: dict[str, list[LabelledImage]], classes: list[str], keep: Path
 ) -> DataFolder:
     """Data as COCO files: what is trained on, and what is evaluated on."""
     tell_untrained(
@@ -78,7 +78,7 @@ def _read(root: Path, layout: str) -> tuple[dict[str, Reader], list[str]]:
     return read_single(root, layout)
 
 
-def classes_of(splits: dict[str, list[Picture]], root: Path) -> list[str]:
+def classes_of(splits: dict[str, list[LabelledImage]], root: Path) -> list[str]:
     """Of all pictures, sorted.
 
     Raises:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from mmdet_hetconv.comfort.data.checks.masks import check_masks
 from mmdet_hetconv.comfort.data.coco import read_coco
-from mmdet_hetconv.comfort.data.layouts.finding import ImageFinder
 from mmdet_hetconv.comfort.data.layouts.folders import find_data
+from mmdet_hetconv.comfort.data.layouts.image_finder import ImageFinder
 from mmdet_hetconv.comfort.data.voc import read_objects
 from mmdet_hetconv.utils.errors import UserError
 from mmdet_hetconv.utils.images import what_is_wrong
@@ -26,7 +26,7 @@ PART = 'mmdet_hetconv.comfort.data.layouts.'
 @pytest.fixture
 def told(monkeypatch):
     lines = []
-    for name in ('folders', 'yolo', 'to_coco', 'exports', 'labelimg', 'coco_exports'):
+    for name in ('folders', 'yolo', 'to_coco', 'tool_layouts', 'labelimg', 'coco_tools'):
         monkeypatch.setattr(f'{PART}{name}.announce', lambda text, level=0: lines.append(text))
     return lines
 
@@ -157,11 +157,11 @@ def test_doubts_on_a_coco_file(tmp_path):
     things = [('disc', 34, 20, 60, 40)] * 2 + [('disc', x, 0, 5, 5) for x in range(100)]
     path = tmp_path / 'a.json'
     path.write_text(coco({'a': things[:2], 'b': things[2:3]}))
-    twice, corners = read_coco(path).doubts
+    twice, corners = read_coco(path).warnings
     assert '1 boxes are there twice' in twice and 'a.jpg first' in twice
     assert '2 of 3 boxes end outside of their image' in corners
     path.write_text(coco({'a': things[1:]}))
-    assert '1 images have more than 100 boxes' in read_coco(path).doubts[0]
+    assert '1 images have more than 100 boxes' in read_coco(path).warnings[0]
     content = json.loads(path.read_text())
     content['annotations'][0]['segmentation'] = [[1, 1, 5, 1, 5, 5]]
     path.write_text(json.dumps(content))

@@ -6,7 +6,10 @@ import json
 import pytest
 from mmdet.registry import DATASETS
 
-from mmdet_hetconv.comfort.data.checks.left_out import check_anything_to_learn, tell_left_out
+from mmdet_hetconv.comfort.data.checks.dropped_images import (
+    check_anything_to_learn,
+    describe_dropped,
+)
 from mmdet_hetconv.comfort.data.coco import read_coco
 from mmdet_hetconv.comfort.data.voc import read_voc
 from mmdet_hetconv.utils.errors import UserError
@@ -56,7 +59,7 @@ def left_out(kind, path, root, rules, classes):
         found = read_voc(path, root / 'Annotations')
     kept = len(DATASETS.build(dict(config, serialize_data=False)))
     try:
-        told = tell_left_out(config, 'key', found, classes)
+        told = describe_dropped(config, 'key', found, classes)
     except UserError as error:
         assert kept == 0
         told = str(error)
@@ -85,7 +88,7 @@ def test_reasons(coco):
         'of the classes, 1 below min_size=40'
     )
     config = dict(filter_cfg=rules, test_mode=True)
-    assert tell_left_out(config, 'key', read_coco(path), ('disc',)) is None
+    assert describe_dropped(config, 'key', read_coco(path), ('disc',)) is None
 
 
 def change_all(content, **values):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mmdet_hetconv.comfort.data.checks.agreement import check_evaluator
+from mmdet_hetconv.comfort.data.checks.evaluators import check_evaluator
 from mmdet_hetconv.comfort.data.coco import read_coco
 from mmdet_hetconv.utils.errors import UserError
 from tests import tiny

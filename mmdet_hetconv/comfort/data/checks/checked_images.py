@@ -12,7 +12,7 @@ from ....utils.private_folder import private_folder
 _THREADS = 16
 
 
-class Remembered:
+class CheckedImages:
     """The images of one annotation file, in the user's cache folder.
 
     An image counts as known while its file has the size and time of

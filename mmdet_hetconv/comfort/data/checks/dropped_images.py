@@ -6,7 +6,7 @@ from ....utils.errors import UserError
 from ..annotations import Annotations
 
 
-def tell_left_out(
+def describe_dropped(
     dataset: dict, path: str, found: Annotations, classes: Sequence[str]
 ) -> str | None:
     """How many images a data set drops, and why.
@@ -61,7 +61,7 @@ def check_anything_to_learn(found: Sequence[Annotations], classes: Sequence[str]
         UserError: all boxes are of crowds, difficult, or of no use.
     """
     contents = [c for annotations in found for c in annotations.contents]
-    if not any(content.learnt & set(classes) for content in contents):
+    if not any(content.learnable & set(classes) for content in contents):
         files = ', '.join(str(annotations.path) for annotations in found)
         raise UserError(
             f'{files}: no box to learn from, all are marked as crowd or '
