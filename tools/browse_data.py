@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')  # mmengine's, at its import
 
-from mmdet_hetconv.comfort.data.browsing import browse
+from mmdet_hetconv.comfort.data.browse import browse
 from mmdet_hetconv.utils.arguments import count, tool_parser
 from mmdet_hetconv.utils.errors import one_sentence
 

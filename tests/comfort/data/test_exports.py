@@ -325,7 +325,7 @@ def test_sizes_and_classes_of_labelimg(tmp_path, monkeypatch):
 
 def test_a_look_at_the_data(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr('mmdet_hetconv.comfort.data.browsing.announce', told.append)
+    monkeypatch.setattr('mmdet_hetconv.comfort.data.browse.announce', told.append)
     monkeypatch.chdir(tmp_path)
     labelimg(tmp_path / 'data')
     load_main('browse_data')(['--data-root', 'data', '--out', 'sheet.png', '--number', '3'])
