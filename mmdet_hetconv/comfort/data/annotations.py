@@ -1,19 +1,20 @@
-"""What annotation files say, whatever their layout.
+"""What the readers of COCO and VOC annotation files return.
 
-mmdet's own readers assume a correct file: they end in a KeyError that names
-no file, or silently drop or relabel boxes.
+mmdet's readers assume correct files: a wrong one raises a KeyError that names no file, or
+loses or relabels boxes silently.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...utils.errors import UserError
 
-# Larger coordinates are mistakes, and overflow as 32-bit numbers.
+# Larger coordinates are mistakes; as 32-bit numbers they would overflow.
 _LARGEST = 1e9
-# Detections of an image that COCO's mAP takes.
+# COCO's mAP counts at most so many detections in an image.
 MOST_COUNTED = 100
 
 
@@ -22,12 +23,11 @@ class Content:
     """What is annotated in one image.
 
     Attributes:
-        size: width and height in pixels, as the file says; None if it is
-            silent.
+        size: width and height in pixels by the file; None if it has none.
         classes: of all boxes.
-        learnable: of the boxes that a detector learns to find: not of crowds,
-            of difficult objects, and of what is `unusable`.
-        boxes: how often there is which class at which place.
+        learnable: classes of the boxes that are trained on: no crowds, no difficult
+            objects, no unusable boxes.
+        boxes: number of boxes of each class and place.
     """
 
     size: tuple[float, float] | None
@@ -38,20 +38,21 @@ class Content:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What one annotation file says.
+    """The content of an annotation file that has been checked.
 
     Attributes:
         path: the file.
         classes: in the order in which mmdet numbers them.
         images: names of the image files, relative to their folder.
-        ids: of the images, in that order; the COCO layout has them.
-        boxes: how many boxes there are.
-        without_mask: how many boxes have no segmentation.
-        unusable: how many boxes nothing is learnt from, since they are
-            smaller than a pixel or outside of their image.
-        contents: of the images, in their order.
-        warnings: what can be meant so, and is more often a mistake; sentences.
-        needs_own_reader: whether only the readers here take the file, and mmdet's do not.
+        boxes: number of boxes.
+        without_mask: number of boxes without segmentation.
+        unusable: number of boxes that are smaller than a pixel or outside of their
+            image; nothing is learnt from them.
+        ids: ids of the images in a COCO file, in the order of `images`.
+        contents: annotations of each image, in the order of `images`.
+        warnings: sentences on what is valid, but usually a mistake.
+        entries: the parsed COCO file; empty for VOC.
+        needs_own_reader: mmdet cannot read the file, the readers here can.
     """
 
     path: Path
@@ -63,13 +64,14 @@ class Annotations:
     ids: tuple[int | str, ...] = ()
     contents: tuple[Content, ...] = ()
     warnings: tuple[str, ...] = ()
+    entries: dict[str, Any] = field(default_factory=dict, repr=False)
     needs_own_reader: bool = False
 
 
 def warn_of_repeats(
     contents: Sequence[Content], images: Sequence[str], named_by: Path
 ) -> Iterator[str]:
-    """Sentences on what is there twice, or is too much for a metric."""
+    """Warn of images and boxes that occur twice, and of more boxes than mAP counts."""
     twice = [name for name, count in Counter(images).items() if count > 1]
     if twice:
         yield f'{named_by}: {len(twice)} images are there twice, {twice[0]} first'
@@ -89,7 +91,7 @@ def warn_of_repeats(
 
 
 def read_file(path: Path) -> bytes:
-    """The content of an annotation file.
+    """Read a file that must not be empty.
 
     Raises:
         UserError: it is missing, empty or cannot be read.
@@ -120,6 +122,6 @@ def read_text(path: Path) -> str:
 
 
 def is_number(value) -> bool:
-    """Whether this is a finite number, and no mistake."""
+    """Whether a value is a finite number of plausible size."""
     # abs() of an int of any length, which math.isfinite() cannot take.
     return isinstance(value, int | float) and abs(value) <= _LARGEST

@@ -1,4 +1,4 @@
-"""Annotation files of the COCO layout, read with open eyes."""
+"""Reader of COCO annotation files that checks every entry."""
 
 import codecs
 import json
@@ -8,7 +8,7 @@ from ...utils.errors import UserError
 from ...utils.images import MOST_PIXELS
 from .annotations import Annotations, Content, is_number, read_file, warn_of_repeats
 
-# COCO boxes that end outside of their image are rounded, or end points in place of sizes.
+# If more boxes than this share end outside of their image, they are x1 y1 x2 y2, not rounded.
 _CORNERS_SHARE = 0.5
 
 
@@ -25,18 +25,17 @@ def read_coco(path: str | Path, labelled: bool = True, strict: bool = True) -> A
 def check_coco(
     path: Path, content: dict, labelled: bool = True, strict: bool = True, marked: bool = False
 ) -> Annotations:
-    """Check what a COCO annotation file holds.
+    """Check the parsed content of a COCO annotation file.
 
     Args:
         path: the file.
-        labelled: whether annotations are needed. A list of images to detect
-            in, as COCO's test-dev, has none.
+        labelled: whether annotations are required; a list of images such as COCO's
+            test-dev has none.
         strict: whether to refuse what mmdet cannot read, too.
         marked: whether the file starts with a byte-order mark.
 
-    The classes come in the order of the file's categories, that of their ids
-    in every file that is sorted: CocoDataset numbers them so, whatever the
-    order of its own class list.
+    Classes keep the order of the file's categories: CocoDataset numbers them in this
+    order, whatever the order of its own class list.
 
     Raises:
         UserError: names the file and the first entry that is wrong.
@@ -96,12 +95,13 @@ def check_coco(
         tuple(image['id'] for image in images),
         tuple(contents.values()),
         tuple(warnings),
+        content,
         marked or text is not None,
     )
 
 
 def load_json(path: Path) -> tuple[dict, bool]:
-    """What a COCO file holds, and whether a byte-order mark stands before it.
+    """Parse a COCO file; returns also whether it starts with a byte-order mark.
 
     Raises:
         UserError: it is no JSON, or no object.
@@ -186,7 +186,7 @@ def _check_box(path: Path, box: dict, images: dict, categories: set) -> None:
 
 
 def _is_mask(value) -> bool:
-    """Whether this is a list of polygons, or run lengths of a size."""
+    """Whether a segmentation is a list of polygons, or run lengths with a size."""
     if isinstance(value, dict):
         return (
             isinstance(value.get('counts'), list | str)
@@ -209,13 +209,13 @@ def _is_usable(box: dict, image: dict) -> bool:
 
 
 def _ends_outside(box: dict, image: dict) -> bool:
-    """Whether a box reaches beyond its image by more than tools round."""
+    """Whether a box ends outside of its image by more than a rounding error."""
     x, y, width, height = box['bbox']
     return x + width > image['width'] + 2 or y + height > image['height'] + 2
 
 
 def _is_text(value) -> bool:
-    """Whether a name can be one of a file, and be printed."""
+    """Whether a value can be a file name and can be printed."""
     if not isinstance(value, str) or not value or '\0' in value:
         return False
     return not any('\ud800' <= letter <= '\udfff' for letter in value)

@@ -1,8 +1,7 @@
-"""Whether images have the size that their annotations were made for.
+"""Compare the sizes of images with those in their annotations.
 
-Boxes are in the pixels of the image as the annotation tool saw it. mmdet
-reads the image, turned as its EXIF orientation says, and takes the boxes as
-they are: where the two differ, it trains and evaluates on wrong places.
+Boxes are in pixels of the image that the annotation tool showed. mmdet rotates an image by
+its EXIF orientation and keeps the boxes: if the tool did not, all boxes are misplaced.
 """
 
 import logging
@@ -18,18 +17,18 @@ from ...utils.errors import UserError
 from ...utils.images import MOST_PIXELS
 from ...workflow.config.config_parts import type_name
 
-_ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay an image on its side
-# What a tool may round: boxes are as good as right then.
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 exchange width and height
+# Tools round by so much; boxes are then hardly misplaced.
 _ROUNDING_PX = 2
-# What Pillow raises for a file that it cannot open as an image.
+# What Pillow raises for a file that is no image.
 UNREADABLE = (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError)
 _THREADS = 16
-# Of images that OpenCV reads Pillow is to tell the size, too.
+# Pillow's limit would refuse images that OpenCV reads.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 
 
 def turns_images(pipeline: Sequence[dict]) -> bool:
-    """Whether a pipeline loads images turned by their EXIF orientation."""
+    """Whether a pipeline rotates images by their EXIF orientation."""
     for step in pipeline:
         if type_name(step).startswith('LoadImage'):
             flag = step.get('color_type', 'color')
@@ -38,24 +37,24 @@ def turns_images(pipeline: Sequence[dict]) -> bool:
 
 
 def read_head(path: str | Path) -> tuple[tuple[int, int], bool]:
-    """Width and height of the bitmap, and whether EXIF lays it on its side.
+    """Stored width and height of an image, and whether EXIF exchanges them.
 
-    Raises one of UNREADABLE, also for a format that Pillow does not know.
+    Raises one of UNREADABLE, also for formats that Pillow does not know.
     """
     with Image.open(path) as image:
         on_side = image.getexif().get(_ORIENTATION, 1) >= 5
         if isinstance(image, TiffImageFile):
-            # OpenCV turns these whatever it is told; Pillow's size may be turned, too.
+            # OpenCV always rotates TIFF files; so does Pillow, depending on its version.
             width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
             return ((height, width) if on_side else (width, height)), False
         return image.size, on_side
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Width and height of an image as it is shown, from its head.
+    """Width and height of an image as viewers show it, read from its header.
 
     Raises:
-        UserError: it is none.
+        UserError: the file is no image.
     """
     try:
         (width, height), on_side = read_head(path)
@@ -65,7 +64,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def _known_head(path: str) -> tuple[tuple[int, int] | None, bool]:
-    """As :func:`read_head`; the size is None if it cannot be told."""
+    """As :func:`read_head`, with None for a size that cannot be read."""
     try:
         return read_head(path)
     except UNREADABLE:
@@ -77,7 +76,7 @@ def check_sizes(
 ) -> None:
     """Compare images with the sizes in their annotations.
 
-    A difference of up to two pixels is told once, with its number of images.
+    Images that differ by up to two pixels are counted in one warning.
 
     Args:
         declared: path, and width and height by the annotations.

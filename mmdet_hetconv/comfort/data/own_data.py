@@ -24,17 +24,19 @@ _VOC_FOLDERS = ('VOC2007', 'VOC2012')
 def use_own_data(cfg: Config, root: str, keep: str | Path = KEEP) -> None:
     """Point a config at the data set in a folder.
 
-    Data sets, their classes, every num_classes and the evaluators are set;
-    pipelines, wrappers such as RepeatDataset, and schedules stay.
+    Sets data sets, classes, every num_classes and the evaluators; keeps pipelines,
+    wrappers such as RepeatDataset, and schedules.
 
     Args:
-        keep: folder of the COCO files that are made of another layout's.
+        keep: folder for the COCO files that other layouts are converted to.
 
     Raises:
         UserError: the folder holds no data set that fits the config.
     """
-    prefer = _config_layout(cfg)
-    data = find_data(root, prefer, keep)
+    _point_to(cfg, find_data(root, _config_layout(cfg), keep))
+
+
+def _point_to(cfg: Config, data: DataFolder) -> None:
     if needs_masks(cfg):
         for split in (*data.train, data.val):
             check_masks(split.annotations)
@@ -73,12 +75,12 @@ def _config_layout(cfg: Config) -> str:
 def _replace(
     dataset: ConfigDict, splits: tuple[Split, ...], data: DataFolder, metainfo: dict
 ) -> ConfigDict:
-    """The data set config, wrappers kept, with new leaves."""
+    """The config of a data set with other leaves in the same wrappers."""
     if 'dataset' in dataset:
         dataset.dataset = _replace(dataset.dataset, splits, data, metainfo)
         return dataset
     if 'datasets' in dataset:
-        # All parts of a config have one pipeline; the first stands for them.
+        # All parts of a config share one pipeline.
         _, first = next(leaf_datasets(dataset, ''))
         dataset.datasets = [_leaf(first, split, data, metainfo) for split in splits]
         return dataset
@@ -89,7 +91,7 @@ def _replace(
 
 
 def _leaf(old: ConfigDict, split: Split, data: DataFolder, metainfo: dict) -> ConfigDict:
-    """One data set's config: the old one's pipeline on the new files."""
+    """The config of one data set: pipeline of the old one, files of the new one."""
     new = ConfigDict({k: v for k, v in old.items() if k not in ('img_subdir', 'ann_subdir')})
     new.data_root = f'{data.root}/'
     new.ann_file = split.ann_file
@@ -118,10 +120,10 @@ def _is_voc(data: DataFolder) -> bool:
 
 
 def _voc_type(split: Split, data: DataFolder) -> str:
-    """VOCDataset, where that reads the images and takes the classes.
+    """The type of a VOC data set: VOCDataset if it reads the files and the classes.
 
-    It reads files named .jpg, and annotations of VOC's own form. By a folder's
-    name VOC2007 it and VOCMetric recognise VOC's twenty classes.
+    It reads .jpg images and annotations as VOC writes them. In a folder named VOC2007, it
+    and VOCMetric assume the twenty classes of VOC.
     """
     found = split.annotations
     if found.needs_own_reader or not all(name.endswith('.jpg') for name in found.images):
@@ -138,7 +140,7 @@ def _evaluator(old, data: DataFolder):
         if data.layout == 'VOC':
             mine, other = other, mine
         if any(type_name(part) == mine for part in old):
-            # Turned into the layout's own metric the other would be there twice.
+            # Replaced by the layout's own metric, the other would occur twice.
             old = [part for part in old if type_name(part) != other]
         return [_evaluator(part, data) for part in old]
     kind = type_name(old)
@@ -151,16 +153,16 @@ def _evaluator(old, data: DataFolder):
         return ConfigDict({**old, 'ann_file': ann_file})
     if kind == 'VOCMetric':
         return old
-    # VOC2007 was evaluated on eleven points, all later ones on the area.
+    # VOC2007 averages precision at eleven points, later years take the area.
     mode = '11points' if 'VOC2007' in ann_file.upper() else 'area'
     return ConfigDict(type='VOCMetric', metric='mAP', eval_mode=mode)
 
 
 def _with_annotations(pipeline: list) -> list:
-    """A test pipeline that loads boxes after everything that moves them.
+    """A test pipeline that loads boxes last, so that no step moves them.
 
-    VOCMetric takes the true boxes from the pipeline, in the original image's
-    coordinates; CocoMetric does not need them there.
+    VOCMetric takes the true boxes from the pipeline and expects coordinates of the
+    original image.
     """
     load = dict(type='LoadAnnotations', with_bbox=True)
     *steps, pack = (step for step in pipeline if type_name(step) != 'LoadAnnotations')
@@ -178,12 +180,11 @@ def palette(count: int) -> list[tuple[int, int, int]]:
 def own_images(root: str | None, cfgs: Sequence[Config], checkpoint: str) -> str | None:
     """Point configs at ``--data-root`` if it is an annotated data set.
 
-    That needs annotations, of the classes that the checkpoint knows. The images of any
-    other folder still serve for calibration.
+    Its annotations must have the classes of the checkpoint. The images of any other folder
+    still serve for calibration.
 
     Returns:
-        str, optional: the folder whose images are to be used; None where the configs name
-        them.
+        str, optional: the folder whose images to use; None if the configs name them.
     """
     if root is None:
         return None
@@ -201,5 +202,6 @@ def own_images(root: str | None, cfgs: Sequence[Config], checkpoint: str) -> str
         )
         return root
     for cfg in cfgs:
-        use_own_data(cfg, root)
+        layout = _config_layout(cfg)
+        _point_to(cfg, data if layout == 'COCO' else find_data(root, layout))
     return None

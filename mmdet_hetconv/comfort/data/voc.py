@@ -1,4 +1,4 @@
-"""Annotation files of the VOC layout, read with open eyes."""
+"""Reader of VOC image lists and XML files that checks every object."""
 
 import math
 import re
@@ -24,13 +24,13 @@ def read_voc(
 ) -> Annotations:
     """Read and check a VOC image list and the XML file of every image.
 
-    The classes come sorted by name, as VOC's own twenty are.
+    Classes are sorted by name, as the twenty of VOC are.
 
     Args:
         list_file: the list.
         xml_dir: folder of the XML files.
-        image_dir: put before the images' names.
-        name_of: from a line of the list to the image's name.
+        image_dir: prefix of the images' names.
+        name_of: turns a line of the list into the image's file name.
         strict: whether to refuse what mmdet cannot read, too.
 
     Raises:
@@ -76,7 +76,7 @@ def read_voc(
 
 
 def _read_list(path: Path, strict: bool) -> tuple[list[str], bool, list[str]]:
-    """The lines of an image list, whether mmdet reads others, and what is doubtful."""
+    """The images of a list, whether mmdet would read others, and warnings."""
     try:
         text = read_file(path).decode()
     except UnicodeDecodeError as error:
@@ -97,7 +97,7 @@ def _read_list(path: Path, strict: bool) -> tuple[list[str], bool, list[str]]:
 
 
 def read_list(path: Path) -> list[str]:
-    """The images that a list names, each once; a mark at its start and empty lines are none."""
+    """The images of a list, each once, without byte-order mark and empty lines."""
     lines = read_file(path).decode('utf-8-sig').split('\n')
     return [*dict.fromkeys(line.rstrip('\r') for line in lines if line.strip())]
 
@@ -119,12 +119,12 @@ def read_objects(path: Path, size: tuple[int, int]) -> list[tuple[str, Box, bool
 
 
 def read_size(path: Path) -> tuple[int, int] | None:
-    """Width and height of the image of an XML file; None if it does not say."""
+    """Width and height by an XML file; None if it has none, or zeros."""
     return _size(path, _parse_xml(path)[0])
 
 
 def _parse_xml(path: Path) -> tuple[ET.Element, bool]:
-    """The root of an annotation file, and whether mmdet cannot read it."""
+    """The root of an XML file without namespaces, and whether mmdet cannot read the file."""
     try:
         root = ET.fromstring(read_file(path))
     except (ET.ParseError, ValueError, LookupError) as error:
@@ -148,7 +148,7 @@ def _is_side(text: str) -> bool:
 
 
 def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
-    """Width and height of the image; None if the file does not say, or says 0."""
+    """Width and height of the image; None if the file has none, or zeros."""
     sides = [_to_float(root.findtext(f'size/{key}', '')) for key in ('width', 'height')]
     if root.find('size') is None or sides == [0, 0]:
         return None
@@ -183,7 +183,7 @@ def _objects(
 
 
 def _edges(path: Path, name: str, thing: ET.Element) -> dict[str, float]:
-    """Edges of an object's bndbox, or those around its turned box or its polygon."""
+    """Edges of an object's bndbox, or of the box around its rotated box or polygon."""
     if thing.find('bndbox') is None and (turned := thing.find('robndbox')) is not None:
         x, y, width, height, angle = (
             _number(path, name, turned, key) for key in ('cx', 'cy', 'w', 'h', 'angle')
@@ -229,10 +229,7 @@ def _side(path: Path, root: ET.Element, key: str) -> int:
 def _check_voc_box(
     path: Path, name: str, box: dict[str, float], size: tuple[int, int] | None
 ) -> None:
-    """Refuse what XMLDataset keeps and no detector can learn from.
-
-    It clips a box outside of the image to one without area.
-    """
+    """Refuse boxes without area, and those that XMLDataset would clip to one."""
     for low, high in (('xmin', 'xmax'), ('ymin', 'ymax')):
         if box[high] < box[low]:
             raise UserError(

@@ -1,4 +1,4 @@
-"""COCO files as annotation tools export them."""
+"""COCO files as Roboflow, CVAT and Label Studio export them."""
 
 import logging
 from collections.abc import Iterable
@@ -7,20 +7,21 @@ from pathlib import Path
 
 from ....utils.announce import announce
 from ....utils.errors import UserError
+from ..annotations import Annotations
 from ..coco import check_coco, load_json, read_coco
 from .image_finder import ImageFinder, find_in_any_case
 from .split import choose_splits
 from .to_coco import LabelledImage, Reader
 
 ROBOFLOW = '_annotations.coco.json'
-# One file for everything, and where its images may be.
+# Tools that write one file, and the folders of its images.
 SINGLE = {
     'CVAT': ('annotations/instances_default.json', ('images/default', 'images', '')),
     'Label Studio': ('result.json', ('', 'images')),
 }
 
 
-# What boxes have beside class and place.
+# Keys of a box that are kept beside class and place.
 _KEPT = ('area', 'iscrowd', 'segmentation', 'ignore')
 
 
@@ -37,7 +38,7 @@ def roboflow_files(root: Path) -> dict[str, Path]:
 
 
 def read_roboflow(root: Path) -> tuple[dict[str, Reader], list[str]]:
-    """Readers of splits, and the classes.
+    """Readers of the splits, and the classes.
 
     Raises:
         UserError: a file is wrong, or the splits have other classes.
@@ -46,23 +47,24 @@ def read_roboflow(root: Path) -> tuple[dict[str, Reader], list[str]]:
     used = files if len(files) == 1 else {name: files[name] for name in choose_splits(root, files)}
     contents = {split: load_json(path)[0] for split, path in used.items()}
     parent = _parent(contents.values())
-    classes: list[str] = []
+    found: dict[str, Annotations] = {}
     for split, content in contents.items():
         if parent is not None:
             content['categories'] = content['categories'][1:]
-        mine = [*check_coco(files[split], content, strict=False).classes]
-        if classes and mine != classes:
-            raise UserError(f'{files[split]} has other categories than {files[min(used)]}')
-        classes = mine
+        found[split] = check_coco(files[split], content, strict=False)
+    (first, *others) = found.values()
+    for other in others:
+        if other.classes != first.classes:
+            raise UserError(f'{other.path} has other categories than {first.path}')
     splits: dict[str, Reader] = {
-        split: partial(labelled_images, content, files[split], [files[split].parent])
-        for split, content in contents.items()
+        split: partial(labelled_images, annotations, [annotations.path.parent])
+        for split, annotations in found.items()
     }
-    return splits, classes
+    return splits, list(first.classes)
 
 
 def _parent(contents: Iterable[dict]) -> str | None:
-    """The first category, where it is a parent of the others, which no box has."""
+    """The name of the first category, if it has no box and is the parent of the others."""
     contents = [*contents]
     parents = []
     for content in contents:
@@ -87,43 +89,40 @@ def _parent(contents: Iterable[dict]) -> str | None:
 
 
 def read_single(root: Path, tool: str) -> tuple[dict[str, Reader], list[str]]:
-    """A reader, and the classes, of a tool of SINGLE.
+    """The reader, and the classes, of a tool in SINGLE.
 
     Raises:
         UserError: the file is wrong, or its images are nowhere.
     """
     name, folders = SINGLE[tool]
-    classes = list(read_coco(root / name, strict=False).classes)
+    annotations = read_coco(root / name, strict=False)
     places = [place for folder in folders if (place := find_in_any_case(root / folder))]
-    return {'all': partial(read_images, root / name, places)}, classes
+    return {'all': partial(labelled_images, annotations, places)}, list(annotations.classes)
 
 
-def read_images(path: Path, folders: list[Path]) -> list[LabelledImage]:
-    """What a COCO file says that read_coco() has checked, see :func:`labelled_images`."""
-    return labelled_images(load_json(path)[0], path, folders)
-
-
-def labelled_images(content: dict, path: Path, folders: list[Path]) -> list[LabelledImage]:
-    """What a COCO file holds that check_coco() has checked.
+def labelled_images(annotations: Annotations, folders: list[Path]) -> list[LabelledImage]:
+    """The images of a COCO file with their boxes.
 
     Args:
-        folders: where its images may be.
+        folders: where the images may be.
 
     Raises:
         UserError: an image is in none of them.
     """
+    content = annotations.entries
     names = {category['id']: category['name'] for category in content['categories']}
     find = ImageFinder(folders)
-    pictures = {}
+    images = {}
     for image in content['images']:
         file = find(image['file_name'])
         if file is None:
             tried = ', '.join(map(str, folders))
             raise UserError(
-                f'{path} names the image {image["file_name"]}, which is in none of {tried}'
+                f'{annotations.path} names the image {image["file_name"]}, which is in none of '
+                f'{tried}'
             )
-        pictures[image['id']] = LabelledImage(file, (image['width'], image['height']), [])
+        images[image['id']] = LabelledImage(file, (image['width'], image['height']), [])
     for box in content['annotations']:
         more = {key: box[key] for key in _KEPT if box.get(key)}
-        pictures[box['image_id']].boxes.append((names[box['category_id']], *box['bbox'], more))
-    return list(pictures.values())
+        images[box['image_id']].boxes.append((names[box['category_id']], *box['bbox'], more))
+    return list(images.values())

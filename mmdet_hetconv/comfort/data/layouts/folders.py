@@ -1,4 +1,4 @@
-"""Data set folders: where a COCO or VOC layout keeps what."""
+"""Find the data set in a folder: COCO, VOC, or the layout of an annotation tool."""
 
 import glob
 import logging
@@ -12,7 +12,7 @@ from ....utils.errors import UserError
 from ....utils.images import is_data
 from ..coco import read_coco
 from ..voc import read_voc
-from .coco_tools import read_images
+from .coco_tools import labelled_images
 from .image_finder import ImageFinder
 from .labelimg import read_image
 from .split import DataFolder, Split, choose_splits, glob_patterns
@@ -39,24 +39,24 @@ _COCO_IMAGES = (
     '',
 )
 _COCO_SPLITS = ('train', 'val', 'test', 'trainval')
-# What the two look like.
+# How the error message describes the two layouts.
 _OWN = {
     'COCO': 'annotations/instances_train*.json and images',
     'VOC': 'Annotations/, ImageSets/Main/*.txt and JPEGImages/',
 }
-# Where COCO files of other layouts go unless told otherwise.
+# Default folder for the COCO files that other layouts are converted to.
 KEEP = Path('work_dirs') / 'annotations'
 # VOC07+12 as mmdet's VOC configs use it.
 _VOC0712 = ('VOC2007', 'VOC2012')
 
 
 def find_data(root: str | Path, prefer: str, keep: str | Path = KEEP) -> DataFolder:
-    """Find out what a folder holds.
+    """Read the data set in a folder.
 
     Args:
         root: the folder.
-        prefer: 'COCO' or 'VOC', which counts if the folder has both.
-        keep: folder of the COCO files that are made of another layout's.
+        prefer: 'COCO' or 'VOC', if the folder has both.
+        keep: folder for the COCO files that other layouts are converted to.
 
     Raises:
         UserError: no such folder; no known layout; a split is missing; the
@@ -90,7 +90,7 @@ def _say_others(root: Path, layout: str, others: list[str]) -> None:
 
 
 def _tell_shared(data: DataFolder) -> None:
-    """Say which images are trained and evaluated on."""
+    """Warn of images that are both trained and evaluated on."""
     train, val = (
         {
             os.path.realpath(data.root / split.images / image): image
@@ -127,7 +127,7 @@ def _find_coco(root: Path, keep: Path) -> DataFolder | None:
 
 
 def _coco_files(root: Path, name: str) -> list[Path]:
-    """The annotation files of a split, of the first pattern that has any."""
+    """The annotation files of a split that match the first pattern with a match."""
     for pattern in glob_patterns(text.format(name) for text in _COCO_FILES):
         found = sorted(
             path
@@ -149,7 +149,7 @@ def _only(root: Path, name: str, found: list[Path]) -> Path:
 
 
 def _coco_split(root: Path, name: str, path: Path) -> Split:
-    """A split; odd where its images are not in one folder under the names in the file."""
+    """A split; mmdet cannot read it if its images are not in one folder under their names."""
     annotations = read_coco(path, strict=False)
     folders = _coco_folders(root, name, path)
     first = annotations.images[0]
@@ -167,7 +167,7 @@ def _coco_split(root: Path, name: str, path: Path) -> Split:
 
 
 def _coco_folders(root: Path, name: str, path: Path) -> list[Path]:
-    """Where the images of a split may be, named as the split or as its file."""
+    """Folders for the images of a split, by the name of the split or of its file."""
     names = dict.fromkeys([name, path.stem.lower().removeprefix('instances_')])
     patterns = [pattern.format(glob.escape(n)) for n in names for pattern in _COCO_IMAGES]
     found = [
@@ -183,7 +183,7 @@ def _coco_images(root: Path, split: Split) -> list[LabelledImage]:
     path = split.annotations.path
     name = path.stem.lower().removeprefix('instances_')
     folders = [root / split.images, *_coco_folders(root, name, path)]
-    return read_images(path, folders)
+    return labelled_images(split.annotations, folders)
 
 
 def _inside(root: Path, folder: Path) -> str:
@@ -255,10 +255,10 @@ def _voc_images(root: Path, split: Split) -> list[LabelledImage]:
 
 
 def _named(folder: Path, name: str) -> Path:
-    """What is called so in a folder, in whatever letter case.
+    """A file or folder by its name in any letter case.
 
     Raises:
-        UserError: several are, and none of them is spelled so.
+        UserError: several match, and none exactly.
     """
     for pattern in glob_patterns([name]):
         found = sorted(folder.glob(pattern))

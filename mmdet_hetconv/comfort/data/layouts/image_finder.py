@@ -1,4 +1,4 @@
-"""Files by the names that annotation tools of other machines give them."""
+"""Find image files by the names that annotation tools on other machines gave them."""
 
 import os
 import re
@@ -9,13 +9,13 @@ from urllib.parse import unquote
 from ....utils.errors import UserError
 from ....utils.images import images_below
 
-# What Label Studio puts before the name of a file that was uploaded.
+# Label Studio's prefix for the name of an uploaded file.
 _UPLOAD = re.compile(r'^[0-9a-f]{8}-')
 _LOCAL_FILES = '?d='
 
 
 def find_in_any_case(path: Path) -> Path | None:
-    """A file or folder in whatever letter case its name is; None if it is not there."""
+    """A file or folder by its path in any letter case; None if there is none."""
     # Path.exists() fails for a name that is too long.
     if os.path.exists(path):
         return path
@@ -27,13 +27,13 @@ def find_in_any_case(path: Path) -> Path | None:
 
 
 class ImageFinder:
-    """The images in some folders, by the names in an annotation file.
+    """Finds images in folders by the names in an annotation file.
 
-    A name is taken as it is, then without backslashes, percent-encoding and Label
-    Studio's prefixes, then without its first folders, which may be another machine's.
+    Tries a name as it is, then without backslashes, percent-encoding and Label Studio's
+    prefixes, then without its leading folders, which may be those of another machine.
 
     Args:
-        folders: of the images, the first one goes first.
+        folders: of the images, by priority.
     """
 
     def __init__(self, folders: Sequence[Path]):

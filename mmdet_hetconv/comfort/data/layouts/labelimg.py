@@ -1,4 +1,4 @@
-"""LabelImg's layout: images, and a VOC XML file of each beside it, or in annotations/."""
+"""LabelImg's layout: images, each with a VOC XML file beside it or in annotations/."""
 
 import logging
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ..voc import read_objects
 from .image_finder import find_in_any_case
 from .to_coco import LabelledImage, Reader, images_in
 
-# Names of folders of splits, in any letter case.
+# Splits by the names of their folders, in any letter case.
 SPLITS = dict(
     train='train',
     training='train',
@@ -23,13 +23,13 @@ SPLITS = dict(
     testing='test',
     trainval='trainval',
 )
-# Folders of images, and of XML files, in the folder of a split or of all.
+# Subfolders of images and of XML files.
 PLACES = (('', ''), ('images', 'annotations'), ('JPEGImages', 'Annotations'))
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """The images of a split, and their XML files."""
+    """The folder of a split's images, and that of their XML files."""
 
     images: Path
     xml: Path
@@ -59,7 +59,7 @@ class _Pair:
 
 
 def labelimg_folders(root: Path) -> dict[str, _Pair]:
-    """Folders of images and XML files by split, or one named 'all'; may be empty."""
+    """Folders by split, or under 'all' if there are no splits; may be empty."""
     found: dict[str, _Pair] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         split = SPLITS.get(folder.name.lower())
@@ -81,12 +81,12 @@ def labelimg_folders(root: Path) -> dict[str, _Pair]:
 
 
 def read_labelimg(root: Path) -> dict[str, Reader]:
-    """Readers of splits, one named 'all' where there are no folders for them."""
+    """Readers of the splits, or one named 'all' if there are no splits."""
     return {split: pair.read for split, pair in labelimg_folders(root).items()}
 
 
 def _pair(folder: Path) -> _Pair | None:
-    """Images and XML files of one folder; None for one of other files alone."""
+    """The pair in one folder; None if it holds only other files."""
     for images, xml in PLACES:
         places = find_in_any_case(folder / images), find_in_any_case(folder / xml)
         if places[0] and places[1] and images_in(places[0]) and _xml_files(places[1]):
@@ -107,7 +107,7 @@ def _xml_files(folder: Path) -> dict[str, Path]:
 
 
 def read_image(image: Path, path: Path) -> LabelledImage:
-    """An image and what its VOC XML file says.
+    """An image with the boxes of its VOC XML file.
 
     Raises:
         UserError: the image or the file is wrong.

@@ -1,4 +1,4 @@
-"""A data set on disk, and its splits."""
+"""What :func:`find_data` returns: a data set on disk and its splits."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -8,7 +8,7 @@ from pathlib import Path
 from ....utils.errors import UserError
 from ..annotations import Annotations
 
-# Trained on, evaluated on; the first pair of which both are there counts.
+# Names of the training and the validation split; the first complete pair is taken.
 _SPLITS = (('train', 'val'), ('trainval', 'test'), ('train', 'test'))
 
 
@@ -17,12 +17,12 @@ class Split:
     """One annotation file and the folder of its images.
 
     Attributes:
-        annotations: what the file says.
+        annotations: content of the file.
         ann_file: the file, relative to the data root.
         images: COCO: the images' folder; VOC: the folder of Annotations/ and
             JPEGImages/. Relative to the data root, '' or ending in '/'.
-        ann_subdir: VOC: Annotations/, as it is spelled.
-        img_subdir: VOC: JPEGImages/, as it is spelled.
+        ann_subdir: VOC: Annotations/, in the letter case on disk.
+        img_subdir: VOC: JPEGImages/, in the letter case on disk.
     """
 
     annotations: Annotations
@@ -40,9 +40,9 @@ class DataFolder:
         root: the folder.
         layout: 'COCO' or 'VOC'.
         classes: of all splits.
-        train: what to train on; two parts for VOC07+12.
-        val: what to evaluate on.
-        source: the layout that the files had, if they were turned into COCO's.
+        train: splits to train on; two for VOC07+12.
+        val: split to evaluate on.
+        source: original layout of files that were converted to COCO's.
     """
 
     root: Path
@@ -66,7 +66,7 @@ class DataFolder:
 
 
 def glob_patterns(patterns: Iterable[str]) -> list[str]:
-    """Patterns for Path.glob(): as they are, then in any letter case."""
+    """Patterns for Path.glob(): first as they are, then for any letter case."""
     patterns = list(patterns)
     return patterns + [
         re.sub('[A-Za-z]', lambda x: f'[{x[0].lower()}{x[0].upper()}]', name) for name in patterns

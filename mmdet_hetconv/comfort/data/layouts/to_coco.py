@@ -1,4 +1,4 @@
-"""Data of other layouts as COCO files, beside which the images stay where they are."""
+"""Convert other layouts to COCO files; the images stay where they are."""
 
 import hashlib
 import json
@@ -15,23 +15,23 @@ from ....utils.errors import UserError
 from ....utils.images import IMAGE_ENDINGS, files_below, is_data
 from .image_finder import relative_name
 
-# Of the images of a layout with one split only.
+# Share of the validation images, if a data set has one split.
 VAL_SHARE = 0.2
 SEED = 0
 
 
-# Class, x, y, width, height in pixels, and what else COCO knows of it.
+# Class, x, y, width, height in pixels, and further keys of COCO.
 Box = tuple[str, float, float, float, float, dict[str, Any]]
 
 
 @dataclass
 class LabelledImage:
-    """An image and what is annotated in it.
+    """An image file with its boxes.
 
     Attributes:
         path: of the file.
         size: width and height, pixels.
-        boxes: what is annotated.
+        boxes: the annotations.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class LabelledImage:
     boxes: list[Box]
 
 
-# Reads a split when it is needed.
+# Reads a split on demand: unused ones may be wrong.
 Reader = Callable[[], list[LabelledImage]]
 
 
@@ -54,10 +54,10 @@ def _is_data(path: Path) -> bool:
 
 
 def split_by_seed(pictures: Sequence[LabelledImage], where: Path) -> dict[str, list[LabelledImage]]:
-    """Pictures of one split as two, always the same.
+    """Split images at random, with a fixed seed, into train and val.
 
     Raises:
-        UserError: there are less than two.
+        UserError: there are fewer than two.
     """
     if len(pictures) < 2:
         raise UserError(f'{where} has {len(pictures)} annotated images, two are needed at least')
@@ -73,7 +73,7 @@ def split_by_seed(pictures: Sequence[LabelledImage], where: Path) -> dict[str, l
 
 
 def _each_file_once(pictures: Sequence[LabelledImage], where: Path) -> list[LabelledImage]:
-    """Pictures of which several entries name one file made one, lest both splits get it."""
+    """Merge the entries of one file, so that it cannot get into both splits."""
     files: dict[str, LabelledImage] = {}
     for picture in pictures:
         key = os.path.realpath(picture.path)
@@ -93,10 +93,9 @@ def _each_file_once(pictures: Sequence[LabelledImage], where: Path) -> list[Labe
 def write_coco(
     splits: dict[str, list[LabelledImage]], classes: Sequence[str], root: Path, keep: Path
 ) -> dict[str, Path]:
-    """A COCO file for each split, with images relative to `root`.
+    """Write a COCO file for each split, with image names relative to `root`.
 
-    They are written to a folder of this data in `keep`; what is there stays if it
-    says the same.
+    Files go to a subfolder of `keep` for this data set; equal ones are not rewritten.
     """
     digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
     folder = keep / f'{root.resolve().name}_{digest}'

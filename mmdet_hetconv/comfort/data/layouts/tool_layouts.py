@@ -1,4 +1,4 @@
-"""Layouts of annotation tools: which one a folder has, and its data as COCO files."""
+"""Layouts of annotation tools: detect them in a folder, and convert them to COCO files."""
 
 import logging
 from collections.abc import Collection
@@ -14,7 +14,7 @@ from .split import DataFolder, Split, choose_splits
 from .to_coco import LabelledImage, Reader, split_by_seed, write_coco
 from .yolo import read_yolo, yolo_config
 
-# By name, what one looks like.
+# How the error message describes each layout.
 LAYOUTS = {
     'Roboflow': f'train/{ROBOFLOW}, images beside, valid/, test/',
     **{tool: f'{file} and images/' for tool, (file, _) in SINGLE.items()},
@@ -24,7 +24,7 @@ LAYOUTS = {
 
 
 def exports_in(root: Path) -> list[str]:
-    """Names of LAYOUTS that a folder seems to have, in the order in which they count."""
+    """Names of the LAYOUTS that a folder seems to have, by priority."""
     marks = {
         'Roboflow': roboflow_files(root),
         **{tool: (root / file).is_file() for tool, (file, _) in SINGLE.items()},
@@ -35,11 +35,11 @@ def exports_in(root: Path) -> list[str]:
 
 
 def find_export(root: Path, layout: str, keep: Path) -> DataFolder:
-    """The data of one of LAYOUTS.
+    """Read one of LAYOUTS.
 
     Args:
         layout: of :func:`exports_in`.
-        keep: folder of the COCO files that are made.
+        keep: folder for the COCO files.
 
     Raises:
         UserError: it is wrong, or a split has classes that are not trained on.
@@ -56,7 +56,7 @@ def find_export(root: Path, layout: str, keep: Path) -> DataFolder:
 def as_coco_files(
     root: Path, layout: str, splits: dict[str, list[LabelledImage]], classes: list[str], keep: Path
 ) -> DataFolder:
-    """Data as COCO files: what is trained on, and what is evaluated on."""
+    """Convert two splits to COCO files: the first is trained on, the second evaluated on."""
     tell_untrained(
         {box[0] for pictures in [*splits.values()][1:] for p in pictures for box in p.boxes}
         - {box[0] for p in [*splits.values()][0] for box in p.boxes},
@@ -68,7 +68,7 @@ def as_coco_files(
 
 
 def _read(root: Path, layout: str) -> tuple[dict[str, Reader], list[str]]:
-    """Readers of splits, and the classes; none where the pictures tell them."""
+    """Readers of the splits, and the classes; none if they are those of the objects."""
     if layout == 'Roboflow':
         return read_roboflow(root)
     if layout == 'YOLO':
@@ -79,7 +79,7 @@ def _read(root: Path, layout: str) -> tuple[dict[str, Reader], list[str]]:
 
 
 def classes_of(splits: dict[str, list[LabelledImage]], root: Path) -> list[str]:
-    """Of all pictures, sorted.
+    """The classes of all objects, sorted.
 
     Raises:
         UserError: there is no object.
@@ -91,7 +91,7 @@ def classes_of(splits: dict[str, list[LabelledImage]], root: Path) -> list[str]:
 
 
 def tell_untrained(classes: Collection[str], where: Path) -> None:
-    """Say which classes are evaluated and occur in no training image."""
+    """Warn of classes that are evaluated, but occur in no training image."""
     if classes:
         announce(
             f'{where}: no training image has the classes {some(sorted(classes))} of the '

@@ -1,6 +1,6 @@
-"""The VOC layout as tools write it: images of any format, lists and XML files of many hands.
+"""A data set of VOC's layout as other tools write it.
 
-XMLDataset of mmdet takes every image for a .jpg, in small letters, and sizes for whole numbers.
+XMLDataset of mmdet expects images named .jpg, and whole numbers as sizes.
 """
 
 import math
@@ -16,10 +16,10 @@ from ..voc import read_list, read_objects, read_size
 
 
 class ImageNames:
-    """The file names of a folder's images, by what stands in image lists.
+    """The file names of the images in a folder, by the ids in image lists.
 
     Args:
-        folder: of the images; those in folders inside are found, too.
+        folder: of the images; subfolders count, too.
     """
 
     def __init__(self, folder: str | Path):
@@ -31,10 +31,10 @@ class ImageNames:
             self._found.setdefault(image_id, []).append(str(path))
 
     def __call__(self, image_id: str) -> str:
-        """The name of an image; the .jpg if it is there, or none is.
+        """The name of an image: its .jpg, unless there is only another one.
 
         Raises:
-            UserError: several images of other endings have the name.
+            UserError: several images of other formats have the id.
         """
         usual = f'{image_id}.jpg'
         names = sorted(self._found.get(image_id, [usual]))
@@ -49,10 +49,10 @@ class ImageNames:
 
 @DATASETS.register_module()
 class AnyImageVOCDataset(VOCDataset):
-    """VOCDataset with images of any format, and all annotations that :mod:`.voc` reads.
+    """VOCDataset for images of any format, and all annotations that :mod:`.voc` reads.
 
-    Unlike there, a folder named VOC2007 may hold other classes than VOC's:
-    VOCMetric prints VOC's twenty names for what is marked as VOC2007.
+    A folder named VOC2007 may hold other classes than VOC's: its data set is not marked
+    as VOC2007, for which VOCMetric prints VOC's twenty names.
     """
 
     def __init__(self, **kwargs):
@@ -69,7 +69,7 @@ class AnyImageVOCDataset(VOCDataset):
         ]
 
     def _info(self, image_id: str, image: Path) -> dict:
-        """What XMLDataset says of an image, by the reader that checks the files."""
+        """As of XMLDataset, but read by the checking reader."""
         xml = Path(self.sub_data_root, self.ann_subdir, f'{image_id}.xml')
         width, height = read_size(xml) or size_of(image)
         instances = []

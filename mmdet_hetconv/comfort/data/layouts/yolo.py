@@ -10,14 +10,13 @@ import yaml
 from ....utils.announce import announce
 from ....utils.errors import UserError
 from ....utils.images import IMAGE_ENDINGS, files_below, is_data
-from ..annotations import is_number, read_text
+from ..annotations import read_text
 from ..image_sizes import size_of
 from .image_finder import ImageFinder, find_in_any_case
 from .to_coco import Box, LabelledImage, Reader, images_in
+from .yolo_labels import count_key_points, read_labels
 
-# What tools round: beyond the edge of an image by this share a box is cut.
-ROUNDING = 0.01
-# Keys of data.yaml, and where the images of a split are without them.
+# Keys of data.yaml, and names of the folders of a split.
 SPLITS = dict(train=('train',), val=('val', 'valid', 'validation'), test=('test',))
 # Text files that lie among labels and belong to no image, by their beginnings.
 _NOTES = ('classes', 'notes', 'readme')
@@ -33,7 +32,7 @@ def yolo_config(root: Path) -> Path | None:
 
 
 def read_yolo(root: Path) -> tuple[dict[str, Reader], list[str]]:
-    """Readers of splits, one named 'all' where there are no splits, and the classes.
+    """Readers of the splits, or one named 'all' if there are none, and the classes.
 
     Raises:
         UserError: data.yaml is wrong. A reader: a label file is; labels without an image.
@@ -99,7 +98,7 @@ def _classes(path: Path, config: dict) -> list[str]:
 
 
 class _Layout:
-    """Where a YOLO data set has its images and labels.
+    """Finds the images and labels of a YOLO data set.
 
     Args:
         root: its folder.
@@ -111,12 +110,12 @@ class _Layout:
         self._config = config
         self._base = root / str(config.get('path') or '').replace('\\', '/')
         self._classes = classes
-        self._points = _key_points(config)
+        self._points = count_key_points(config)
         # By folder, label files by name in small letters.
         self._labels: dict[Path, dict[str, Path]] = {}
 
     def sources(self, names: tuple[str, ...]) -> list[Path]:
-        """Folders and lists of a split: where data.yaml says, or where tools put it."""
+        """Folders and lists of a split: those in data.yaml, or the usual folders."""
         missing: list[str] = []
         for name in names:
             values = self._config.get(name)
@@ -173,7 +172,7 @@ class _Layout:
         return None
 
     def read(self, sources: list[Path]) -> list[LabelledImage]:
-        """The pictures of some folders and lists.
+        """Read the images of folders and lists with their labels.
 
         Raises:
             UserError: a file is wrong; there are no images, labels, or images of labels.
@@ -245,7 +244,7 @@ class _Layout:
         return {path for path in labels if not path.stem.lower().startswith(_NOTES)}
 
     def _boxes(self, path: Path, size: tuple[int, int]) -> list[Box]:
-        return _read_labels(path, self._classes, size, self._points)
+        return read_labels(path, self._classes, size, self._points)
 
 
 def _is_usual(value: str, names: tuple[str, ...]) -> bool:
@@ -265,76 +264,10 @@ def _is_image(path: Path) -> bool:
 
 
 def _label_folder(images: Path) -> Path:
-    """The last folder named images, as labels."""
+    """The folder of labels: the last folder named images, renamed to labels."""
     parts = list(images.parts)
     at = max((i for i, part in enumerate(parts) if part.lower() == 'images'), default=None)
     if at is None:
         return images
     parts[at] = 'labels'
     return find_in_any_case(Path(*parts)) or Path(*parts)
-
-
-def _key_points(config: dict) -> int:
-    """How many numbers of key points stand behind each box.
-
-    Raises:
-        UserError: kpt_shape is no pair of numbers.
-    """
-    shape = config.get('kpt_shape')
-    if not shape:
-        return 0
-    if not isinstance(shape, list) or len(shape) != 2 or not all(v.isdecimal() for v in shape):
-        raise UserError(f'data.yaml: kpt_shape={shape}, number and dimensions are needed')
-    return int(shape[0]) * int(shape[1])
-
-
-def _read_labels(path: Path, classes: list[str], size: tuple[int, int], points: int) -> list[Box]:
-    boxes = []
-    try:
-        text = path.read_bytes().decode('utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path} cannot be read: {error}') from error
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f'{path}, line {number}'
-        try:
-            kind, *values = map(float, line.replace('_', '?').split())
-        except ValueError as error:
-            raise UserError(f'{where}: {line.strip()!r:.80} are not numbers') from error
-        if kind not in range(len(classes)):
-            raise UserError(f'{where}: class {kind:g}, but data.yaml has {len(classes)}, from 0 on')
-        if points:
-            if len(values) != 4 + points:
-                raise UserError(
-                    f'{where}: {len(values)} numbers behind the class, a box and the key points '
-                    f'of kpt_shape are {4 + points}'
-                )
-            values = values[:4]
-        x1, y1, x2, y2 = _edges(where, values)
-        low, high = min(x1, y1), max(x2, y2)
-        if not (is_number(low) and is_number(high) and low >= -ROUNDING and high <= 1 + ROUNDING):
-            raise UserError(
-                f'{where}: the box reaches from {low:.4g} to {high:.4g}, normalised '
-                'coordinates are 0 to 1'
-            )
-        x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in (x1, y1, x2, y2))
-        width, height = size
-        box = (x1 * width, y1 * height, (x2 - x1) * width, (y2 - y1) * height)
-        boxes.append((classes[int(kind)], *box, {}))
-    return boxes
-
-
-def _edges(where: str, values: list[float]) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a box, or around a polygon."""
-    if len(values) == 4:
-        x, y, width, height = values
-        if width < 0 or height < 0:
-            raise UserError(f'{where}: the box has the size {width:g} x {height:g}')
-        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-    if len(values) >= 6 and len(values) % 2 == 0:
-        return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
-    raise UserError(
-        f'{where}: {len(values)} numbers behind the class are neither a box (4) nor a '
-        'polygon (6, 8, ...)'
-    )
