@@ -1,8 +1,8 @@
-"""Modules whose code calls functions between convolutions: sums and activations fused.
+"""Fuses sums and activations that a module's own code computes by functions.
 
-The code of such a module is traced by torch.fx, alone. The trace counts only if its
-steps are those that were seen in the runs. The module becomes an instance of a subclass
-whose forward() runs the fused graph: its children, attributes and methods stay.
+torch.fx traces the code of that module alone. The trace is used only if its steps are
+those of the recording. The module then becomes an instance of a subclass whose forward()
+runs the fused graph: its children, attributes and methods stay.
 """
 
 import copy
@@ -17,19 +17,19 @@ from ..trace import Call, Recording, Scope
 from ..trace.modules import has_own_code
 from .code import trace_code
 
-# What asks for the size of a tensor, its type or place; the recorder does not note it.
+# Questions about size, type or device, which the recorder does not note.
 _ASKING = frozenset(('size', 'dim', 'len', 'numel'))
 _ASKED = frozenset(('shape', 'ndim', 'dtype', 'device'))
 
 
 class Block:
-    """A module's code as a graph, from which fused forms are made.
+    """The code of a module as a graph, from which its fused form is made.
 
     Args:
-        module: one that :func:`find_block` has looked at.
-        graph: of its code.
-        scopes: its calls in the runs.
-        steps: what of the graph was seen, by the numbers of the steps in a scope.
+        module: its module.
+        graph: its code.
+        scopes: its recorded calls.
+        steps: for each recorded node, the number of its step in a scope.
     """
 
     def __init__(
@@ -41,10 +41,7 @@ class Block:
         self.steps = steps
 
     def fused(self) -> type[nn.Module] | None:
-        """A subclass of the module's that leaves sums and ReLUs to planned convolutions.
-
-        None where there is nothing to fuse.
-        """
+        """A subclass whose planned convolutions compute sums and ReLUs; None if there are none."""
         graph = copy.deepcopy(self.graph)
         modules = dict(self.module.named_modules(remove_duplicate=False))
         for node in list(graph.nodes):
@@ -58,7 +55,7 @@ class Block:
         return _fused_class(type(self.module), graph) if count else None
 
     def _is_free(self, graph: fx.Graph, node: Any, modules: dict[str, nn.Module]) -> bool:
-        """Whether it is a planned convolution that nobody else calls."""
+        """Whether the node calls a planned convolution that is called nowhere else."""
         places = [name for name, module in modules.items() if module is modules[node.target]]
         return (
             type(modules[node.target]) is PlannedConv2d
@@ -69,7 +66,7 @@ class Block:
         )
 
     def _take_sum(self, graph: fx.Graph, node: Any) -> tuple[fx.Node, bool]:
-        """Let a convolution add what alone is added to its output."""
+        """Let a convolution add the residual, if the sum alone reads its output."""
         (user,) = node.users if len(node.users) == 1 else (None,)
         if user is None or _name(user) != 'add' or len(user.args) != 2 or user.kwargs:
             return node, False
@@ -89,7 +86,7 @@ class Block:
         return together, True
 
     def _may_wait(self, scope: Scope, node: Any, user: Any) -> bool:
-        """Whether the sum is of equal shapes, and the input still there when it is made."""
+        """Whether both terms have one shape, and the input is unchanged at the time of the sum."""
         if node.name not in self.steps or user.name not in self.steps:
             return False
         conv, added = (scope.steps[self.steps[n.name]] for n in (node, user))
@@ -119,18 +116,18 @@ class Block:
 
 
 class Fused:
-    """Part of the classes of fused modules, which are made at run time, one by one.
+    """Mixin of the classes of fused modules, which are made at run time.
 
     Attributes:
-        base: the module's class before.
-        graph: of its forward().
+        base: class of the module before.
+        graph: code of forward().
     """
 
     base: type[nn.Module]
     graph: fx.Graph
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Copied and pickled with the graph, as no module holds the class."""
+        """Pickle base and graph, since the class cannot be imported."""
         module: Any = self
         read_state = getattr(module, '__getstate__', lambda: module.__dict__)
         return _restore, (self.base, fx.GraphModule(module, self.graph)), read_state()
@@ -150,12 +147,12 @@ def _fused_class(base: type[nn.Module], graph: fx.Graph) -> type[nn.Module]:
 
 
 def base_type(module: nn.Module | None) -> type:
-    """The type of a module, where it is fused the one that it had before."""
+    """The type of a module, before fusion if it is fused."""
     return module.base if isinstance(module, Fused) else type(module)
 
 
 def find_block(module: nn.Module, recordings: Sequence[Recording]) -> Block | None:
-    """The module's code as a graph, None where its steps are not those that were seen."""
+    """The module's code as a graph; None if its steps are not those of the recordings."""
     graph = trace_code(module)
     scopes = [scope for recording in recordings for scope in recording.scopes_of(module)]
     if graph is None or any(len(scope.given) != 1 for scope in scopes):
@@ -171,7 +168,7 @@ def find_block(module: nn.Module, recordings: Sequence[Recording]) -> Block | No
 
 
 def may_fuse(module: nn.Module, scope: Scope) -> bool:
-    """Whether convolutions and functions, or ReLUs, stand side by side in a module's code."""
+    """Whether a module's own code calls convolutions, and sums or ReLUs."""
     if 'forward' in vars(module) or module._forward_hooks or module._forward_pre_hooks:
         return False
     calls = [step for step in scope.steps if isinstance(step, Call)]
@@ -183,7 +180,7 @@ def may_fuse(module: nn.Module, scope: Scope) -> bool:
 
 
 def _numbers(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes that are sizes, types and what is computed of them."""
+    """Nodes that yield sizes and types, or are computed from them alone."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op not in ('call_function', 'call_method'):

@@ -1,4 +1,4 @@
-"""Convolutions whose outputs nothing but convolutions read: between them maps may be bytes."""
+"""Finds convolutions whose outputs only quantized convolutions read, which take bytes."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -14,12 +14,12 @@ def byte_outputs(
 ) -> set[str]:
     """Names of the convolutions whose output may be bytes.
 
-    Max-pooling makes bytes of bytes. Everything else reads floats.
+    Max-pooling of bytes returns bytes. Everything else reads floats.
 
     Args:
-        convs: all of a model, by name.
-        recordings: of the model.
-        quantized: names of those that read bytes.
+        convs: all planned convolutions, by name.
+        recordings: runs of the model.
+        quantized: names of the convolutions that read bytes.
     """
     reading = {convs[name] for name in quantized}
 

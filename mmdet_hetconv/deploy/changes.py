@@ -1,4 +1,4 @@
-"""Changes of a model that can be taken back."""
+"""Reversible changes of a model."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Changes:
-    """What was set in a model, in order."""
+    """A log of changes, to be undone in reverse order."""
 
     def __init__(self) -> None:
         self._before: list[tuple[Any, str, Any]] = []
@@ -22,7 +22,7 @@ class Changes:
         self._handles.append(handle)
 
     def undo(self) -> None:
-        """Leave the model as it came."""
+        """Restore the original model."""
         for handle in self._handles:
             handle.remove()
         for owner, name, value in reversed(self._before):

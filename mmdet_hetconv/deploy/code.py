@@ -1,4 +1,4 @@
-"""A module's own code as a graph of torch.fx, its children taken as they are."""
+"""Traces a module's own code by torch.fx; its children stay calls."""
 
 import copy
 from typing import Any
@@ -13,17 +13,17 @@ class _Tracer(fx.Tracer):
 
 
 def trace_code(module: nn.Module) -> fx.Graph | None:
-    """The code of forward(); None where it cannot be traced, as it branches for one."""
+    """The graph of forward(); None if it cannot be traced, as where it branches."""
     if isinstance(module, nn.Sequential | fx.GraphModule | torch.jit.ScriptModule):
         return None
     try:
         return _Tracer().trace(_stand_in(module))
-    except Exception:  # whatever code says of proxies in place of tensors
+    except Exception:  # code may raise anything on proxies in place of tensors
         return None
 
 
 def _stand_in(module: nn.Module) -> nn.Module:
-    """A copy that traced code may change; it has the module's own children and parameters."""
+    """A copy that tracing may change; it shares the module's children and parameters."""
     kept = [*module.modules(), *module.parameters()]
     memo: dict[int, Any] = {id(part): part for part in kept if part is not module}
     return copy.deepcopy(module, memo)

@@ -1,8 +1,8 @@
-"""What modules that are not ours get from convolutions that are.
+"""What other modules get from planned convolutions.
 
-A plan may leave feature maps with the channels last, and in fewer bits. torch's own
-operators see both. Modules without a planned convolution, of which nobody knows what
-they run, get what the network gave them before: float32, the channels first.
+A plan may leave feature maps channels-last, or in fewer bits. Operators of torch handle
+both. Other modules without a planned convolution may run any code, so they get what the
+network gave them before: float32, channels first.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from ..trace import Recording, map_tensors
 from ..trace.kinds import OPERATIONS
 from .blocks import base_type
 
-# Modules that take a feature map of any float type and order in memory.
+# Modules that take feature maps of any floating-point type and memory format.
 EASY = (
     *(nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Unflatten, nn.PixelShuffle),
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.ELU, nn.Hardswish, nn.Hardsigmoid),
     *(nn.Sigmoid, nn.Tanh, nn.Mish, nn.Softmax, nn.Hardtanh, nn.Softplus),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d),
     *(nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d),
-    # With weights in float32, and for inputs of fewer bits all the same.
+    # Their weights are float32; they take inputs of fewer bits all the same.
     *(nn.GroupNorm, nn.LayerNorm, L2Norm, Scale),
 )
 # The same as functions.
@@ -40,7 +40,7 @@ EASY_FUNCTIONS = frozenset(
 
 
 def is_easy(target: Any) -> bool:
-    """Whether a module or function takes a map of any float type and order in memory."""
+    """Whether a module or function takes any floating-point type and memory format."""
     if isinstance(target, nn.Module):
         return type(target) in EASY
     name = getattr(target, '__name__', '').strip('_')
@@ -48,9 +48,9 @@ def is_easy(target: Any) -> bool:
 
 
 def keep_inputs(model: nn.Module, recordings: Sequence[Recording]) -> None:
-    """Let foreign modules that were called get their inputs as before.
+    """Give other modules that were called their inputs as before.
 
-    Of modules inside each other it is the outermost one.
+    Of nested modules the outermost gets the hook.
     """
     called = None
     if recordings:
@@ -61,16 +61,16 @@ def keep_inputs(model: nn.Module, recordings: Sequence[Recording]) -> None:
 
 
 def keeps_inputs(module: nn.Module) -> bool:
-    """Whether :func:`keep_inputs` saw the module."""
+    """Whether :func:`keep_inputs` has hooked the module."""
     return _as_before in module._forward_pre_hooks.values()
 
 
 def _foreign(module: nn.Module, called: set[nn.Module] | None) -> list[nn.Module]:
-    """The outermost modules without a planned convolution, of those that were called.
+    """The outermost called modules without a planned convolution.
 
-    mmdet's RoI heads are not: their methods are.
+    mmdet calls methods of RoI heads, not the heads themselves.
     """
-    # Scripted modules take no hooks; what they read is seen.
+    # Scripted modules take no hooks; the recorder sees what they read.
     if isinstance(module, PlannedConv2d | torch.jit.ScriptModule) or type(module) in EASY:
         return []
     ours = any(isinstance(inner, PlannedConv2d) for inner in module.modules())
@@ -82,7 +82,7 @@ def _foreign(module: nn.Module, called: set[nn.Module] | None) -> list[nn.Module
 
 
 def _as_before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    # torch's own modules see how a map lies in memory.
+    # Modules of torch handle both memory formats.
     is_known = type(module).__module__.startswith('torch.nn.modules.')
     change = to_float32 if is_known else _rows_of_float32
     return map_tensors(change, args), map_tensors(change, kwargs)
@@ -91,7 +91,7 @@ def _as_before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
 def reading_kinds(
     convs: Sequence[PlannedConv2d], recordings: Sequence[Recording]
 ) -> dict[PlannedConv2d, set[type]]:
-    """By convolution, the types of the modules whose code reads its output."""
+    """For each convolution, the types of modules whose code reads its output."""
     return {
         conv: {
             base_type(reader.scope.module)
@@ -105,13 +105,13 @@ def reading_kinds(
 
 
 def give_rows(module: nn.Module) -> None:
-    """Let a module put out its tensors with the channels first in memory."""
+    """Let a module return its tensors channels first."""
     if _rows_out not in module._forward_hooks.values():
         module.register_forward_hook(_rows_out)
 
 
 def give_float32(module: nn.Module) -> None:
-    """Let a module put out float32."""
+    """Let a module return float32."""
     if _float32_out not in module._forward_hooks.values():
         module.register_forward_hook(_float32_out)
 
@@ -136,5 +136,5 @@ def _rows_of_float32(tensor: Tensor) -> Tensor:
 
 
 def to_float32(tensor: Tensor) -> Tensor:
-    """bfloat16 and bytes as float32, anything else as it is."""
+    """bfloat16 as float32, anything else unchanged."""
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor

@@ -1,8 +1,8 @@
 """The number type in which a deployed model computes.
 
-Convolutions turn their inputs into it, and what lies between them (pooling,
-additions, up-sampling) takes what it gets. Everything else, and what leaves heads and
-the model, is float32, so that boxes are decoded in it.
+Convolutions cast their inputs to it; pooling, additions and up-sampling between them
+compute in the type that they get. Everything else, and the outputs of heads and of the
+model, is float32, so boxes are decoded in float32.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from .interfaces import give_float32, is_easy, keep_inputs, keeps_inputs, readin
 from .proof import Proof
 
 PRECISIONS = ('fp32', 'bf16', 'int8')
-# Relative difference to float32 that tells rounding from other numbers.
+# A larger relative difference to float32 is no rounding.
 ROUNDING = 0.2
 
 
@@ -52,11 +52,9 @@ def _computes_bf16(device: torch.device) -> bool:
 def set_precision(model: nn.Module, precision: str, example: Any = None) -> None:
     """Let the planned convolutions of a deployed model compute in a precision.
 
-    Whatever they computed in before is over, levels of int8, too.
-
-    It runs anywhere; where the processor lacks it, slower, which is logged.
-    int8 means what is left of a model whose other convolutions compute in
-    bytes: bfloat16 where the processor has it, for these are quicker then.
+    It replaces the previous precision and removes quantization levels. Processors without
+    bfloat16 emulate it slowly, which is logged. For 'int8' the convolutions that are not
+    quantized later compute in bfloat16 if the processor has it.
 
     Args:
         example: as of :func:`switch_to_deploy`.
@@ -86,7 +84,7 @@ def set_precision(model: nn.Module, precision: str, example: Any = None) -> None
 def _lower(
     model: nn.Module, convs: list[PlannedConv2d], examples: Sequence[tuple[Run, Recording]]
 ) -> set[PlannedConv2d]:
-    """Prepare a model for convolutions in bfloat16; those that have to stay float32."""
+    """Let convolutions compute in bfloat16; returns those that have to stay float32."""
     proof = Proof(model, examples[:1])
     recordings = [seen for _, seen in examples]
     keep_inputs(model, recordings)
@@ -111,7 +109,7 @@ def _lower(
 
 
 def _may_be_low(conv: PlannedConv2d, recordings: Sequence[Recording]) -> bool:
-    """Whether all that was seen to read its output takes fewer bits."""
+    """Whether all recorded readers of its output take fewer bits."""
     return all(
         recording.ends_in(value, _takes_any, lambda call: is_easy(call.target))
         for recording in recordings
@@ -130,5 +128,5 @@ def _takes_any(call: Call) -> bool:
         if keeps_inputs(scope.module):
             return True
         scope = scope.outer
-    # What heads put out is float32 again.
+    # Outputs of heads are float32 again.
     return call.scope.module is None

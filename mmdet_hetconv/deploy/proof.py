@@ -1,7 +1,7 @@
-"""Whether a changed model still does what it did, part by part.
+"""Compares a changed model with the original, part by part.
 
-Ranks and thresholds make a network's end jump where its numbers hardly change. So the
-parts in front of them are compared, each on the inputs that the original gave it.
+Behind ranks and thresholds outputs jump although the numbers hardly change. So the parts
+in front of them are compared, each on the inputs that the original gave it.
 """
 
 import math
@@ -21,10 +21,10 @@ from .blocks import base_type
 
 @dataclass
 class Case:
-    """A part of a model, what it was given and what it put out.
+    """One call of a part of a model: its inputs, and the outputs of the original.
 
     Attributes:
-        name: of the module; None for the whole run.
+        name: name of the module; None for the whole run.
     """
 
     name: str | None
@@ -35,13 +35,13 @@ class Case:
     def error(
         self, model: nn.Module, any_float: bool = False, rows: Collection[type] | None = None
     ) -> float:
-        """The largest relative difference; infinite where the model raises.
+        """Relative difference of the outputs; infinite if the model raises.
 
         Args:
-            any_float: whether parts may put out other floats than they did.
-            rows: types of modules for which convolutions put the channels first in
-                memory. Parts without one in them get maps with the channels last, as
-                convolutions may put them out. None leaves inputs as they were.
+            any_float: whether floating-point types of the outputs may differ.
+            rows: types of modules for which convolutions return maps channels first.
+                Parts without such modules get channels-last inputs, as convolutions
+                may return them. None leaves inputs as they were.
         """
         part = model.get_submodule(self.name) if self.name else model
         given = {}
@@ -49,18 +49,18 @@ class Case:
             given['turned'] = not any(base_type(inner) in rows for inner in part.modules())
         try:
             found = self.run(part, **given)
-        except Exception:  # it did not before the change
+        except Exception:  # the original did not
             return math.inf
         return difference(found, self.outputs, any_float and bool(self.name))
 
 
 class Proof:
-    """What a model put out as it came, to compare with.
+    """Outputs of the original model, to compare with.
 
     Args:
-        model: as it came, in eval mode.
-        examples: forward passes and their recordings. A detector of mmdet takes long: each
-            of its parts is compared on the first run that reaches it.
+        model: the original, in eval mode.
+        examples: forward passes and their recordings. Detectors of mmdet are slow: each of
+            their parts is compared on the first run that reaches it.
     """
 
     def __init__(self, model: nn.Module, examples: Sequence[tuple[Run, Recording]]):
@@ -90,10 +90,11 @@ class Proof:
     def checks(
         self, model: Callable[[], nn.Module], tolerance: float, **how: Any
     ) -> list[Callable[[], bool]]:
-        """For each case, whether the model still puts out the same.
+        """For each case, a check whether the outputs are still the same.
 
         Args:
-            how: as of :meth:`Case.error`.
+            model: returns the changed model.
+            how: arguments of :meth:`Case.error`.
         """
 
         def is_near(case: Case) -> bool:
@@ -102,7 +103,7 @@ class Proof:
         return [partial(is_near, case) for case in self.cases]
 
     def ends(self, model: nn.Module) -> list[Callable[[], bool]]:
-        """For each run, whether it ends, also between the parts that are compared."""
+        """For each run, a check whether the model completes it."""
 
         def does_end(run: Run) -> bool:
             try:
@@ -134,7 +135,8 @@ def _copied(value: Any) -> Any:
 def _parts(scope: Scope) -> list[Scope]:
     """The largest calls of modules in which nothing is selected by value.
 
-    A module that calls convolutions itself, or none at all, is one part all the same.
+    A module whose own code calls convolutions, or that calls none at all, counts as one
+    part even if it selects.
     """
     calls = [step for step in scope.steps if isinstance(step, Call)]
     selects = scope.module is None or any(

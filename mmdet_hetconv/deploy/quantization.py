@@ -1,12 +1,12 @@
 """8 bits for the convolutions of a deployed model, from calibration images.
 
-Static quantization after training: levels of every input and output by least
-squared error on what the images give, weights per filter. A layer that alone
-changes what comes out too much keeps its precision. Most change their own output
+Static quantization after training: levels of inputs and outputs minimise the squared
+error on calibration images; weights are quantized per filter. A layer keeps its precision
+if quantizing it alone changes the outputs too much. Most layers change their own output
 so little that the network need not run for each of them.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -15,42 +15,36 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 
 from ..kernels import PlannedConv2d
 from ..kernels.cpu.library import load_library
 from ..kernels.int8 import most_weight
-from ..kernels.int8 import quantize as to_levels
-from ..kernels.weights import Int8, Levels
-from ..trace import Recording, fewest_passing, record
+from ..kernels.weights import Int8
+from ..trace import fewest_passing, record
 from ..trace.examples import noise_like
 from ..utils.machine import cpu_name
-from ..utils.progress import progress_bar
 from ..utils.table import format_table
 from .byte_outputs import byte_outputs
+from .int8_errors import own_errors, propagated_errors
+from .int8_levels import Run, fit_levels
 from .proof import Proof
 
-# Values of a feature map and image that its levels are fitted to.
-SAMPLES = 4096
-# Shares of the range that are tried.
-CLIPS = torch.linspace(0.3, 1.0, 36).tolist()
 # Batches on which the effect of single layers is measured.
 SENSITIVITY_BATCHES = 2
 # A layer whose quantization alone adds this relative squared error keeps its
 # precision.
 MOST_ERROR = 0.01
-# What bytes between layers may add, |bytes - floats| / |floats|; more is no rounding.
+# Most relative error of the model from bytes between layers; more is no rounding.
 MOST_BYTES_ERROR = 0.1
 # What a layer adds to its own output grows on its way through the network: fourfold
 # at most in trained ResNets. Below this it is not followed there.
 MOST_OWN_ERROR = MOST_ERROR / 10
 
-Run = Callable[[nn.Module, Any], Any]
-
 
 @dataclass
 class Int8Report:
-    """What became of each convolution; prints as a table.
+    """How each convolution computes, and why; prints as a table.
 
     Attributes:
         error: relative squared error from quantizing this layer alone, by name: of
@@ -111,20 +105,20 @@ def quantize(
     report = Int8Report(int8=dict.fromkeys(convs))
     few = [batches[i] for i in range(min(SENSITIVITY_BATCHES, len(batches)))]
     with ExitStack() as stack:
-        # None of these runs is as the quantized model's: there is nothing to time.
+        # These runs differ from those of the quantized model: time nothing.
         for plan in {id(conv.plan): conv.plan for conv in convs.values()}.values():
             stack.enter_context(plan.untimed())
         stack.enter_context(_in_floats(convs.values()))
-        given, made = _observe(convs, model, batches, run, show_progress)
+        given, made = fit_levels(convs, model, batches, run, show_progress)
         levels = {name: known for name, known in given.items() if name not in kept}
-        report.error = _own_errors(convs, levels, model, few, run)
+        report.error = own_errors(convs, levels, model, few, run)
         recordings = [
             record(model, partial(run, model, batch))
             for batch in (batches[0], noise_like(batches[0]))
         ]
         far = [name for name, error in report.error.items() if not error <= MOST_OWN_ERROR]
         if far:
-            report.error |= _sensitivity(
+            report.error |= propagated_errors(
                 convs, far, given, model, few, run, recordings, show_progress
             )
         chosen = {name for name, error in report.error.items() if error <= MOST_ERROR}
@@ -146,7 +140,7 @@ def quantize(
 
 @contextmanager
 def _in_floats(convs: Collection[PlannedConv2d]) -> Iterator[None]:
-    """Levels from before are forgotten, unless the block fails."""
+    """Remove levels; restore them if the block raises."""
     before = {conv: conv.int8 for conv in convs}
     for conv in convs:
         conv.int8 = None
@@ -169,7 +163,7 @@ def set_int8(model: nn.Module, int8: dict[str, Int8 | None]) -> None:
         ValueError: there is no such convolution.
     """
     _tell_machine()
-    # Nobody need write no_grad() for the sake of an L2Norm's weight.
+    # So no caller needs no_grad() because an L2Norm's weight wants a gradient.
     for parameter in model.parameters():
         if parameter.is_leaf:
             parameter.requires_grad_(False)
@@ -191,164 +185,3 @@ def _tell_machine() -> None:
         print_log(text, 'current')
     elif library is not None and library.hetconv_bytes_per_word() < 4:
         print_log(f'HetConv: {cpu_name()} multiplies no bytes: int8 gains less', 'current')
-
-
-class _Samples:
-    """Some values of a feature map, and its range, over all batches."""
-
-    def __init__(self) -> None:
-        self.values: list[Tensor] = []
-        self.low = self.high = 0.0
-
-    def add(self, name: str, x: Tensor, generator: torch.Generator) -> None:
-        if not x.numel():
-            return
-        low, high = map(float, x.aminmax())
-        if not (abs(low) < float('inf') and abs(high) < float('inf')):
-            raise ValueError(f'{name}: a feature map of the calibration images is not finite')
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        x = x[None] if x.dim() == 3 else x
-        flat = x.reshape(-1) if x.is_contiguous() else x.permute(0, 2, 3, 1).reshape(-1)
-        at = torch.randint(len(flat), (min(SAMPLES, len(flat)),), generator=generator)
-        self.values.append(flat[at.to(flat.device)].float().cpu())
-
-    def levels(self) -> Levels:
-        """Of least squared error; 0 is one of them, since padding is 0."""
-        values = torch.cat(self.values)
-        best, least = Levels(1.0, 0), float('inf')
-        for clip in CLIPS:
-            scale = clip * (self.high - self.low) / 255
-            levels = Levels(scale, round(-clip * self.low / scale))
-            back = (to_levels(values, levels) - levels.zero) * scale
-            error = float((back - values).square().sum())
-            if error < least:
-                best, least = levels, error
-        return best
-
-
-def _observe(
-    convs: dict[str, PlannedConv2d],
-    model: nn.Module,
-    batches: Sequence[Any],
-    run: Run,
-    show_progress: bool,
-) -> tuple[dict[str, Levels], dict[str, Levels]]:
-    """Levels of what goes into each convolution that runs, and comes out."""
-    inputs: dict[str, _Samples] = {}
-    outputs: dict[str, _Samples] = {}
-    generator = torch.Generator().manual_seed(0)
-
-    def look(name: str, args: tuple[Tensor, ...], output: Tensor) -> None:
-        inputs.setdefault(name, _Samples()).add(name, args[0], generator)
-        outputs.setdefault(name, _Samples()).add(name, output, generator)
-
-    bar = progress_bar('Levels of int8', len(batches), show_progress)
-    with _watching(convs, look), bar as step:
-        for batch in batches:
-            run(model, batch)
-            step()
-    # Where everything is 0 no range is known: the layer keeps its precision.
-    return _levels(inputs), _levels(outputs)
-
-
-def _levels(samples: dict[str, _Samples]) -> dict[str, Levels]:
-    return {name: s.levels() for name, s in samples.items() if s.low < s.high}
-
-
-def _own_errors(
-    convs: dict[str, PlannedConv2d],
-    levels: dict[str, Levels],
-    model: nn.Module,
-    batches: Sequence[Any],
-    run: Run,
-) -> dict[str, float]:
-    """By layer, its error over the variance of its own output, the largest of all runs.
-
-    What is the same everywhere in a channel, a bias for one, makes no error look small.
-    """
-    errors = dict.fromkeys(levels, 0.0)
-
-    def look(name: str, args: tuple[Tensor, ...], output: Tensor) -> None:
-        if not output.numel():
-            return
-        convs[name].int8 = Int8(levels[name])
-        try:
-            error = (convs[name].forward(*args) - output).float().square().sum()
-        finally:
-            convs[name].int8 = None
-        y = output.float()
-        variance = (y - y.mean((-2, -1), keepdim=True)).square().sum()
-        share = float(error / variance) if variance else float('inf')
-        errors[name] = max(errors[name], share)
-
-    with _watching({name: convs[name] for name in levels}, look):
-        for batch in batches:
-            run(model, batch)
-    return errors
-
-
-def _sensitivity(
-    convs: dict[str, PlannedConv2d],
-    names: list[str],
-    given: dict[str, Levels],
-    model: nn.Module,
-    batches: Sequence[Any],
-    run: Run,
-    recordings: Sequence[Recording],
-    show_progress: bool,
-) -> dict[str, float]:
-    """By layer, the error that it alone adds to what other parts read."""
-    ends = set(convs) - byte_outputs(convs, recordings, set(convs))
-
-    def outputs_of(batch: Any) -> dict[str, Tensor]:
-        seen: dict[str, list[Tensor]] = {}
-
-        def look(name: str, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if name in ends:
-                seen.setdefault(name, []).append(output.float().flatten())
-
-        with _watching(convs, look):
-            run(model, batch)
-        return {name: torch.cat(ys) for name, ys in seen.items()}
-
-    def outputs() -> list[dict[str, Tensor]]:
-        return [outputs_of(batch) for batch in batches]
-
-    wanted = outputs()
-    errors = {}
-    with progress_bar('Layers that int8 changes most', len(names), show_progress) as step:
-        for name in names:
-            convs[name].int8 = Int8(given[name])
-            try:
-                errors[name] = _relative_error(outputs(), wanted)
-            finally:
-                convs[name].int8 = None
-            step()
-    return errors
-
-
-def _relative_error(found: list[dict[str, Tensor]], wanted: list[dict[str, Tensor]]) -> float:
-    """The largest |found - wanted|^2 / |wanted|^2 of all feature maps.
-
-    Those of regions of other images, whose number differs, are left out.
-    """
-    shares = []
-    for mine, theirs in zip(found, wanted, strict=True):
-        for name, y in theirs.items():
-            if name in mine and mine[name].shape == y.shape and y.any():
-                shares.append(float((mine[name] - y).square().sum() / y.square().sum()))
-    return max(shares, default=0.0)
-
-
-@contextmanager
-def _watching(convs: dict[str, PlannedConv2d], look: Callable[..., None]) -> Iterator[None]:
-    """Call ``look(name, inputs, output)`` whenever a convolution has run."""
-
-    def hook_of(name: str) -> Callable[..., None]:
-        return lambda _, args, kwargs, output: look(name, (*args, *kwargs.values()), output)
-
-    with ExitStack() as stack:
-        for name, conv in convs.items():
-            handle = conv.register_forward_hook(hook_of(name), with_kwargs=True)
-            stack.callback(handle.remove)
-        yield

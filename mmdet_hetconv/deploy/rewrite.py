@@ -1,8 +1,8 @@
 """The rules by which an inference form is made of what a network was seen to do.
 
-A norm is folded, and a ReLU or a sum taken over, where it alone reads the output of
-one convolution, whenever that is called, in one module's code. What code does on one
-branch it may not do on another: where values or sizes decide, nothing is joined.
+A norm is folded, and a ReLU or a sum fused, if it is the only reader of a convolution's
+output in every call, within one module's code. Code that branches on values or sizes may
+take another path on other images: nothing is folded or fused there.
 """
 
 import copy
@@ -23,13 +23,13 @@ from .fold import can_fold, fold
 
 
 class Rewriter:
-    """Makes the inference form of a model that was seen in some runs.
+    """Makes the inference form of a recorded model.
 
     Attributes:
-        units: what it would change, by name: convolutions with what follows them, and
-            modules whose code is exchanged.
-        folded: the convolutions that norms became part of, by name. They are copies:
-            another model may hold the same modules, as a GraphModule does.
+        units: names of what it can change: convolutions with the modules behind them,
+            and modules with fusible code.
+        folded: by name, convolutions with folded norms. They are copies, since another
+            model may hold the same modules, as a GraphModule does.
     """
 
     def __init__(self, model: nn.Module, recordings: Sequence[Recording]):
@@ -60,21 +60,21 @@ class Rewriter:
         self.units = [*self.convs, *self.blocks]
 
     def _is_touched(self, module: nn.Module) -> bool:
-        """Whether code of another module took its parameters or buffers."""
+        """Whether code of another module uses its parameters or buffers."""
         return not self._touched.isdisjoint(module.modules())
 
     def _calls(self, module: nn.Module) -> list[Call]:
         return [call for recording in self.recordings for call in recording.calls_of(module)]
 
     def undo(self) -> None:
-        """Leave the model as it came."""
+        """Restore the original model."""
         self.changes.undo()
         self.folded.clear()
 
     def fold_norms(
         self, skip: Collection[str] = (), norms: Collection[nn.Module] | None = None
     ) -> None:
-        """Fold batch norms, by default all of them; nn.Identity takes their places."""
+        """Fold batch norms, by default all that can be; nn.Identity takes their places."""
         for name, conv in self.convs.items():
             norm = self._follower(conv)
             if name in skip or norm is None or not can_fold(norm) or has_own_code(norm):
@@ -87,11 +87,11 @@ class Rewriter:
             self._take_out(norm)
 
     def plan_convs(self, plan: Plan, skip: Collection[str] = ()) -> nn.Module:
-        """Exchange convolutions and what follows them; returns the model."""
+        """Replace convolutions and what follows them; returns the model."""
         for name, conv in self.convs.items():
             if name in skip or not is_plannable(conv):
                 continue
-            # Seen before the exchange, behind a norm if that is folded.
+            # The activation follows the norm if that is folded.
             norm = self._follower(conv) if name in self.folded else None
             act = self._follower(norm or conv)
             planned = PlannedConv2d(self.folded.get(name, conv), plan)
@@ -118,7 +118,7 @@ class Rewriter:
                 keep_whole(parent, self.changes)
 
     def _follower(self, module: nn.Module) -> nn.Module | None:
-        """The module that alone reads whatever another one puts out, and nothing else."""
+        """The module that is the only reader of another's outputs and reads nothing else."""
         if module not in self._followers:
             self._followers[module] = self._find_follower(module)
         return self._followers[module]

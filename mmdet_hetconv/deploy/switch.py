@@ -35,15 +35,14 @@ def switch_to_deploy(
 ) -> nn.Module:
     """Fold and fuse for inference, and let a plan choose the kernels.
 
-    The model is run on an example, and what is done follows from what was seen: batch
-    norms are folded into the convolutions before them, and every HetConv2d and every
-    dense convolution becomes a PlannedConv2d, which takes over the ReLU and the sum
-    that follow. Afterwards it is compared with the model as it came. What would change
-    the function is left as it was, and named in the log. The model can no longer be
-    trained. Switching again changes nothing but the precision.
+    The model is recorded on an example. Batch norms are folded into the convolutions
+    before them, and every HetConv2d and dense convolution becomes a PlannedConv2d, which
+    also computes the ReLU and the sum that follow. The result is compared with the
+    original; changes that alter its outputs are undone and named in the log. The model
+    can no longer be trained. Switching again changes only the precision.
 
-    A model that does not run on the example of its own has single convolutions
-    exchanged only.
+    If the model takes no random images and no example is given, single convolutions are
+    replaced and nothing is folded.
 
     Args:
         model (nn.Module): changed in place, and put into inference mode.
@@ -88,10 +87,10 @@ def switch_to_deploy(
 def fold_bn(model: nn.Module, example: Any = None) -> int:
     """Fold every batch norm that can be; nn.Identity takes its place.
 
-    Folded are norms in inference mode that have statistics and alone read the output
-    of a nn.Conv2d, a HetConv2d or a GroupPointwiseConv2d when the model is run on an
-    example. A convolution or norm that has hooks stays, and so does one whose
-    parameters other code takes, or whose absence would change what the model puts out.
+    A norm is folded if it is in inference mode, has statistics, and is the only reader
+    of the output of a nn.Conv2d, a HetConv2d or a GroupPointwiseConv2d when the model
+    runs on an example. It stays if it or the convolution has hooks, if other code uses
+    their parameters, or if the outputs of the model would change.
 
     Args:
         model (nn.Module): changed in place.
@@ -119,7 +118,7 @@ def fold_bn(model: nn.Module, example: Any = None) -> int:
 
 
 def _proof_of(model: nn.Module, example: Any) -> Proof:
-    """What a model does on examples; nothing where it does something else each time."""
+    """Outputs on examples; none if the model does not run, or is not deterministic."""
     proof = Proof(model, record_examples(model, example))
     reason = 'does not run on random images; give an example'
     if proof.error(model) > TOLERANCE:
@@ -144,7 +143,7 @@ def _name_what_stays(left: Collection[str]) -> None:
 
 
 def _rewritten(model: nn.Module, plan: Plan, example: Any) -> nn.Module:
-    """The model with everything exchanged that leaves its function as it is."""
+    """Replace and fuse whatever leaves the outputs unchanged; returns the model."""
     if not Rewriter(model, ()).units:
         keep_inputs(model, ())
         return model
@@ -162,7 +161,7 @@ def _rewritten(model: nn.Module, plan: Plan, example: Any) -> nn.Module:
             give_rows(conv)
         return model
 
-    # Kernels are compared by the plan: this is about what was exchanged.
+    # The plan compares kernels; here only the rewriting is checked.
     first = Plan(frozen=True, only=['two_branch_nchw', 'dense_nchw'])
     forms = [model]
 
@@ -182,7 +181,7 @@ def _rewritten(model: nn.Module, plan: Plan, example: Any) -> nn.Module:
 
 
 def _give_rows_where_they_are_read(model: nn.Module, proof: Proof) -> None:
-    """Let convolutions put the channels first for code that reads memory row by row."""
+    """Let convolutions return maps channels first to code that depends on it."""
     convs = planned_convs(model)
     kinds = reading_kinds(convs, [record(model, partial(run, model)) for run in proof.runs])
     layouts = [

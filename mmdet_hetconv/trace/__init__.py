@@ -1,4 +1,4 @@
-"""What a network was seen to do in a run, and whether two forms of it do the same."""
+"""Records what a network does in a run, and compares two forms of it."""
 
 from .compare import difference, fewest, fewest_passing
 from .examples import is_detector, record_examples

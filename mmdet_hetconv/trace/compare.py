@@ -1,4 +1,4 @@
-"""Whether two forms of a network do the same, and which changes are to blame if not."""
+"""Compares two forms of a network, and finds the changes that make them differ."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,18 +9,18 @@ from torch import Tensor
 from .tensors import find_tensors
 
 Thing = TypeVar('Thing')
-# Share of whole numbers that may differ, as ranks of nearly equal scores do.
+# Share of integers that may differ: ranks of nearly equal scores change places.
 RANKS = 0.02
 
 
 def difference(found: Any, wanted: Any, any_float: bool = False) -> float:
     """The largest relative difference |found - wanted| / |wanted| of all tensors.
 
-    Infinite where the two do not hold tensors of the same number, shapes and types,
-    or are not finite in the same places.
+    Infinite if the number, the shapes or the types of the tensors differ, or the places
+    where they are not finite.
 
     Args:
-        any_float: whether floats may have other types than those wanted.
+        any_float: whether floating-point types may differ.
     """
     mine, theirs = list(find_tensors(found)), list(find_tensors(wanted))
     if len(mine) != len(theirs):
@@ -49,14 +49,14 @@ def _difference(found: Tensor, wanted: Tensor) -> float:
 
 
 def fewest(things: Sequence[Thing], works: Callable[[set[Thing]], bool]) -> set[Thing]:
-    """A smallest set that makes it work: no thing in it can be left out.
+    """A smallest set that works: nothing in it can be left out.
 
-    It halves what is in question (Junker, "QuickXPlain", AAAI 2004), so k of n
-    things take about k log(n / k) trials.
+    Divide and conquer (Junker, "QuickXPlain", AAAI 2004): finding k of n things takes
+    about k log(n / k) trials.
 
     Args:
-        things: all of them together work.
-        works: tries a set.
+        things: candidates; all of them together work.
+        works: whether a set works.
     """
 
     def needed(things: Sequence[Thing], given: set[Thing], is_new: bool) -> set[Thing]:
@@ -73,24 +73,27 @@ def fewest(things: Sequence[Thing], works: Callable[[set[Thing]], bool]) -> set[
 
 
 def fewest_passing(
-    things: Sequence[Thing], put: Callable[[set[Thing]], None], checks: Sequence[Callable[[], bool]]
+    things: Sequence[Thing],
+    apply: Callable[[set[Thing]], None],
+    checks: Sequence[Callable[[], bool]],
 ) -> set[Thing]:
-    """A smallest set with which all checks pass, as far as one is found; it is put at the end.
+    """A smallest set with which all checks pass; all things if no set passes.
 
-    While it searches, only the checks that have failed so far are repeated.
+    The search repeats only the checks that have failed so far. The set that is returned is
+    the one that was applied last.
 
     Args:
-        put: lets a set count.
+        apply: lets a set take effect, in place of the one before.
     """
     left: set[Thing] = set()
     failing: list[Callable[[], bool]] = []
 
     def works(some: set[Thing]) -> bool:
-        put(some)
+        apply(some)
         return all(check() for check in failing)
 
     while True:
-        put(left)
+        apply(left)
         failed = [check for check in checks if check not in failing and not check()]
         if not failed or len(left) == len(things):
             return left

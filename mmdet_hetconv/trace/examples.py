@@ -1,4 +1,4 @@
-"""Inputs on which a network is watched."""
+"""Example inputs on which a network is recorded."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,14 +14,14 @@ from .record import record
 from .recording import Recording
 from .tensors import find_tensors, map_tensors
 
-# A forward pass of a network that it is given.
+# One forward pass: takes the network.
 Run = partial[Any]
 # Height and width of random images that are tried.
 SIZES = (
     *((64, 96), (85, 59), (96, 64), (224, 224), (299, 299), (300, 300)),
     *((32, 32), (28, 28), (512, 512)),
 )
-# Of a detector's regions, so many are watched.
+# Number of regions for which a detector's heads run.
 REGIONS = 16
 
 
@@ -33,17 +33,17 @@ def is_detector(model: nn.Module) -> bool:
 
 
 def record_examples(model: nn.Module, example: Any = None) -> list[tuple[Run, Recording]]:
-    """Forward passes of a network in eval mode that end without an error, and what they do.
+    """Forward passes that the network completes, and their recordings.
 
-    They differ in the number and the size of images where the network takes others.
+    They differ in the number and the size of images where the network allows it.
 
     Args:
-        model: takes images, or is a detector of mmdet.
-        example: what it takes, for one pass; a tuple for several arguments, a dict for
+        model: in eval mode; takes images, or is a detector of mmdet.
+        example: its input, for one pass; a tuple for several arguments, a dict for
             keywords. By default random images of its first convolution's channels.
 
     Returns:
-        list: empty where no example is given and random images raise.
+        list: empty if no example is given and the network takes no random images.
 
     Raises:
         ValueError: the model does not run on the example that was given.
@@ -71,7 +71,7 @@ def record_examples(model: nn.Module, example: Any = None) -> list[tuple[Run, Re
     known = {module for _, seen in found for module in seen.called()}
     convs = {m for m in outer_modules(model) if isinstance(m, (nn.Conv2d, *OPERATIONS))}
     if is_detector(model) and look is detect and not convs <= known:
-        # A mask head is not called where there is no box to begin with.
+        # Mask heads are not called on images without boxes.
         heads = partial(found[-1][0], run=forward_tensors)
         found += _first_that_ends(model, [heads])
     return found
@@ -81,7 +81,7 @@ def _first_that_ends(model: nn.Module, runs: Iterable[Run]) -> list[tuple[Run, R
     for run in runs:
         try:
             return [(run, record(model, partial(run, model)))]
-        except Exception:  # whatever a network says of an input that is not its own
+        except Exception:  # the network does not take this input
             continue
     return []
 
@@ -89,11 +89,11 @@ def _first_that_ends(model: nn.Module, runs: Iterable[Run]) -> list[tuple[Run, R
 def image_runs(
     model: nn.Module, look: Callable[..., Any], unlike: Run | None = None
 ) -> Iterator[Run]:
-    """Forward passes to try, on random images.
+    """Forward passes on random images, to be tried in order.
 
     Args:
-        look: how a detector of mmdet is run.
-        unlike: a run of this model whose number of images, or size, is another one.
+        look: how to run a detector of mmdet.
+        unlike: a run from which they differ in the number of images or in their size.
     """
     first = _image_channels(model)
     if first is None:
@@ -101,7 +101,7 @@ def image_runs(
     detects = is_detector(model)
     generator = torch.Generator().manual_seed(0)
     counts = (1,) if detects or unlike is not None else (2, 1)
-    # The first convolution may be one that torch does not see, in a plain list.
+    # The real first convolution may be hidden in a plain list: try 3 channels, too.
     for count, channels, size in itertools.product(counts, dict.fromkeys((first, 3)), SIZES):
         images = torch.randn(count, channels, *size, generator=generator).to(_device_of(model))
         if unlike is not None and _images(unlike).shape[-2:] == size:
@@ -118,7 +118,7 @@ def _images(run: Run) -> Tensor:
 
 @torch.no_grad()
 def call_with(model: nn.Module, example: Any) -> Any:
-    """The model on an example; on a copy, which it may change."""
+    """Run the model on a copy of an example, since it may change its input in place."""
     example = map_tensors(Tensor.clone, example)
     if isinstance(example, tuple):
         return model(*example)
@@ -128,9 +128,9 @@ def call_with(model: nn.Module, example: Any) -> Any:
 
 
 def noise_like(example: Any) -> Any:
-    """The same with normal noise of each floating-point tensor's mean and deviation.
+    """Replace floating-point tensors by normal noise of the same mean and deviation.
 
-    Images in bytes get random bytes; other whole numbers stay, as they may be indices.
+    uint8 images become random bytes; other integers stay, as they may be indices.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -149,7 +149,7 @@ def noise_like(example: Any) -> Any:
 
 
 def first_part(example: Any) -> Any:
-    """The first image alone, and an odd number of its first rows and columns."""
+    """Cut out of the first image a corner with an odd number of rows and columns."""
     images = [tensor for tensor in find_tensors(example) if tensor.dim() == 4]
     count = len(images[0]) if images else 0
 
@@ -165,7 +165,7 @@ def first_part(example: Any) -> Any:
 
 
 def _image_channels(model: nn.Module) -> int | None:
-    """Channels of the first convolution, in the order in which modules were made."""
+    """Input channels of the first convolution in ``model.modules()``."""
     for module in model.modules():
         channels = getattr(module, 'in_channels', None)
         kernel = getattr(module, 'kernel_size', None)
@@ -180,7 +180,7 @@ def _device_of(model: nn.Module) -> torch.device:
 
 
 def few_regions(model: nn.Module, run: Callable[..., Any], images: Tensor) -> Any:
-    """Run a detector of mmdet whose heads see few of an image's regions."""
+    """Run a detector of mmdet with at most REGIONS regions an image."""
     limits = [
         cfg
         for module in model.modules()
@@ -198,7 +198,7 @@ def few_regions(model: nn.Module, run: Callable[..., Any], images: Tensor) -> An
 
 @torch.no_grad()
 def detect(model: nn.Module, images: Tensor) -> Any:
-    """Boxes in images that are as large as a detector's input.
+    """Detect in images that are already of the network's input size.
 
     Args:
         model: a detector of mmdet, in inference mode.
@@ -215,19 +215,19 @@ def detect(model: nn.Module, images: Tensor) -> Any:
 
 
 def check_reads_images(model: nn.Module) -> None:
-    """Raise ValueError if a detector of mmdet reads more than an image."""
+    """Raise ValueError if a detector of mmdet needs more than an image."""
     if hasattr(model, 'language_model'):
         raise ValueError(f'{type(model).__name__} reads a text beside the image')
 
 
 @torch.no_grad()
 def forward_tensors(model: nn.Module, images: Tensor) -> Any:
-    """What the heads of a detector of mmdet put out, all of them."""
+    """Raw outputs of all heads of a detector of mmdet."""
     return model(images, samples_for(images), mode='tensor')
 
 
 def samples_for(images: Tensor) -> list[Any]:
-    """mmdet's data samples of images that are as large as the network's input."""
+    """mmdet's data samples for images that are already of the network's input size."""
     from mmdet.structures import DetDataSample
 
     size = tuple(images.shape[2:])

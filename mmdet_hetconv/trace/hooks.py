@@ -1,4 +1,4 @@
-"""Looking at modules while they run."""
+"""Forward hooks for the time of a block."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,8 +16,8 @@ def hooked(
 ) -> Iterator[None]:
     """Call ``before(name, x)`` and ``after(name, x, y)`` whenever one of the modules runs.
 
-    x is what its own code takes first, by position or by keyword, and y what that puts
-    out, whatever other hooks make of it. Scripted modules take no hooks and are left out.
+    x is the first argument of forward(), positional or by keyword, y its result before
+    other hooks change it. Scripted modules take no hooks and are skipped.
     """
     with ExitStack() as stack:
         for name, module in modules.items():

@@ -6,11 +6,11 @@ from torch import nn
 from ..kernels import PlannedConv2d
 from ..layers import GroupPointwiseConv2d, HetConv2d
 
-# Modules that are one operation, though they have children.
+# Modules that count as one operation although they have children.
 OPERATIONS = (HetConv2d, GroupPointwiseConv2d, PlannedConv2d)
 # Subclasses may do more, as timm's BatchNormAct2d does.
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, _BatchNormXd)
-# What orders or selects by value.
+# Functions that order or select by value.
 SELECTING = frozenset(
     ('topk', 'sort', 'argsort', 'argmax', 'argmin', 'nonzero', 'unique', 'multinomial')
     + ('masked_select', 'kthvalue', 'nms', 'batched_nms', 'searchsorted', 'bucketize')

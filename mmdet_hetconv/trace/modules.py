@@ -1,4 +1,4 @@
-"""Where a network holds its modules, which of them somebody changed, and their state."""
+"""A network's modules: their places, hooks and state."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from .kinds import OPERATIONS
 
 
 def has_own_code(module: nn.Module) -> bool:
-    """Whether somebody replaced the instance's forward, or hooked it or a part of it."""
+    """Whether forward() is replaced on the instance, or it or a part of it has hooks."""
     return any(
         'forward' in vars(inner) or inner._forward_hooks or inner._forward_pre_hooks
         for inner in module.modules()
@@ -18,7 +18,7 @@ def has_own_code(module: nn.Module) -> bool:
 
 
 def outer_modules(model: nn.Module) -> list[nn.Module]:
-    """All modules but the parts of those that are one operation."""
+    """All modules except the parts of those that count as one operation."""
     parts = {
         part
         for module in model.modules()
@@ -30,7 +30,7 @@ def outer_modules(model: nn.Module) -> list[nn.Module]:
 
 
 def count_places(model: nn.Module) -> dict[nn.Module, list[tuple[nn.Module, str]]]:
-    """By module, the parents that hold it and the names that it has there."""
+    """For each module, its parents and its names there."""
     places: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
     for parent in model.modules():
         for name, child in parent._modules.items():
@@ -41,7 +41,7 @@ def count_places(model: nn.Module) -> dict[nn.Module, list[tuple[nn.Module, str]
 
 @contextmanager
 def left_alone(model: nn.Module) -> Iterator[None]:
-    """Inference mode inside; afterwards flags, buffers and random numbers are as before."""
+    """Eval mode inside; restore training flags, buffers and the random state afterwards."""
     training = {module: module.training for module in model.modules()}
     buffers = [
         (module, name, buffer, buffer._version, buffer.clone())

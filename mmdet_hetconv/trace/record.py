@@ -1,10 +1,9 @@
 """The one recorder of what a network does: modules, functions, and who reads what.
 
-A forward pass is watched by module hooks and two modes of torch. Each call is noted
-with the tensors that went in and came out. A tensor counts by its storage and its
-version, which changes in place raise, so a tensor before and behind an in-place ReLU
-are two values. Operators that no function of torch called (scripted functions,
-extensions) are readers, too.
+Module hooks and two modes of torch observe one forward pass and note each call with the
+tensors that it reads and writes. A tensor is identified by its storage and its version,
+which in-place changes raise: before and behind an in-place ReLU it is two values.
+Operators that no function of torch called (scripted code, extensions) are readers, too.
 """
 
 import itertools
@@ -30,16 +29,15 @@ from .tensors import find_tensors, map_tensors
 def record(
     model: nn.Module, run: Callable[[], Any], copies: Callable[[nn.Module], bool] | None = None
 ) -> Recording:
-    """Watch one forward pass, without gradients, in whatever mode the model is.
+    """Record one forward pass without gradients; the model stays in its mode.
 
     Args:
         model: the network.
-        run: runs it once, in whatever way.
-        copies: of which modules with children inputs and outputs are kept, as copies.
+        run: runs it once.
+        copies: selects modules with children whose arguments and results are copied.
 
     Raises:
-        ValueError: the model runs modules in another thread, where torch's modes see
-            nothing.
+        ValueError: the model runs modules in another thread, which modes do not reach.
     """
     recorder = _Recorder(model, copies or (lambda module: False))
     with recorder, torch.no_grad():
@@ -49,7 +47,7 @@ def record(
 
 
 class _Numbers:
-    """Numbers of tensors and of their memory; a new one never gets an old number."""
+    """Numbers tensors and storages; a number is never used twice."""
 
     def __init__(self) -> None:
         self._tensors: dict[int, tuple[weakref.ref[Tensor], int]] = {}
@@ -134,7 +132,7 @@ class _Recorder:
                 f'{type(self.model).__name__} runs modules in another thread, where what reads '
                 'their outputs cannot be seen'
             )
-        # What modules keep as attributes can be read from outside, too.
+        # Tensors kept as attributes can be read from outside.
         kept = [
             value
             for module in self.model.modules()
@@ -221,7 +219,7 @@ class _Recorder:
         return result
 
     def _note_branch(self) -> None:
-        """The code that runs has asked for a value, or compares a size."""
+        """Note that the current code reads a value or compares a size."""
         if self.is_running and not self.depth and not self.in_function:
             self.recording.branching.add(self.scope.module)
 

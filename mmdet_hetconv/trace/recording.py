@@ -1,4 +1,4 @@
-"""What a run did: calls of operations, and the tensors that went in and came out."""
+"""A recorded run: calls of operations, and the tensors that they read and wrote."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from torch import nn
 
 
 class Value(NamedTuple):
-    """A tensor as a call met it.
+    """A tensor at the time of a call.
 
     Attributes:
-        tensor, storage: numbers of the tensor and of the memory that it shares with
-            its views.
-        version: of the memory; each change in place raises it.
+        tensor: number of the tensor.
+        storage: number of its memory, which views share.
+        version: of the memory; each in-place change raises it.
         shape: of the tensor.
     """
 
@@ -28,14 +28,14 @@ class Call:
     """One call of an operation.
 
     Attributes:
-        number: in order of execution.
-        target: the module or the function; None for the network's return.
+        number: position in the order of execution.
+        target: module or function; None for the return of the network.
         scope: where it was called.
         args, kwargs: with a :class:`Value` in place of each tensor.
-        inputs, outputs: values that went in and came out.
+        inputs, outputs: values read and written.
         changed: numbers of the storages that it changed in place.
-        seen: whether it is a module or a function of torch. Others read memory in
-            whatever way.
+        seen: whether it is a module or a function of torch. Other operators (scripted
+            code, extensions) may read memory in any way.
     """
 
     number: int
@@ -60,9 +60,8 @@ class Scope:
     Attributes:
         module: None for the run itself.
         steps: calls and scopes inside, in order.
-        given: the values that it was given.
-        args, kwargs: what it was given; outputs: what it returned. Copies, where
-            they were asked for.
+        given: values of its arguments.
+        args, kwargs, outputs: copies of its arguments and results, if requested.
     """
 
     module: nn.Module | None
@@ -82,14 +81,14 @@ class Scope:
 
 
 class Recording:
-    """What a run did.
+    """One recorded run.
 
     Attributes:
         run: the outermost scope.
         calls: in order of execution; the last one stands for the return.
-        touched: modules of which code outside of them took a parameter or a buffer.
-        branching: modules whose own code asked for a tensor's value or compared a size:
-            it may do something else with other images. None stands for code outside.
+        touched: modules whose parameters or buffers were used by code outside of them.
+        branching: modules whose own code read a tensor's value or compared a size, so
+            it may take another path on other images. None: code outside of modules.
     """
 
     def __init__(self) -> None:
@@ -134,7 +133,7 @@ class Recording:
     def ends_in(
         self, value: Value, ends: Callable[[Call], bool], passes: Callable[[Call], bool]
     ) -> bool:
-        """Whether all that reads a value, or what calls that pass it on make of it, `ends`."""
+        """Whether each path of a value through calls that pass it on reaches one that `ends`."""
         done: set[Value] = set()
         values = [value]
         while values:
@@ -151,7 +150,7 @@ class Recording:
         return True
 
     def reader(self, call: Call) -> Call | None:
-        """What alone reads a call's only output, in the same scope; else None."""
+        """The only reader of a call's only output, if it is in the same scope; else None."""
         if len(call.outputs) != 1:
             return None
         (value,) = call.outputs
@@ -164,7 +163,7 @@ class Recording:
 
 
 def is_idle(call: Call) -> bool:
-    """Whether it is a module that handed on what it got, as Identity and Dropout do."""
+    """Whether the module returned its input unchanged, as Identity and Dropout do."""
     return (
         isinstance(call.target, nn.Identity | nn.Dropout | nn.Dropout2d)
         and call.inputs == call.outputs

@@ -1,4 +1,4 @@
-"""Sizes of tensors that tell when code compares them, and so may do something else."""
+"""Sizes of tensors that report comparisons: code that compares them may branch."""
 
 import weakref
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 class Size(int):
-    """A number of pixels, channels or images; what is computed of it is one, too."""
+    """An integer that reports when it is compared; so do integers computed from it."""
 
     _notice: 'weakref.ref[Any]'
 
     @staticmethod
     def of(value: int, notice: 'weakref.ref[Any]') -> 'Size':
-        """A size that calls what ``notice`` refers to, if that is still there."""
+        """Make a size that calls the weakly referenced ``notice`` when it is compared."""
         size = Size(value)
         size._notice = notice
         return size
@@ -59,7 +59,7 @@ for _name in ('eq', 'ne', 'lt', 'le', 'gt', 'ge', 'bool', 'hash'):
 
 
 def as_sizes(result: Any, notice: 'weakref.ref[Any]') -> Any:
-    """A shape, or one of its numbers, made of sizes."""
+    """Turn a shape, or an integer of one, into sizes."""
     if isinstance(result, torch.Size):
         return torch.Size([Size.of(side, notice) for side in result])
     return Size.of(result, notice) if type(result) is int else result
@@ -67,7 +67,7 @@ def as_sizes(result: Any, notice: 'weakref.ref[Any]') -> Any:
 
 _SHAPE: Any = Tensor.shape
 ASKING_SIZES = frozenset((Tensor.size, Tensor.numel, _SHAPE.__get__, torch.numel))
-# What leaves torch as numbers of Python, on which code may branch.
+# These return Python values, on which code may branch.
 ASKING_VALUES = frozenset(
     (
         *(Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.__len__),

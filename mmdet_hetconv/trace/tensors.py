@@ -1,4 +1,4 @@
-"""The tensors inside whatever a network takes or returns."""
+"""Maps over the tensors inside nested inputs and outputs."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
