@@ -23,7 +23,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .candidate import Candidate
-from .cpu.candidates import FusedCPU, FusedInt8
+from .cpu.candidates import FusedAMX, FusedCPU, FusedInt8, FusedInt8AMX
 from .eager import PackedDenseNCHW, PackedDenseNHWC, TwoBranchNCHW, TwoBranchNHWC
 from .int8 import EagerInt8
 from .key import InputKey, LayerKey
@@ -36,6 +36,7 @@ from .weights import ConvWeights
 CANDIDATES: tuple[type[Candidate], ...] = (
     FusedTriton,
     FusedCPU,
+    FusedAMX,
     OneDNNTwoBranch,
     TwoBranchNHWC,
     TwoBranchNCHW,
@@ -44,6 +45,7 @@ CANDIDATES: tuple[type[Candidate], ...] = (
     PackedDenseNHWC,
     PackedDenseNCHW,
     FusedInt8,
+    FusedInt8AMX,
     EagerInt8,
 )
 BY_NAME = {candidate.name: candidate for candidate in CANDIDATES}

@@ -69,6 +69,7 @@ class Call(ctypes.Structure):
         ('y', ctypes.c_void_p),
         ('cache_bytes', ctypes.c_int64),
         ('threads', ctypes.c_int64),
+        ('tiles', ctypes.c_int64),
     ]
 
 

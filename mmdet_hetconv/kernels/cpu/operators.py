@@ -27,7 +27,8 @@ from .library import load_library
 
 FLOATS = (torch.float32, torch.bfloat16)
 _GEOMETRY = (
-    'int filters, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int p, bool relu'
+    'int filters, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int p, bool relu,'
+    ' bool tiles=False'
 )
 
 
@@ -109,6 +110,7 @@ def _convolve(
     output: Format,
     correction: Tensor | None = None,
     scale: Tensor | None = None,
+    tiles: bool = False,
 ) -> Tensor:
     """relu(scale * (correction + hetconv(x)) + bias + residual), of a dtype.
 
@@ -160,6 +162,7 @@ def _convolve(
         y=y.data_ptr(),
         cache_bytes=CACHE_BYTES,
         threads=torch.get_num_threads(),
+        tiles=tiles,
     )
     failed = library.hetconv_fused(ctypes.byref(call))
     if failed == 2:
@@ -192,8 +195,12 @@ def fused_cpu(
     dilation: Sequence[int],
     p: int,
     relu: bool,
+    tiles: bool = False,
 ) -> Tensor:
     """relu(hetconv(x) + bias + residual) on packed weights.
+
+    Args:
+        tiles: form the sums in AMX's tiles; the weights are packed for them.
 
     Shape:
         x (B, M, H, W) and residual (B, N, Ho, Wo), both float32 or both
@@ -223,6 +230,7 @@ def fused_cpu(
         relu=relu,
         dtype=x.dtype,
         output=plain,
+        tiles=tiles,
     )
 
 
@@ -230,7 +238,8 @@ def fused_cpu(
 torch.library.define(
     'mmdet_hetconv::fused_int8',
     '(Tensor x, Tensor packed, Tensor panels, Tensor correction, Tensor scale, Tensor bias,'
-    ' Tensor? residual, float[] levels, int[] geometry, bool relu, bool bytes_out) -> Tensor',
+    ' Tensor? residual, float[] levels, int[] geometry, bool relu, bool bytes_out,'
+    ' bool tiles=False) -> Tensor',
 )
 
 
@@ -246,6 +255,7 @@ def fused_int8(
     geometry: Sequence[int],
     relu: bool,
     bytes_out: bool,
+    tiles: bool = False,
 ) -> Tensor:
     """relu(scale * (correction + hetconv(levels of x)) + bias + residual).
 
@@ -257,6 +267,7 @@ def fused_int8(
         geometry: filters, then height and width of kernel, stride, padding
             and dilation, then p.
         bytes_out: put out bytes, not float32.
+        tiles: form the sums in AMX's tiles; the weights are packed for them.
 
     Shape:
         x (B, M, H, W) and residual (B, N, Ho, Wo), each bytes, float32 or
@@ -290,6 +301,7 @@ def fused_int8(
         output=format_of(dtype, *levels[4:]),
         correction=correction,
         scale=scale,
+        tiles=tiles,
     )
 
 
@@ -310,7 +322,7 @@ def _(x: Tensor, packed: Tensor, panels: Tensor, bias: Any, residual: Any, *rest
 
 @torch.library.register_fake('mmdet_hetconv::fused_int8')
 def _(x: Tensor, *rest: Any) -> Tensor:
-    geometry, _, bytes_out = rest[-3:]
+    geometry, _, bytes_out = rest[7:10]
     filters, *pairs, _ = geometry
     kernel_size, stride, padding, dilation = (pairs[i : i + 2] for i in range(0, 8, 2))
     return empty_output(

@@ -21,72 +21,16 @@
 #include <cstdint>
 #include <cstring>
 
+#include "call.h"
 #include "max_pool.h"
 #include "number_types.h"
 #include "pack.h"
+#include "tiles.h"
 
 // Keep the compiler from deriving one pointer from another.
 #define OPAQUE(pointer) __asm__("" : "+r"(pointer))
 
 namespace {
-
-struct Panel {
-  int64_t first;    // filter the panel starts at
-  int64_t filters;  // of them used, at most width
-  int64_t width;    // 2 * WIDE, WIDE or 8
-  int64_t channel;  // first channel of the own block
-  int64_t weights;  // where its weights start: M x width for the centre, then
-                    // taps x m x width for the other taps, row by row
-};
-
-// What becomes of the sums: relu(scale * (correction + sum) + bias + residual)
-// of integers, relu(sum + bias + residual) of floats. All by filter.
-struct Ends {
-  const int32_t* correction;  // for the input's level of zero; null for floats
-  const float* scale;         // null for floats
-  const float* bias;          // or null
-  const char* residual;       // or null
-  Format residual_format, output;
-  int64_t relu;
-};
-
-// The same for a panel's filters, with room for the widest.
-struct PanelEnds {
-  uint32_t start[2 * WIDE];  // where the sums start: correction, or the bias
-  float scale[2 * WIDE], bias[2 * WIDE];
-
-  PanelEnds(const Ends& all, const Panel& panel) {
-    std::memset(this, 0, sizeof(*this));
-    const size_t bytes = panel.filters * 4;
-    const auto copy = [&](const void* from, void* to) {
-      if (from)
-        std::memcpy(to, static_cast<const char*>(from) + panel.first * 4, bytes);
-    };
-    if (all.scale) {
-      copy(all.correction, start);
-      copy(all.scale, scale);
-      copy(all.bias, bias);
-    } else {
-      copy(all.bias, start);
-    }
-  }
-};
-
-// One convolution, as Python passes it: see abi.py, which has the same structs.
-struct Call {
-  int64_t compute;  // FLOAT32, BFLOAT16 or, with UINT8, integers
-  Shape shape;
-  Format input;  // of its own type for the first two
-  const char* x;
-  const uint32_t* weights;
-  int64_t weight_count;  // in words
-  const Panel* panel;
-  int64_t panels;
-  Ends ends;
-  char* y;
-  int64_t cache_bytes;
-  int64_t threads;
-};
 
 // One panel on one tile. x: the packed tile, (kh, columns, pitch).
 template <class T, int VW, int NV, int PX>
@@ -95,7 +39,6 @@ void multiply(const Shape& s, const Panel& panel, const uint32_t* x,
               const Ends& ends, const PanelEnds& own, const char* residual,
               char* y) {
   typedef typename T::template sums<VW> S;
-  typedef typename Vector<VW>::floats V;
   typedef typename Vector<VW>::words W;
   const int64_t out = ends.output.bytes(), in = ends.residual_format.bytes();
   y += panel.first * out;
@@ -145,26 +88,10 @@ void multiply(const Shape& s, const Panel& panel, const uint32_t* x,
     }
   }
 
-  for (int i = 0; i < PX; ++i) {
-    // A panel that is not full is finished in memory of its own.
-    char tail[NV * VW * 4], more[NV * VW * 4];
-    const bool full = panel.filters == NV * VW;
-    char* to = full ? y + i * s.N * out : tail;
-    const char* extra = residual ? residual + i * s.N * in : nullptr;
-    if (residual && !full) {
-      std::memset(more, 0, sizeof(more));
-      std::memcpy(more, extra, panel.filters * in);
-      extra = more;
-    }
-    for (int v = 0; v < NV; ++v) {
-      V value = T::template finish<VW>(sum[i][v], own.scale + v * VW,
-                                       own.bias + v * VW);
-      if (residual) value += load<VW>(ends.residual_format, extra + v * VW * in);
-      if (ends.relu) value = value < 0 ? V{} : value;  // NaN stays
-      store<VW>(ends.output, value, to + v * VW * out);
-    }
-    if (!full) std::memcpy(y + i * s.N * out, tail, panel.filters * out);
-  }
+  for (int i = 0; i < PX; ++i)
+    put<T, VW, NV>(sum[i], panel.filters, ends, own,
+                   residual ? residual + i * s.N * in : nullptr,
+                   y + i * s.N * out);
 }
 
 template <class T>
@@ -210,13 +137,15 @@ int convolve(const Call& call) {
   const int64_t panels = call.panels;
   const int threads = static_cast<int>(call.threads);
 
+  const bool tiled = call.tiles != 0;
+  if (tiled && !tiles_fit<T>(s, panel, panels)) return 2;
   int64_t widest = 0, filters = 0;
   const int64_t words = s.M + (s.kh * s.kw - 1) * s.m;  // of one filter
   for (int64_t i = 0; i < panels; ++i) {
     if (panel[i].width > widest) widest = panel[i].width;
     filters += panel[i].filters;
     if (panel[i].channel < 0 || panel[i].first < 0 || panel[i].weights < 0 ||
-        panel[i].width < 1 || panel[i].width > 2 * WIDE ||
+        panel[i].width < 1 || panel[i].width > (tiled ? WIDEST : 2 * WIDE) ||
         panel[i].filters < 1 || panel[i].filters > panel[i].width ||
         panel[i].channel + s.m > s.M ||
         panel[i].first + panel[i].filters > s.N ||
@@ -224,7 +153,13 @@ int convolve(const Call& call) {
       return 2;
   }
   if (filters != s.N) return 2;
-  const int64_t most = widest == 2 * WIDE ? T::ACCUMULATORS / 2 : T::ACCUMULATORS;
+  // Where rows of packed pixels lie a step apart from end to end, tiles run on
+  // from one to the next: they need no strips of their own width.
+  const bool flat = tiled && s.sw == 1 && s.sh == 1 && s.dh == 1;
+  const int64_t most = flat                  ? 4 * TILE
+                       : tiled               ? 2 * TILE
+                       : widest == 2 * WIDE ? T::ACCUMULATORS / 2
+                                             : T::ACCUMULATORS;
 
   // Strips of equal width, so that none is a small remainder.
   const int64_t strips = divide_up(s.Wo, most);
@@ -259,7 +194,10 @@ int convolve(const Call& call) {
 #pragma omp parallel num_threads(threads) \
     if (threads > 1) reduction(| : failed)
   {
-    uint32_t* packed = scratch(rows * row_words);
+    // Tiles read pixels beyond the last one, whose sums are not used.
+    uint32_t* packed =
+        scratch(rows * row_words + (tiled ? 2 * TILE * s.sw * pitch : 0));
+    const ConfiguredTiles configured(tiled ? tile_words(s) : 0);
     int64_t held = -1;  // the group that is packed
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < groups * parts; ++task) {
@@ -291,15 +229,21 @@ int convolve(const Call& call) {
       for (int64_t q = panels * part / parts; q < panels * (part + 1) / parts;
            ++q) {
         const PanelEnds own(ends, panel[q]);
-        const auto kernel = tables.pick(panel[q].width, pixels);
-        for (int64_t i = 0; i < tiles; ++i) {
+        const auto kernel =
+            tiled ? nullptr : tables.pick(panel[q].width, pixels);
+        for (int64_t i = 0; i < (flat ? 1 : tiles); ++i) {
           const int64_t at = ((b * s.Ho + top + i) * s.Wo + ox) * s.N;
-          kernel(s, panel[q], packed + i * apart, columns, pitch, call.weights,
-                 ends, own,
-                 ends.residual
-                     ? ends.residual + at * ends.residual_format.bytes()
-                     : nullptr,
-                 call.y + at * ends.output.bytes());
+          const char* residual =
+              ends.residual ? ends.residual + at * ends.residual_format.bytes()
+                            : nullptr;
+          char* y = call.y + at * ends.output.bytes();
+          if (tiled)
+            multiply_tiles<T>(s, panel[q], packed + i * apart, columns, pitch,
+                              call.weights, ends, own, pixels,
+                              flat ? tiles : 1, residual, y);
+          else
+            kernel(s, panel[q], packed + i * apart, columns, pitch,
+                   call.weights, ends, own, residual, y);
         }
       }
     }
@@ -320,6 +264,9 @@ int64_t hetconv_bytes_per_word() { return Int8::PER_WORD; }
 
 // The largest level of a weight of 8 bits that this build multiplies exactly.
 int64_t hetconv_most_weight() { return MOST_WEIGHT; }
+
+// Whether this build and this processor form sums in AMX's tiles.
+int64_t hetconv_has_tiles() { return has_tiles(); }
 
 // The bytes of the structs that Python fills: Format, Shape, Ends, Call.
 void hetconv_struct_sizes(int64_t sizes[4]) {
