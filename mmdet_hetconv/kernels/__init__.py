@@ -7,9 +7,8 @@ whose K x K window holds such an input, in any channel, may become NaN: dense an
 forms multiply it by zero there. Bytes have no NaN; it becomes their lowest level, 0.
 """
 
-from .first_run import first_run
 from .plan import CANDIDATES, Choice, Plan
-from .planned_conv import PlannedConv2d, planned_convs
+from .planned_conv import PlannedConv2d, first_run, planned_convs
 from .weights import ConvWeights, take_weights
 
 __all__ = [

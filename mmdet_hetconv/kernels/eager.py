@@ -14,7 +14,7 @@ class PackedDense(Candidate):
 
     @classmethod
     def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
-        return None
+        return crash(weights, x) if cls.layout == 'nhwc' else None
 
     def __init__(self, weights: ConvWeights, x: Tensor):
         super().__init__(weights, x)
@@ -37,17 +37,15 @@ class PackedDenseNCHW(PackedDense):
 class PackedDenseNHWC(PackedDense):
     name, layout = 'dense_nhwc', 'nhwc'
 
-    @classmethod
-    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
-        return crash(weights, x) or super().why_not(weights, x)
-
 
 class TwoBranch(Candidate):
     """A grouped convolution and a 1 x 1 that is added to it in place."""
 
     @classmethod
     def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
-        return 'p=1 has one branch' if weights.p == 1 else None
+        if weights.p == 1:
+            return 'p=1 has one branch'
+        return crash(weights, x) if cls.layout == 'nhwc' else None
 
     def __init__(self, weights: ConvWeights, x: Tensor):
         super().__init__(weights, x)
@@ -80,7 +78,3 @@ class TwoBranchNCHW(TwoBranch):
 
 class TwoBranchNHWC(TwoBranch):
     name, layout = 'two_branch_nhwc', 'nhwc'
-
-    @classmethod
-    def why_not(cls, weights: ConvWeights, x: Tensor) -> str | None:
-        return crash(weights, x) or super().why_not(weights, x)

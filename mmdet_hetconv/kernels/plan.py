@@ -7,8 +7,8 @@ was timed a layer is never slower than dense.
 Detectors see many image sizes. Height and width are rounded up to a bucket
 (1, 2, 3, 4, 6, 8, 12, 16, 24 ...: two to an octave) and a bucket is timed
 once, on the first input that falls into it. When the time budget is spent the
-choice of the nearest bucket of the same layer is used, and for a layer of
-which nothing is known the first candidate in order: nothing is promised then.
+choice of the nearest bucket of the same layer is used, and for a layer that was
+never timed the first candidate in order, which may be slower than dense.
 """
 
 import os
@@ -95,15 +95,15 @@ class Plan:
     Args:
         budget_s (float): seconds that all timing together may take.
         frozen (bool): time nothing.
-        dense (bool): whether dense candidates are allowed; without them the
-            guarantee is gone, and with it their memory.
+        dense (bool): whether dense candidates are allowed. Without them a layer may
+            be slower than dense, and needs less memory.
         only (list[str], optional): names of the candidates to use at all.
         clock (Callable): seconds, for the timing of candidates.
 
     Attributes:
         choices (dict): by layer and input.
         spent_s (float): seconds that timing took so far.
-        edits (int): counts what invalidates a choice that somebody remembers.
+        edits (int): version counter: cached choices are stale once it changes.
 
     Raises:
         ValueError: a name in ``only`` is unknown.
@@ -153,7 +153,7 @@ class Plan:
 
     @contextmanager
     def untimed(self) -> Iterator[None]:
-        """Time nothing meanwhile, and forget what was chosen without."""
+        """Time nothing inside the context, and discard what was chosen there."""
         frozen, known = self.frozen, dict(self.choices)
         self.frozen = True
         try:

@@ -1,7 +1,8 @@
 """A convolution for inference whose kernel a plan chooses per input shape."""
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers.functional import output_size
+from ..utils.progress import progress_bar
 from .candidate import Candidate
 from .eager import PackedDenseNCHW, TwoBranchNCHW
 from .key import layout_of
@@ -16,15 +18,14 @@ from .plan import Plan
 from .quantized_tensor import QuantizedTensor, raw
 from .weights import ConvWeights, Int8, moving, take_weights
 
-# Input shapes of which the plan's answer is remembered. A detector that sees
-# images of all sizes meets ever new ones.
+# Input shapes whose choice is cached: images of all sizes give ever new ones.
 MOST_SHAPES = 1000
 Shape = tuple[int, int, int, int]
 WEIGHTS = ('grouped', 'foreign', 'bias', 'input_order', 'output_order')
 
 
 def _check_residual(residual: Tensor, shape: Shape, device: torch.device) -> None:
-    """Refuse what would be broadcast, or read beyond its end."""
+    """Refuse a residual that would be broadcast, or read beyond its end."""
     if residual.shape != shape or residual.device != device:
         raise ValueError(
             f'PlannedConv2d: the residual is {tuple(residual.shape)} on '
@@ -40,9 +41,8 @@ def _learns(x: Tensor, residual: Tensor | None) -> bool:
 class PlannedConv2d(nn.Module):
     """relu(conv(x) + residual) by the fastest kernel for the shape of x.
 
-    It stands for a trained HetConv2d, or for a dense nn.Conv2d, and holds its
-    weights once, as buffers; nothing in it is trained. What a kernel prepares
-    of them is kept for the kernels that the plan has chosen.
+    Replaces a trained HetConv2d or a dense nn.Conv2d for inference. Its weights are
+    buffers, not parameters. Kernels that the plan chose keep a prepared copy of them.
 
     Args:
         layer (nn.Module): a HetConv2d, or a nn.Conv2d without groups.
@@ -56,7 +56,7 @@ class PlannedConv2d(nn.Module):
 
     Raises:
         ValueError: the layer pads with something else than zeros; a residual
-            is of another shape than the output, or on another device.
+            has not the shape of the output, or is on another device.
     """
 
     # What ConvModule of mmcv reads of a convolution.
@@ -83,16 +83,16 @@ class PlannedConv2d(nn.Module):
         self.dilation = weights.dilation
         self.p = weights.p
         self.relu = relu
-        # What inputs are turned into; None takes them as they are.
+        # Inputs are cast to it; None leaves them as they are.
         self.compute_dtype: torch.dtype | None = None
         # How it computes in 8 bits, if it does.
         self._int8: Int8 | None = None
         self.plan = plan if plan is not None else Plan()
         # By kind of candidate, dtype and device.
         self._prepared: dict[tuple[Any, ...], Candidate] = {}
-        # By all of an input that matters: the plan's answers, output shapes.
+        # Choice and output shape, by every property of an input that matters.
         self._chosen: dict[tuple[Any, ...], tuple[Candidate, Shape]] = {}
-        # Identity and version of the buffers that these were made of.
+        # Identity and version of the buffers when both were made.
         self._seen: dict[str, tuple[int, int]] = {}
         self._held: dict[str, Tensor | None] = {}
         self.eval()
@@ -172,8 +172,7 @@ class PlannedConv2d(nn.Module):
             *(residual is not None, self.relu),
             *(torch.get_num_threads(), self.plan, self.plan.edits),
         )
-        # Threads may share the layer: what was looked up once is not looked
-        # up again, another one may have cleared it.
+        # One lookup only: another thread may clear the cache after it.
         known = self._chosen.get(key)
         if known is None:
             shape = self._output_shape(x)
@@ -217,7 +216,7 @@ class PlannedConv2d(nn.Module):
         return kind(self.weights(x.dtype), x.detach())
 
     @torch.no_grad()
-    # What is prepared may be differentiated through later.
+    # Outside of inference mode, as gradients may flow through it later.
     @torch.inference_mode(False)
     def _choose(self, x: Tensor, residual: bool) -> Candidate:
         weights = self.weights(x.dtype)
@@ -270,3 +269,26 @@ class PlannedConv2d(nn.Module):
 def planned_convs(model: nn.Module) -> list[PlannedConv2d]:
     """The model's planned convolutions."""
     return [m for m in model.modules() if isinstance(m, PlannedConv2d)]
+
+
+@contextmanager
+def first_run(model: nn.Module, title: str = 'Timing kernels') -> Iterator[None]:
+    """A bar that moves on by one for each planned convolution that has run."""
+    convs = planned_convs(model)
+    with progress_bar(title, len(convs), bool(convs)) as step:
+
+        def once(conv: nn.Module) -> Callable[..., None]:
+            def hook(*_: Any) -> None:
+                handles.pop(conv).remove()
+                step()
+
+            return hook
+
+        handles: dict[nn.Module, Any] = {}
+        for conv in convs:
+            handles[conv] = conv.register_forward_hook(once(conv))
+        try:
+            yield
+        finally:
+            for handle in handles.values():
+                handle.remove()

@@ -14,8 +14,8 @@ from .key import layout_of
 from .quantized_tensor import QuantizedTensor
 from .weights import ConvWeights
 
-# Rounds, the factor beyond which a candidate is out after the first, and
-# seconds after which no further round starts.
+# Rounds, the factor of the best time beyond which a candidate drops out after the
+# first round, and seconds after which no further round starts.
 ROUNDS = 4
 HOPELESS = 3.0
 ENOUGH_S = 3.0
@@ -33,7 +33,7 @@ def _values(y: Tensor) -> Tensor:
 def _difference(y: Tensor, wanted: Tensor, dtype: torch.dtype) -> str | None:
     """Why a candidate's output is not that of the plain convolution, or None.
 
-    Where the plain one is not finite nothing can be told.
+    None, too, where the plain output is not finite.
     """
     if y.shape != wanted.shape:
         return f'it puts out {tuple(y.shape)} in place of {tuple(wanted.shape)}'
@@ -47,7 +47,7 @@ def _difference(y: Tensor, wanted: Tensor, dtype: torch.dtype) -> str | None:
 
 @dataclass
 class Timed:
-    """What was found.
+    """The result of :func:`time_candidates`.
 
     Attributes:
         ms: least milliseconds of each candidate that ran, by name.
@@ -117,9 +117,8 @@ def time_candidates(
         if time.perf_counter() - start > ENOUGH_S:
             break
         for name in close:
-            # Thrice in a row: the first pays for the caches that the
-            # candidate before it has emptied, so it depends on the order.
-            # The least of all: whatever disturbs a run makes it longer.
+            # Three in a row, as the first finds the caches that another candidate
+            # filled. The minimum, as any disturbance makes a run longer.
             runs = [milliseconds(result.built[name]) for _ in range(3)]
             result.ms[name] = min(result.ms[name], *runs)
     return result

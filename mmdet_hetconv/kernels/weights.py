@@ -42,8 +42,8 @@ class Int8:
     """A convolution that multiplies 8 bits by 8 bits.
 
     Attributes:
-        input: of inputs that come as floats.
-        output: in which the output is put out; None for float32.
+        input: levels for inputs that are floats.
+        output: levels of the output; None if it is float32.
     """
 
     input: Levels
@@ -57,8 +57,7 @@ class ConvWeights:
     Attributes:
         grouped: the kernels of the own blocks, centre tap included.
         foreign: the 1 x 1 kernels of the foreign blocks; None if p is 1.
-        bias: (N,) or None; of its own dtype, as more than one adds it in
-            float32.
+        bias: (N,) or None; keeps its dtype, several kernels add it in float32.
         input_order, output_order: HetConv2d's buffers of these names; None where
             they change nothing.
         int8: how it computes in 8 bits; None if it does not.
@@ -146,10 +145,9 @@ class ConvWeights:
         return grouped, point + expand_foreign(self.foreign, self.p)
 
     def merged(self, p: int) -> tuple[Tensor, Tensor]:
-        """The same function as a layer of fewer, larger blocks.
+        """The same function as a layer of fewer, larger blocks, whose kernels hold zeros.
 
-        Its kernels hold zeros; it suits a machine that is slow on narrow
-        blocks.
+        For machines that are slow on narrow blocks.
 
         Args:
             p (int): the number of blocks, a divisor of this layer's.
@@ -198,8 +196,7 @@ def take_weights(layer: Any) -> ConvWeights:
     """The weights of a HetConv2d or a nn.Conv2d without groups, as they are now.
 
     Raises:
-        ValueError: the layer pads with something else than zeros, or in a
-            way that two numbers do not say.
+        ValueError: the padding is not of zeros, or not given as numbers.
     """
     if layer.padding_mode != 'zeros' or isinstance(layer.padding, str):
         raise ValueError(

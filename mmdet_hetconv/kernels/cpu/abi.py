@@ -1,9 +1,11 @@
 """The structs that the compiled kernel takes, field by field as in csrc."""
 
 import ctypes
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
+
+from ...layers.functional import output_size
 
 # The numbers of a Format's type.
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}
@@ -37,6 +39,38 @@ class Shape(ctypes.Structure):
             *('dilation_y', 'dilation_x', 'block_words', 'channels'),
         )
     ]
+
+
+@lru_cache(4096)
+def shape_of(size: torch.Size, geometry: tuple[int, ...], per_word: int) -> Shape:
+    """The struct for inputs of one size: built once, as that takes longer than a lookup.
+
+    Args:
+        geometry: filters, then height and width of kernel, stride, padding and dilation, then p.
+    """
+    batch, channels, height, width = size
+    filters, kh, kw, sh, sw, ph, pw, dh, dw, p = geometry
+    out_height, out_width = output_size((height, width), (kh, kw), (sh, sw), (ph, pw), (dh, dw))
+    words = -(-channels // per_word)
+    return Shape(
+        batch=batch,
+        height=height,
+        width=width,
+        words=words,
+        out_height=out_height,
+        out_width=out_width,
+        filters=filters,
+        kernel_height=kh,
+        kernel_width=kw,
+        stride_y=sh,
+        stride_x=sw,
+        padding_y=ph,
+        padding_x=pw,
+        dilation_y=dh,
+        dilation_x=dw,
+        block_words=words if p == 1 else channels // p // per_word,
+        channels=channels,
+    )
 
 
 class Ends(ctypes.Structure):

@@ -10,7 +10,6 @@ and aliasing take longer than a small layer.
 """
 
 import ctypes
-import functools
 import math
 import os
 from collections.abc import Sequence
@@ -20,9 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from ...layers.functional import output_size
 from ..candidate import empty_output
-from .abi import TYPES, Call, Ends, Format, Shape, format_of
+from .abi import TYPES, Call, Ends, Format, format_of, shape_of
 from .library import load_library
 
 FLOATS = (torch.float32, torch.bfloat16)
@@ -45,38 +43,6 @@ def _cache_bytes() -> int:
 
 
 CACHE_BYTES = _cache_bytes()
-
-
-@functools.lru_cache(4096)
-def _shape(size: torch.Size, geometry: tuple[int, ...], per_word: int) -> Shape:
-    """The struct for inputs of one size: built once, as that takes longer than a lookup.
-
-    Args:
-        geometry: filters, then height and width of kernel, stride, padding and dilation, then p.
-    """
-    batch, channels, height, width = size
-    filters, kh, kw, sh, sw, ph, pw, dh, dw, p = geometry
-    out_height, out_width = output_size((height, width), (kh, kw), (sh, sw), (ph, pw), (dh, dw))
-    words = -(-channels // per_word)
-    return Shape(
-        batch=batch,
-        height=height,
-        width=width,
-        words=words,
-        out_height=out_height,
-        out_width=out_width,
-        filters=filters,
-        kernel_height=kh,
-        kernel_width=kw,
-        stride_y=sh,
-        stride_x=sw,
-        padding_y=ph,
-        padding_x=pw,
-        dilation_y=dh,
-        dilation_x=dw,
-        block_words=words if p == 1 else channels // p // per_word,
-        channels=channels,
-    )
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
@@ -129,7 +95,7 @@ def _convolve(
         _check('bias', bias, torch.float32, geometry[0])
     x = x.contiguous(memory_format=torch.channels_last)
     per_word = 4 // packed.element_size()
-    shape = _shape(x.shape, geometry, per_word)
+    shape = shape_of(x.shape, geometry, per_word)
     size = shape.batch, shape.filters, shape.out_height, shape.out_width
     y = torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
     if residual is not None:
