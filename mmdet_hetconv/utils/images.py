@@ -24,7 +24,7 @@ _TAIL = 4096
 _THREADS = 16
 # Folders of copies and previews, which tools and systems leave beside images.
 _OF_TOOLS = ('__MACOSX', '@eaDir', '$RECYCLE.BIN')
-# JPEG's start of scan, behind which the pixels are, and its markers without a length.
+# JPEG's start of scan, which the pixels follow, and its markers without a length.
 _SCAN = 0xDA
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}
 
@@ -56,11 +56,11 @@ def images_below(folder: str | Path) -> Iterator[Path]:
 
 
 def what_is_wrong(path: str) -> str | None:
-    """What keeps an image file from being read in full, or None.
+    """The reason why an image file cannot be read completely, or None.
 
-    JPEG and PNG end in a marker that cannot occur before, but in a preview that
-    a JPEG's head holds; PNG has checksums. An image that these do not show to be
-    whole is decoded, and so is every other format.
+    JPEG and PNG end in a marker that occurs earlier only in a JPEG's embedded preview, and
+    PNG has checksums. Only images that these do not prove complete, and other formats, are
+    decoded.
     """
     try:
         size = os.path.getsize(path)

@@ -1,9 +1,8 @@
-"""COCO's metric for annotation files as they are found.
+"""COCO's metric for any ids, and for boxes that are to be ignored.
 
-pycocotools notes for every detection the id of the box that it matches, as a
-number and with 0 for none, sorts the ids of images and categories as numbers of 53
-bits, and forgets which boxes are to be ignored. So it gets a copy of the annotations
-that is numbered anew.
+pycocotools stores the id of the box that a detection matches as a number, with 0 for none,
+sorts ids of images and categories as float64, and overwrites the mark of ignored boxes.
+Therefore it gets a renumbered copy of the annotations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +22,14 @@ _EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
 class Truth(COCO):
-    """The content of an annotation file, numbered from 1.
+    """The content of an annotation file with ids renumbered from 1.
 
-    Boxes of difficult objects, which have ``ignore``, count as crowds do: pycocotools
-    overwrites the mark (cocoapi issue 123).
+    Boxes with ``ignore``, which difficult objects have, become crowds: pycocotools
+    overwrites ``ignore`` (cocoapi issue 123).
 
     Attributes:
-        images: the new numbers by the file's ids.
-        categories: likewise.
+        images: new ids of the images by those in the file.
+        categories: the same for the categories.
     """
 
     def __init__(self, content: Mapping[str, Any]):
@@ -60,7 +59,7 @@ class Truth(COCO):
         self.createIndex()
 
     def numbered(self, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Results with the file's ids, as this truth has them."""
+        """Results with the new ids in place of the file's."""
         return [
             dict(
                 result,
@@ -71,7 +70,7 @@ class Truth(COCO):
         ]
 
     def loadRes(self, resFile: Any) -> COCO:  # noqa: N802, N803 (pycocotools' names)
-        """As pycocotools', of no detection, too."""
+        """As of pycocotools, but accepts no results at all."""
         if len(resFile):
             return super().loadRes(resFile)
         nothing = COCO()
@@ -82,7 +81,7 @@ class Truth(COCO):
 
 @METRICS.register_module()
 class NumberedCocoMetric(CocoMetric):
-    """CocoMetric, right for any ids, for ignored boxes, and for no detection at all."""
+    """CocoMetric for any ids, ignored boxes, and runs without a single detection."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -96,7 +95,7 @@ class NumberedCocoMetric(CocoMetric):
         super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """As mmdet's; without an ann_file against what the data set shows, each time anew."""
+        """As of mmdet; without an ann_file, the truth is taken from the samples each time."""
         if self._coco_api is not None:
             return super().compute_metrics(results)
         shown, found = zip(*results)
@@ -111,7 +110,7 @@ class NumberedCocoMetric(CocoMetric):
             self._coco_api = self.cat_ids = self.img_ids = None
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict:
-        """As mmdet's; files that the user asked for have the ids of the annotation file."""
+        """As of mmdet; files that the user asked for get the ids of the annotation file."""
         files = super().results2json(results, outfile_prefix)
         if self.outfile_prefix is None or not isinstance(self._coco_api, Truth):
             return files
@@ -131,10 +130,10 @@ class NumberedCocoMetric(CocoMetric):
 
 
 def use_own_metrics(cfg: Config, by_class: bool = False) -> None:
-    """Evaluate by this module, where a config has mmdet's CocoMetric.
+    """Replace CocoMetric in a config by :class:`NumberedCocoMetric`.
 
     Args:
-        by_class: print AP of each class, too, unless the config says otherwise.
+        by_class: print the AP of each class, unless the config sets classwise.
     """
     for name in _EVALUATORS:
         evaluator = cfg.get(name) or []

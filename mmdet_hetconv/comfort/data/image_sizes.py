@@ -71,16 +71,14 @@ def _known_head(path: str) -> tuple[tuple[int, int] | None, bool]:
         return None, False
 
 
-def check_sizes(
-    declared: Iterable[tuple[str, tuple[float, float]]], turned: bool, named_by: Path
-) -> None:
+def check_sizes(declared: Iterable[tuple[str, tuple[float, float], bool]], named_by: Path) -> None:
     """Compare images with the sizes in their annotations.
 
     Images that differ by up to two pixels are counted in one warning.
 
     Args:
-        declared: path, and width and height by the annotations.
-        turned: whether the pipeline turns images by their EXIF orientation.
+        declared: path of each image, its width and height by the annotations, and whether
+            the pipeline rotates it by its EXIF orientation.
         named_by: the annotation file, for the message.
 
     Raises:
@@ -89,8 +87,8 @@ def check_sizes(
     declared = list(declared)
     rounded = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        heads = pool.map(_known_head, (path for path, _ in declared))
-        for (path, size), (bitmap, lies) in zip(declared, heads):
+        heads = pool.map(_known_head, (path for path, *_ in declared))
+        for (path, size, turned), (bitmap, lies) in zip(declared, heads):
             if bitmap is None:
                 continue
             on_side = turned and lies

@@ -30,29 +30,29 @@ def test_right_sizes_are_those_of_mmcv(orientation, name, flag, tmp_path):
     path = write(tmp_path, name, orientation)
     turned = turns_images([dict(type='LoadImageFromFile', color_type=flag)])
     height, width = mmcv.imread(path, flag=flag).shape[:2]
-    check_sizes([(path, (width, height))], turned, 'a.json')
+    check_sizes([(path, (width, height), turned)], 'a.json')
     with pytest.raises(UserError, match=f'loaded with {width} x {height} '):
-        check_sizes([(path, (height, width))], turned, 'a.json')
+        check_sizes([(path, (height, width), turned)], 'a.json')
 
 
 def test_messages(tmp_path):
     good, turned = write(tmp_path), write(tmp_path, 'b.jpg', 6)
     with pytest.raises(UserError) as error:
-        check_sizes([(good, SIZE), (turned, SIZE)], True, 'train.json')
+        check_sizes([(good, SIZE, True), (turned, SIZE, True)], 'train.json')
     assert str(error.value) == (
         f'image {turned} is loaded with 40 x 100 pixels, turned by its EXIF '
         'orientation, but train.json has 100 x 40: its boxes would be in '
         'other places'
     )
     with pytest.raises(UserError, match='100 x 40 pixels, but train.json has'):
-        check_sizes([(good, (50, 20))], True, 'train.json')
+        check_sizes([(good, (50, 20), True)], 'train.json')
 
 
 def test_rounded_sizes_are_told(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(image_sizes, 'announce', lambda *arguments: told.append(arguments))
     path = write(tmp_path)
-    check_sizes([(path, (101, 38)), (path, SIZE)], True, 'train.json')
+    check_sizes([(path, (101, 38), True), (path, SIZE, True)], 'train.json')
     ((text, level),) = told
     assert text.startswith('train.json: 1 images differ') and path in text
     assert level == logging.WARNING
@@ -61,7 +61,7 @@ def test_rounded_sizes_are_told(tmp_path, monkeypatch):
 def test_formats_that_are_not_known_are_left_to_opencv(tmp_path):
     path = tmp_path / 'a.xyz'
     path.write_bytes(b'not an image')
-    check_sizes([(str(path), SIZE)], True, 'train.json')
+    check_sizes([(str(path), SIZE, True)], 'train.json')
 
 
 def test_pipelines():

@@ -1,1 +1,1 @@
-"""What is wrong or doubtful in a data set, found before a run."""
+"""Checks of a data set before a run."""

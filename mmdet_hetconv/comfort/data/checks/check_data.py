@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
 
 from mmengine.config import Config
 
@@ -29,13 +28,8 @@ from .dropped_images import check_anything_to_learn, describe_dropped
 from .evaluators import check_evaluator, only_writes
 from .masks import check_masks, needs_masks
 
-
-class _Shown(NamedTuple):
-    """An image that a run reads: named by which file, as how large."""
-
-    by: Path
-    size: tuple[float, float] | None
-    turned: bool
+# Width and height by the annotations, and whether the pipeline rotates by EXIF.
+_Expected = tuple[tuple[float, float] | None, bool]
 
 
 def check_data(cfg: Config, roles: tuple[str, ...]) -> None:
@@ -50,67 +44,57 @@ def check_data(cfg: Config, roles: tuple[str, ...]) -> None:
     Raises:
         UserError: names the key or file and the value.
     """
-    images: dict[str, _Shown] = {}
+    # Of each annotation file, by path of the image.
+    images: dict[Path, dict[str, _Expected]] = {}
     for loader in loaders(cfg, roles):
         leaves = dict(leaf_datasets(cfg[loader].dataset, f'{loader}.dataset'))
         evaluator = loader.replace('dataloader', 'evaluator')
-        labelled = loader == 'train_dataloader' or not only_writes(cfg.get(evaluator))
-        shown = {path: _check_dataset(leaf, path, cfg, labelled) for path, leaf in leaves.items()}
-        known = {path: found for path, found in shown.items() if found}
+        trains = loader == 'train_dataloader'
+        labelled = trains or not only_writes(cfg.get(evaluator))
+        checked = {path: _check_dataset(leaf, path, cfg, labelled) for path, leaf in leaves.items()}
+        known = {path: found for path, found in checked.items() if found}
         for path, found in known.items():
-            for warning in found.warnings:
-                announce(warning, logging.WARNING)
-            if found.unusable:
-                use = 'learnt from' if loader == 'train_dataloader' else 'of any use'
-                announce(
-                    f'{found.path}: {found.unusable} of {found.boxes} boxes are not {use}: they '
-                    'are smaller than a pixel or outside of their image',
-                    logging.WARNING,
-                )
+            _warn(found, trains)
+            turned = turns_images(leaves[path].get('pipeline') or ())
+            folder = Path(image_folder(leaves[path]))
             for image, content in zip(found.images, found.contents):
-                images.setdefault(
-                    str(Path(image_folder(leaves[path]), image)),
-                    _Shown(
-                        found.path, content.size, turns_images(leaves[path].get('pipeline') or ())
-                    ),
-                )
+                expected = images.setdefault(found.path, {})
+                expected.setdefault(str(folder / image), (content.size, turned))
+            if trains:
+                classes = class_names(leaves[path], path)
+                dropped = describe_dropped(leaves[path], path, found, classes)
+                if dropped:
+                    announce(dropped, logging.WARNING)
         path, first = next(iter(leaves.items()))
         classes = class_names(first, path)
-        if loader == 'train_dataloader':
-            _tell_not_learnt(leaves, known)
-            if known == shown:
-                check_anything_to_learn(list(known.values()), classes)
-        check_evaluator(
-            cfg.get(evaluator),
-            evaluator,
-            [f for f in known.values() if f.ids] if known == shown else (),
-            classes,
+        if trains and known == checked:
+            check_anything_to_learn(list(known.values()), classes)
+        with_ids = [found for found in known.values() if found.ids]
+        shown = with_ids if known == checked else ()
+        check_evaluator(cfg.get(evaluator), evaluator, shown, classes)
+    for named_by in sorted(images):
+        _check_named(images[named_by], named_by)
+
+
+def _warn(found: Annotations, trains: bool) -> None:
+    for warning in found.warnings:
+        announce(warning, logging.WARNING)
+    if found.unusable:
+        use = 'learnt from' if trains else 'of any use'
+        announce(
+            f'{found.path}: {found.unusable} of {found.boxes} boxes are not {use}: they '
+            'are smaller than a pixel or outside of their image',
+            logging.WARNING,
         )
-    for named_by in sorted({shown.by for shown in images.values()}):
-        named = {i: s for i, s in images.items() if s.by == named_by}
-        _check_named(named, named_by)
 
 
-def _check_named(images: dict[str, _Shown], named_by: Path) -> None:
+def _check_named(images: dict[str, _Expected], named_by: Path) -> None:
     """Check the images that one annotation file names, by path."""
-    checked = CheckedImages(named_by, {i: (s.size, s.turned) for i, s in images.items()})
+    checked = CheckedImages(named_by, images)
     check_images(checked.new, named_by)
-    for turned in (True, False):
-        sizes = [
-            (image, images[image].size)
-            for image in checked.new
-            if images[image].size and images[image].turned == turned
-        ]
-        check_sizes(sizes, turned, named_by)
+    known = ((image, *images[image]) for image in checked.new)
+    check_sizes([(image, size, turned) for image, size, turned in known if size], named_by)
     checked.keep()
-
-
-def _tell_not_learnt(leaves: dict[str, dict], known: dict[str, Annotations]) -> None:
-    """Tell which images and boxes of a training set are not learnt from."""
-    for path, found in known.items():
-        left_out = describe_dropped(leaves[path], path, found, class_names(leaves[path], path))
-        if left_out:
-            announce(left_out, logging.WARNING)
 
 
 def _check_dataset(dataset: dict, path: str, cfg: Config, labelled: bool) -> Annotations | None:

@@ -1,4 +1,4 @@
-"""Which images were found right at an earlier start."""
+"""Images that an earlier run has checked, kept in a cache file."""
 
 import hashlib
 import json
@@ -13,17 +13,17 @@ _THREADS = 16
 
 
 class CheckedImages:
-    """The images of one annotation file, in the user's cache folder.
+    """The images of one annotation file that are still to be checked.
 
-    An image counts as known while its file has the size and time of
-    modification that it had, and is held against the same values.
+    An image has been checked if its file has the same size and time of modification as
+    then, and the same values are expected.
 
     Args:
         named_by (Path): the annotation file.
-        images (Mapping): by path, what each is held against, as JSON has it.
+        images (Mapping): what is expected of each image, as JSON values by path.
 
     Attributes:
-        new (list[str]): the paths that are not known.
+        new (list[str]): paths of the images that are to be checked.
     """
 
     def __init__(self, named_by: Path, images: Mapping[str, object]):
@@ -31,7 +31,7 @@ class CheckedImages:
         self._name = f'{digest.hexdigest()[:16]}.json'
         with ThreadPoolExecutor(_THREADS) as pool:
             stamps = pool.map(_stamp, images)
-            # As it comes out of the file: tuples are lists there.
+            # As JSON returns it: tuples become lists.
             self._found = json.loads(
                 json.dumps(
                     {
@@ -56,7 +56,7 @@ class CheckedImages:
         return content if isinstance(content, dict) else {}
 
     def keep(self) -> None:
-        """All of them are right. Where nothing can be kept, nothing is."""
+        """Mark all images as checked; does nothing if the cache cannot be written."""
         try:
             file = private_folder('checked') / self._name
             part = file.with_name(f'{self._name}.{os.getpid()}')

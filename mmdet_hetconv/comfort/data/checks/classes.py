@@ -1,4 +1,4 @@
-"""Whether a config's classes are those of its annotation files."""
+"""Check a config's classes against its annotation files."""
 
 import logging
 

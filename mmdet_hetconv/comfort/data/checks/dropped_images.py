@@ -1,4 +1,4 @@
-"""Images of a training set that mmdet leaves out without a word."""
+"""Training images that mmdet drops silently."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from ..annotations import Annotations
 def describe_dropped(
     dataset: dict, path: str, found: Annotations, classes: Sequence[str]
 ) -> str | None:
-    """How many images a data set drops, and why.
+    """Say how many images a data set drops, and why.
 
     Args:
         dataset: the config of a CocoDataset, VOCDataset or XMLDataset.
         path: its key.
-        found: what its annotation file says.
+        found: content of its annotation file.
         classes: those of the config.
 
     Returns:
-        str: a sentence; None where all images are trained on. A VOC image
-        whose annotation does not tell the size counts as large enough.
+        str: a sentence; None if all images are trained on. A VOC image without a size
+        in its annotation counts as large enough.
 
     Raises:
         UserError: no image is left.
@@ -54,7 +54,7 @@ def check_anything_to_learn(found: Sequence[Annotations], classes: Sequence[str]
     """Refuse training sets without a single box to learn from.
 
     Args:
-        found: what the annotation files say.
+        found: content of the annotation files.
         classes: those of the config.
 
     Raises:

@@ -1,8 +1,7 @@
-"""Whether an evaluator counts what the data set shows to the detector.
+"""Check that an evaluator's annotation file fits the data set.
 
-CocoMetric of mmdet takes boxes, images and classes from a file of its own.
-Where that is another one than the data set's, predictions are held against
-other images, or count for other classes.
+CocoMetric of mmdet reads boxes, images and classes from its own ann_file. If this is not the
+data set's file, predictions are compared with other images, or count for other classes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,7 +51,7 @@ def check_evaluator(
 
 
 def only_writes(evaluator: dict | Sequence[dict] | None) -> bool:
-    """Whether an evaluator counts nothing, as for images not annotated."""
+    """Whether all metrics only write predictions, as for images without annotations."""
     return all(metric.get('format_only') for _, metric in _metrics(evaluator, ''))
 
 
@@ -93,7 +92,7 @@ def _check_images(counted: Annotations, key: str, shown: Sequence[Annotations]) 
 
 
 def _same_file(one: str, other: str) -> bool:
-    """Whether one name is the other, or that in a folder."""
+    """Whether two names are equal, up to leading folders of one of them."""
     short, long = sorted((PurePosixPath(one), PurePosixPath(other)), key=_depth)
     return long.parts[-_depth(short) :] == short.parts
 

@@ -1,4 +1,4 @@
-"""Whether boxes have the masks that a config trains on or evaluates."""
+"""Check that boxes have masks if a config needs them."""
 
 from mmengine.config import Config
 
@@ -8,7 +8,7 @@ from ..annotations import Annotations
 
 
 def needs_masks(cfg: Config) -> bool:
-    """Whether a pipeline loads masks for a training, or a metric counts them."""
+    """Whether a training pipeline loads masks, or a metric evaluates them."""
     if cfg.get('train_dataloader'):
         dataset = cfg.train_dataloader.dataset
         parts = [dataset, *(leaf for _, leaf in leaf_datasets(dataset, ''))]
@@ -23,10 +23,10 @@ def needs_masks(cfg: Config) -> bool:
 
 
 def check_masks(found: Annotations) -> None:
-    """Refuse boxes without a mask, on which mmdet ends with a KeyError.
+    """Refuse boxes without a mask: mmdet would raise a KeyError for them.
 
     Raises:
-        UserError: the file has some.
+        UserError: the file has such boxes.
     """
     if found.without_mask:
         some = '' if found.without_mask == found.boxes else f'{found.without_mask} of '

@@ -13,11 +13,11 @@ from ....utils.images import is_data
 from ..coco import read_coco
 from ..voc import read_voc
 from .coco_tools import labelled_images
-from .image_finder import ImageFinder
+from .image_finder import ImageFinder, find_in_any_case
 from .labelimg import read_image
 from .split import DataFolder, Split, choose_splits, glob_patterns
 from .to_coco import LabelledImage, split_by_seed
-from .tool_layouts import LAYOUTS, as_coco_files, exports_in, find_export, tell_untrained
+from .tool_layouts import LAYOUTS, as_coco_files, find_export, warn_of_untrained
 from .voc_dataset import ImageNames
 
 # Where the annotation file of a split may be, COCO layout.
@@ -67,20 +67,21 @@ def find_data(root: str | Path, prefer: str, keep: str | Path = KEEP) -> DataFol
         raise UserError(f'--data-root {root} is not a folder')
     finders = {'COCO': partial(_find_coco, keep=Path(keep))}
     finders['VOC'] = partial(_find_voc, keep=Path(keep))
-    exports = exports_in(root)
+    exports = [name for name, tool in LAYOUTS.items() if tool.detect(root)]
     for layout in sorted(finders, key=lambda name: name != prefer):
         found = finders[layout](root)
         if found:
             _say_others(root, layout, exports)
-            _tell_shared(found)
+            _warn_of_shared(found)
             return found
     if exports:
         _say_others(root, exports[0], exports[1:])
         found = find_export(root, exports[0], Path(keep))
-        _tell_shared(found)
+        _warn_of_shared(found)
         return found
     there = ', '.join(sorted(path.name for path in root.iterdir())[:10]) or 'nothing'
-    known = '; '.join(f'{name} ({looks})' for name, looks in {**_OWN, **LAYOUTS}.items())
+    looks = _OWN | {name: tool.looks for name, tool in LAYOUTS.items()}
+    known = '; '.join(f'{name} ({look})' for name, look in looks.items())
     raise UserError(f'--data-root {root} has {there}, and none of the layouts {known}')
 
 
@@ -89,7 +90,7 @@ def _say_others(root: Path, layout: str, others: list[str]) -> None:
         announce(f'{root} has the layouts {layout} and {", ".join(others)}: {layout} is taken')
 
 
-def _tell_shared(data: DataFolder) -> None:
+def _warn_of_shared(data: DataFolder) -> None:
     """Warn of images that are both trained and evaluated on."""
     train, val = (
         {
@@ -196,8 +197,8 @@ def _find_voc(root: Path, keep: Path) -> DataFolder | None:
         path
         for path in (root, *sorted(root.glob('*')), *sorted(root.glob('*/*')))
         if is_data(path.name)
-        and _has_folder(path, 'Annotations')
-        and _has_folder(path, 'ImageSets')
+        and _named(path, 'Annotations').is_dir()
+        and _named(path, 'ImageSets').is_dir()
     ]
     if not folders:
         return None
@@ -228,7 +229,7 @@ def _find_voc(root: Path, keep: Path) -> DataFolder | None:
     rest = _voc_split(root, folders[0], there[0][val])
     classes = sorted({c for part in parts for c in part.annotations.classes})
     unknown = set(rest.annotations.classes).difference(classes)
-    tell_untrained(unknown, rest.annotations.path)
+    warn_of_untrained(unknown, rest.annotations.path)
     return DataFolder(root, 'VOC', tuple(sorted({*classes, *unknown})), parts, rest)
 
 
@@ -255,22 +256,4 @@ def _voc_images(root: Path, split: Split) -> list[LabelledImage]:
 
 
 def _named(folder: Path, name: str) -> Path:
-    """A file or folder by its name in any letter case.
-
-    Raises:
-        UserError: several match, and none exactly.
-    """
-    for pattern in glob_patterns([name]):
-        found = sorted(folder.glob(pattern))
-        if len(found) > 1:
-            raise UserError(
-                f'{folder} has {len(found)} spellings of {name}: '
-                f'{", ".join(str(p.relative_to(folder)) for p in found)}'
-            )
-        if found:
-            return found[0]
-    return folder / name
-
-
-def _has_folder(folder: Path, name: str) -> bool:
-    return folder.is_dir() and _named(folder, name).is_dir()
+    return find_in_any_case(folder / name) or folder / name

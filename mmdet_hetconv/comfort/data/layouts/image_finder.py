@@ -15,15 +15,22 @@ _LOCAL_FILES = '?d='
 
 
 def find_in_any_case(path: Path) -> Path | None:
-    """A file or folder by its path in any letter case; None if there is none."""
+    """A file or folder by its path in any letter case; None if there is none.
+
+    Raises:
+        UserError: several match, and none exactly.
+    """
     # Path.exists() fails for a name that is too long.
     if os.path.exists(path):
         return path
     parent = find_in_any_case(path.parent) if path.parent != path else None
     if parent is None or not parent.is_dir():
         return None
-    name = path.name.lower()
-    return next((p for p in sorted(parent.iterdir()) if p.name.lower() == name), None)
+    found = sorted(p for p in parent.iterdir() if p.name.lower() == path.name.lower())
+    if len(found) > 1:
+        names = ', '.join(p.name for p in found)
+        raise UserError(f'{parent} has {len(found)} spellings of {path.name}: {names}')
+    return found[0] if found else None
 
 
 class ImageFinder:

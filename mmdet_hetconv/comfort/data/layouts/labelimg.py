@@ -80,9 +80,9 @@ def labelimg_folders(root: Path) -> dict[str, _Pair]:
     return {'all': pair} if pair and _xml_files(pair.xml) else {}
 
 
-def read_labelimg(root: Path) -> dict[str, Reader]:
-    """Readers of the splits, or one named 'all' if there are no splits."""
-    return {split: pair.read for split, pair in labelimg_folders(root).items()}
+def read_labelimg(root: Path) -> tuple[dict[str, Reader], list[str]]:
+    """Readers of the splits, or one named 'all' if there are none; no list of classes."""
+    return {split: pair.read for split, pair in labelimg_folders(root).items()}, []
 
 
 def _pair(folder: Path) -> _Pair | None:
