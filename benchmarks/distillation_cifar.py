@@ -24,8 +24,15 @@ from torch import nn
 from trained_resnets import load_images, load_trained, normalised, parser_of, run_all
 
 from mmdet_hetconv.analysis.complexity import count_complexity
-from mmdet_hetconv.convert import calibrate, choose_p, convert_model, distil, rearrange
-from mmdet_hetconv.convert.calibration.calibrate import call, layer_errors
+from mmdet_hetconv.convert import (
+    calibrate,
+    choose_p,
+    convert_model,
+    distil,
+    layer_errors,
+    rearrange,
+)
+from mmdet_hetconv.convert.calibration.calibrate import call
 from mmdet_hetconv.workflow.layer_choice import CHOICES, macs_by_p
 
 BATCH = 100

@@ -105,6 +105,15 @@ def test_what_gets_worse_is_taken_back(calibrated, monkeypatch):
     assert all(value.equal(state[key]) for key, value in het.state_dict().items())
 
 
+def test_a_rate_that_throws_a_network_is_lowered_once(plain, monkeypatch):
+    dense, het = plain
+    monkeypatch.setattr('mmdet_hetconv.convert.distillation.distil.RATE_WITHOUT_NORMS', 2e-2)
+    report = distil(dense, het, batches(), steps=100)
+    first = [error for _, error in report.history[:6]]
+    assert min(first) > report.before
+    assert report.after < report.before
+
+
 def test_time_ends_it(calibrated):
     report = distil(*calibrated, batches(), minutes=1e-3)
     assert report.stopped == 'done'

@@ -42,9 +42,11 @@ LONGEST = 1.0
 HOLD_OUT = 10
 # Batches that are drawn from them, at most.
 JUDGED = 8
-# Looks at them in all, and those without a gain after which it ends.
+# Looks at them in all, and those without a gain after which training goes back to the best
+# state and on at a smaller rate, once; then it ends.
 LOOKS = 20
 PATIENCE = 5
+SMALLER = 0.1
 
 Log = Callable[[str], None]
 # Of what the converted and the dense network return, a scalar.
@@ -200,39 +202,42 @@ def _train(
     report: DistilReport,
     log: Log | None,
 ) -> None:
-    """Train until the time is over or nothing is gained any more."""
-    optimizer = torch.optim.Adam(student.parameters, lr=student.rate)
+    """Train until the time is over, or nothing is gained at the smaller rate either."""
     looks = 0
-    behind = 0
-    while behind < PATIENCE:
-        done = clock.done(report.steps)
-        if done >= (looks + 1) / LOOKS:
-            looks = int(done * LOOKS)
-            error = student.judge(judged)
-            report.history.append((report.steps, error))
-            if error < report.after:
-                report.after = error
-                student.keep()
-                behind = 0
-            elif done > WARM_UP:
-                behind += 1
-            if log is not None:
-                left = clock.seconds() * (1 - done) / done
-                log(f'step {report.steps}: held-out error {error:.4f}, {left:.0f} s left')
-        if done == 1:
-            return
-        for group in optimizer.param_groups:
-            group['lr'] = student.rate * clock.share_of_rate(report.steps)
-        loss, _ = student.loss(draws.draw())
-        if not torch.isfinite(loss):
-            report.stopped = 'not finite'
-            return
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters, LONGEST)
-        optimizer.step()
-        report.steps += 1
-    report.stopped = 'no gain'
+    for rate in (student.rate, SMALLER * student.rate):
+        student.restore()
+        optimizer = torch.optim.Adam(student.parameters, lr=rate)
+        behind = 0
+        report.stopped = 'no gain'
+        while behind < PATIENCE:
+            done = clock.done(report.steps)
+            if done >= (looks + 1) / LOOKS:
+                looks = int(done * LOOKS)
+                error = student.judge(judged)
+                report.history.append((report.steps, error))
+                if error < report.after:
+                    report.after = error
+                    student.keep()
+                    behind = 0
+                elif done > WARM_UP:
+                    behind += 1
+                if log is not None:
+                    left = clock.seconds() * (1 - done) / done
+                    log(f'step {report.steps}: held-out error {error:.4f}, {left:.0f} s left')
+            if done == 1:
+                report.stopped = 'done'
+                return
+            for group in optimizer.param_groups:
+                group['lr'] = rate * clock.share_of_rate(report.steps)
+            loss, _ = student.loss(draws.draw())
+            if not torch.isfinite(loss):
+                report.stopped = 'not finite'
+                break
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(student.parameters, LONGEST)
+            optimizer.step()
+            report.steps += 1
 
 
 def distil(
@@ -252,9 +257,10 @@ def distil(
     """Train `het` towards the features and outputs of `dense`, in place.
 
     Batch-norm statistics are fixed. Of all states that were looked at, the one with the
-    least held-out error stays, so the result is never worse than what was given. Ctrl-C,
-    or an error, ends it early. Both networks are left in eval mode; the dense one does
-    not change.
+    least held-out error stays, so the result is never worse than what was given. If
+    nothing is gained for a while, training goes back to that state and on at a tenth of
+    the rate, once. Ctrl-C, or an error, ends it early. Both networks are left in eval
+    mode; the dense one does not change.
 
     Args:
         dense: the trained network.

@@ -1,10 +1,9 @@
 """Where the features of a dense and of a converted network are compared.
 
-At the outputs of every module that holds converted layers: residual blocks,
-stages, the neck, the head, the network itself, and of every dense head. Where a
-module holds more than a block's layers, as a list of layers or the module of a traced
-graph does, each of them is compared, behind the norm and the activation that alone
-read it.
+They are compared at the outputs of every module that holds converted layers (residual
+blocks, stages, the neck, the head, the network itself) and of every dense head. A module
+with more layers than a block, such as a list or a traced graph, is compared layer by
+layer, each behind the norm and activation that are its only readers.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,15 +19,14 @@ from ...trace import Recording, find_tensors, is_detector
 from ...trace.recording import is_idle
 from .predictions import find_predictors, is_predictor, prediction_errors
 
-# A module's output stands for the layers that it holds itself, if there are no more.
+# A module with at most this many converted layers of its own is compared at its output only.
 BLOCK = 3
 # Norms and activations of torch that a layer is compared behind.
 FOLLOWING = (
     *(_BatchNorm, nn.GroupNorm, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.SiLU),
     *(nn.GELU, nn.Hardswish, nn.ELU, nn.Mish),
 )
-# A channel of a network's output that varies less than this share of the median channel
-# counts as if it varied so much.
+# The least variance by which a channel's error is divided, relative to the median channel's.
 LEAST_SPREAD = 1e-2
 
 # A module's name and the number of its call in a forward pass, from 1 on.
@@ -39,11 +37,11 @@ Named = tuple[str, int | str]
 
 @dataclass
 class Features:
-    """What a forward pass gave.
+    """Outputs of the tapped modules in one forward pass.
 
     Attributes:
-        outputs: by the names of the modules, one for each call. What is done to
-            them in place afterwards, as activations are, is seen too.
+        outputs: by module name, one for each call. They are not copied, so changes that
+            are made to them in place afterwards, such as activations, are included.
         calls: the modules' names, in the order in which they finished.
     """
 
@@ -101,16 +99,16 @@ def _tensors(value: object) -> list[Tensor]:
 
 
 class _Enough(BaseException):
-    """Ends a forward pass of which nothing more is compared."""
+    """Ends a forward pass after the last output that is compared."""
 
 
 @contextmanager
 def tapped(model: nn.Module, names: list[str], last: Call | None = None) -> Iterator[Features]:
-    """What a forward pass inside the block fills.
+    """Collect outputs during the forward pass that the `with` block runs.
 
     Args:
         names: of the modules whose outputs are kept.
-        last: the call of one of them after which the block ends.
+        last: stop the forward pass after this call of one of them.
     """
     features = Features()
 
@@ -168,8 +166,8 @@ def relative_errors(het: Features, dense: Features) -> dict[Named, Tensor]:
 
     What the network itself returns is compared by :func:`channel_error`.
 
-    Of another number of images than the first (the RoIs of a two-stage
-    detector) no tensor is compared: the two networks see other ones there.
+    Tensors of another batch size than the first (RoIs of a two-stage detector) are
+    skipped: the two networks see different regions there.
 
     Returns:
         dict: by name of the module and number of the tensor among its outputs.
@@ -214,9 +212,9 @@ def channel_error(het: Tensor, dense: Tensor) -> Tensor:
 
 
 def output_errors(errors: dict[Named, Tensor]) -> dict[Named, Tensor]:
-    """Those of what the network is for: predictions of dense heads, else its outputs.
+    """Keep the errors of the predictions of dense heads, else of the outputs.
 
-    All errors where neither was compared.
+    All errors are kept if neither was compared.
     """
     predicted = {key: error for key, error in errors.items() if isinstance(key[1], str)}
     returned = {key: error for key, error in errors.items() if not key[0]}
