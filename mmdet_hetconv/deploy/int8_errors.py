@@ -14,6 +14,9 @@ from ..utils.progress import progress_bar
 from .byte_outputs import byte_outputs
 from .int8_levels import Run
 
+# Longest side of images, in pixels, on which the network runs once for each layer.
+SIDE = 320
+
 
 def own_errors(
     convs: dict[str, PlannedConv2d],
@@ -61,7 +64,11 @@ def propagated_errors(
     recordings: Sequence[Recording],
     show_progress: bool,
 ) -> dict[str, float]:
-    """By layer, the error that quantizing it alone adds where other modules read maps."""
+    """By layer, the error that quantizing it alone adds where other modules read maps.
+
+    The network runs once for each layer, so large images are cut to their centres.
+    """
+    batches = [_centre(model, batch, run) for batch in batches]
     ends = set(convs) - byte_outputs(convs, recordings, set(convs))
 
     def outputs_of(batch: Any) -> dict[str, Tensor]:
@@ -88,6 +95,19 @@ def propagated_errors(
                 convs[name].int8 = None
             step()
     return errors
+
+
+def _centre(model: nn.Module, batch: Any, run: Run) -> Any:
+    """The centre of images with sides longer than SIDE, if the model runs on it."""
+    if not isinstance(batch, Tensor) or batch.dim() != 4 or max(batch.shape[2:]) <= SIDE:
+        return batch
+    top, left = (max(0, side - SIDE) // 2 for side in batch.shape[2:])
+    centre = batch[:, :, top : top + SIDE, left : left + SIDE]
+    try:
+        run(model, centre)
+    except Exception:  # the model takes images of one size
+        return batch
+    return centre
 
 
 def _relative_error(found: list[dict[str, Tensor]], wanted: list[dict[str, Tensor]]) -> float:

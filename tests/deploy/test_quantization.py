@@ -9,6 +9,7 @@ from torch import nn
 
 from mmdet_hetconv.deploy import switch_to_deploy
 from mmdet_hetconv.deploy.byte_outputs import byte_outputs
+from mmdet_hetconv.deploy.int8_errors import _centre
 from mmdet_hetconv.deploy.quantization import quantize, set_int8
 from mmdet_hetconv.kernels import Plan, PlannedConv2d, planned_convs
 from mmdet_hetconv.kernels.quantized_tensor import QuantizedTensor
@@ -228,3 +229,20 @@ def test_convolutions_that_are_called_by_keyword():
     )
     assert all(conv.int8 is not None for conv in planned_convs(deployed))
     assert 0 < difference(deployed(x), expected) < 0.05
+
+
+def test_single_layers_are_followed_on_the_centre_of_large_images():
+    sizes = []
+
+    def run(model, batch):
+        sizes.append(tuple(batch.shape[2:]))
+        with torch.no_grad():
+            return model(batch)
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)).eval()
+    assert _centre(model, torch.zeros(1, 3, 400, 200), run).shape == (1, 3, 320, 200)
+    small = torch.zeros(1, 3, 300, 300)
+    assert _centre(model, small, run) is small and sizes == [(320, 200)]
+    one_size = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten(), nn.Linear(400 * 200, 2)).eval()
+    large = torch.zeros(1, 3, 400, 200)
+    assert _centre(one_size, large, run) is large
