@@ -14,6 +14,8 @@ from matplotlib import pyplot as plt
 
 matplotlib.use('Agg')
 PACKAGE = Path(__file__).parents[1] / 'mmdet_hetconv'
+# Of the core, of what stands above it, and aside.
+COLOURS = dict(workflow='#2b8a3e', comfort='#c77d0a', utils='#888888')
 COLOUR = '#2f6db5'
 
 
@@ -30,14 +32,18 @@ def imported(folder: str, names: set[str]) -> set[str]:
     """The folders that one imports, anywhere in its files."""
     found = set()
     for path in PACKAGE.glob(f'{folder}/**/*.py'):
+        inside = path.relative_to(PACKAGE).parent.parts
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.ImportFrom):
                 continue
             words = (node.module or '').split('.')
-            if node.level == 2:
-                found.add(words[0])
-            elif words[0] == 'mmdet_hetconv' and len(words) > 1:
-                found.add(words[1])
+            if node.level:
+                words = [*inside[: len(inside) - node.level + 1], *words]
+            elif words[0] == 'mmdet_hetconv':
+                words = words[1:]
+            else:
+                continue
+            found.update(words[:1])
     return (found & names) - {folder}
 
 
@@ -62,7 +68,7 @@ def main() -> None:
         for level, row in rows.items()
         for column, name in enumerate(row)
     }
-    figure, axes = plt.subplots(figsize=(6.5, 6.5), layout='constrained')
+    figure, axes = plt.subplots(figsize=(6.5, 8), layout='constrained')
     for name, (x, y) in places.items():
         axes.text(
             x,
@@ -71,7 +77,9 @@ def main() -> None:
             ha='center',
             va='center',
             fontsize=9,
-            bbox=dict(boxstyle='round,pad=0.5', facecolor='white', edgecolor=COLOUR),
+            bbox=dict(
+                boxstyle='round,pad=0.5', facecolor='white', edgecolor=COLOURS.get(name, COLOUR)
+            ),
         )
         direct = arrows[name] - set().union(*map(reached, arrows[name]))
         for other in direct:

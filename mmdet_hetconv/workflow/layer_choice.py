@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
@@ -12,8 +13,10 @@ from ..analysis.complexity import LayerCost
 from ..analysis.config import count_config, input_shape
 from ..analysis.layer_times import layer_times
 from ..convert import choose_p, find_pairs, layer_errors
+from ..convert.convert_model import matches
 from ..deploy import switch_to_deploy
 from ..layers.functional import taps_per_filter
+from ..layers.replace import find_convs
 from ..layers.shape import why_not_heterogeneous
 from ..utils.announce import announce
 from ..utils.errors import UserError
@@ -24,6 +27,10 @@ from ..utils.table import format_table
 # What a layer's p may be, where it fits.
 CHOICES = (1, 2, 4, 8, 16)
 
+# Heads of dense detectors, where convolutions that nothing follows predict.
+HEADS = ('bbox_head', 'rpn_head')
+# Of an RPN, whose ReLU is a function.
+HIDDEN = 'rpn_conv'
 ByLayer = dict[str, dict[int, float]]
 
 
@@ -39,6 +46,27 @@ def converted(
     imports = list((cfg.get('custom_imports') or {}).get('imports', []))
     result.custom_imports = dict(imports=[*dict.fromkeys([*imports, 'mmdet_hetconv'])])
     return result
+
+
+def eligible_layers(model: nn.Module, p: int, exclude: Sequence[str]) -> dict[str, int]:
+    """The convolutions that p fits and that are not predictors, by name.
+
+    Raises:
+        UserError: there are none.
+    """
+    modules = dict(model.named_modules())
+    found = {}
+    for name, conv in find_convs(model).items():
+        head, _, rest = name.partition('.')
+        parent = modules[name.rpartition('.')[0]]
+        predicts = head in HEADS and not isinstance(parent, ConvModule) and rest != HIDDEN
+        if type(conv) is not nn.Conv2d or predicts or matches(name, *exclude):
+            continue
+        if why_not_heterogeneous(conv, p) is None:
+            found[name] = p
+    if not found:
+        raise UserError(f'p={p} fits none of the convolutions that are not excluded')
+    return found
 
 
 def choose_layers(

@@ -14,17 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmcv.cnn import ConvModule
 from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
 from ...analysis.config import input_shape
-from ...convert.convert_model import matches
 from ...deploy.precision import check_precision
 from ...layers import HetConv2d
-from ...layers.replace import find_convs
-from ...layers.shape import why_not_heterogeneous
 from ...utils.announce import announce
 from ...utils.errors import UserError
 from ...utils.files import check_writable, save_whole, write_whole
@@ -36,15 +32,11 @@ from ..config.detector import build_detector
 from ..conversion import Conversion, convert_detector
 from ..deployment import deploy_detector
 from ..evaluation import evaluate, has_annotations
-from ..layer_choice import converted
+from ..layer_choice import converted, eligible_layers
 from .gain import gain
 from .measure import Form, boxes_on, measure
 from .train_on import train_on
 
-# Heads of dense detectors, where convolutions that nothing follows predict.
-HEADS = ('bbox_head', 'rpn_head')
-# Of an RPN, whose ReLU is a function.
-HIDDEN = 'rpn_conv'
 LEAST_P = 2
 CONVERTED = 'converted.pth'
 DEPLOYED = 'deployed.pth'
@@ -159,27 +151,6 @@ def _check_dense(model: nn.Module, config: str) -> None:
             f'config {config}: its detector has {layers} HetConv layers already; slim.py takes a '
             'dense one, and tools/deploy.py makes the inference form of this one'
         )
-
-
-def eligible_layers(model: nn.Module, p: int, exclude: Sequence[str]) -> dict[str, int]:
-    """The convolutions that p fits and that are not predictors, by name.
-
-    Raises:
-        UserError: there are none.
-    """
-    modules = dict(model.named_modules())
-    found = {}
-    for name, conv in find_convs(model).items():
-        head, _, rest = name.partition('.')
-        parent = modules[name.rpartition('.')[0]]
-        predicts = head in HEADS and not isinstance(parent, ConvModule) and rest != HIDDEN
-        if type(conv) is not nn.Conv2d or predicts or matches(name, *exclude):
-            continue
-        if why_not_heterogeneous(conv, p) is None:
-            found[name] = p
-    if not found:
-        raise UserError(f'p={p} fits none of the convolutions that are not excluded')
-    return found
 
 
 def _next_command(out: Path, p: int | None, gained: bool) -> str:
