@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from torch import nn
 
 from mmdet_hetconv.convert import calibrate, count_fitting, find_pairs, load_projected, move_norms
@@ -258,3 +259,18 @@ def test_an_error_in_a_pass_reaches_the_caller(nets):
     het.shared.register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError('of the model')))
     with pytest.raises(RuntimeError, match='of the model'):
         calibrate(dense, het, batches(2), fails, memory=0)
+
+
+@pytest.mark.parametrize('value, warns', [(0.0, True), (0.5, True), (None, False)])
+def test_blank_images_are_said(nets, caplog, value, warns):
+    dense, het = nets
+    given = batches()
+    if value is not None:
+        given = [torch.full_like(batch, value) for batch in given]
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        calibrate(dense, het, given)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert any('images are blank' in r.getMessage() for r in caplog.records) == warns

@@ -114,6 +114,10 @@ def make_sandbox(folder: Path) -> None:
         name: write_config(ROOT / 'configs' / f'{name}.py', folder / 'configs' / f'{name}.py')
         for name in CONFIGS
     }
+    # That one is small as it is.
+    small = Config.fromfile(ROOT / 'configs' / 'faster_rcnn_het_r18_small.py')
+    small.merge_from_dict(dict(train_cfg=dict(max_epochs=1)))
+    small.dump(folder / 'configs' / 'faster_rcnn_het_r18_small.py')
     names = CocoDataset.METAINFO['classes']
     save_weights(cfgs['retinanet_het_r50'], folder / 'trained.pth', names)
 

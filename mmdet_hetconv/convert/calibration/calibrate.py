@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...layers import HetConv2d
+from ...trace import find_tensors
 from ..pairing import find_modules, find_pairs, load_projected
 from .dense_trace import ConvTrace, DenseTrace, Forward, find_stops, trace_dense
 from .least_squares import Fit, NormalEquations, fit_layer
@@ -41,6 +42,8 @@ POSITIONS_PER_UNKNOWN = 16
 HOLD_OUT = 5
 # What unfinished forward passes may hold unless told otherwise, in bytes.
 MEMORY = 4 * 2**30
+# Batches that are looked at for blank images.
+LOOKED_AT = 8
 
 
 def wanted_positions(layer: HetConv2d) -> int:
@@ -204,8 +207,26 @@ def calibrate(
     """
     pairs = find_pairs(dense, het)
     load_projected(dense, het)
+    _warn_if_blank(batches)
     with _no_autocast(dense):
         return _run(dense, het, pairs, batches, forward, memory, show_progress)
+
+
+def _warn_if_blank(batches: Sequence[Any]) -> None:
+    """Say so if every image has one colour: nothing can be learnt from it."""
+    images = [
+        tensor
+        for number in range(min(LOOKED_AT, len(batches)))
+        for tensor in find_tensors(batches[number])
+        if tensor.dim() >= 3
+    ]
+    if images and all((image == image.flatten()[:1]).all() for image in images):
+        print_log(
+            'HetConv: the calibration images are blank, all of one value: the layers that are '
+            'fitted to them will be wrong on photographs',
+            'current',
+            logging.WARNING,
+        )
 
 
 def _no_autocast(model: nn.Module) -> torch.autocast:
