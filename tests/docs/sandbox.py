@@ -116,7 +116,6 @@ def make_sandbox(folder: Path) -> None:
     }
     # That one is small as it is.
     small = Config.fromfile(ROOT / 'configs' / 'faster_rcnn_het_r18_small.py')
-    small.merge_from_dict(dict(train_cfg=dict(max_epochs=1)))
     small.dump(folder / 'configs' / 'faster_rcnn_het_r18_small.py')
     names = CocoDataset.METAINFO['classes']
     save_weights(cfgs['retinanet_het_r50'], folder / 'trained.pth', names)
