@@ -11,7 +11,7 @@ order itself where it cannot be folded, and permutes while it runs.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...layers import HetConv2d
 from ...trace import hooked
 from ..calibration.dense_trace import Forward
+from ..calibration.moments import Moments
 from ..calibration.patches import sample_positions, take_patches
 from ..pairing import find_modules, find_pairs
 from .axes import Axes
@@ -31,29 +32,26 @@ POSITIONS = 10_000
 
 @dataclass
 class _Seen:
-    """What a layer saw, summed up.
+    """Sums over a layer's inputs at the taps, and its outputs.
 
     Attributes:
         positions: their number.
         values: of the channels at the taps, (M, T).
         products: of the values at two taps, (M, T, T).
-        outputs: number of output positions.
-        output, squares: of the filters and of their squares, (N,).
+        outputs: mean and variance of the filters' outputs.
     """
 
     positions: int = 0
     values: Any = 0.0
     products: Any = 0.0
-    outputs: int = 0
-    output: Any = 0.0
-    squares: Any = 0.0
+    outputs: Moments = field(default_factory=Moments)
 
     def covariance(self) -> Tensor:
         """(M, T, T), the taps row by row, relative to the output's variance."""
         mean = self.values / self.positions
         outer = mean[:, :, None] * mean[:, None, :]
-        variance = self.squares / self.outputs - (self.output / self.outputs).square()
-        return (self.products / self.positions - outer) / variance.sum().clamp_min(1e-12)
+        variance = self.outputs.var.sum().clamp_min(1e-12)
+        return (self.products / self.positions - outer) / variance
 
 
 def _tap_covariances(
@@ -80,10 +78,7 @@ def _tap_covariances(
         sums.positions += len(values)
         sums.values += values.sum(0)
         sums.products += torch.einsum('smi,smj->mij', values, values)
-        y = y.double()
-        sums.outputs += y.numel() // y.shape[1]
-        sums.output += y.sum((0, 2, 3))
-        sums.squares += y.square().sum((0, 2, 3))
+        sums.outputs.add(y)
 
     modules = {name: dense.get_submodule(name) for name in pairs}
     with torch.no_grad(), hooked(modules, after=look):
