@@ -67,6 +67,7 @@ def test_a_folder_of_data_yaml_that_is_not_there(tmp_path, told):  # noqa: F811
     'yaml, file, message',
     [
         ('names: [cat]\ntrain: [[images/train]]', None, 'is no list'),
+        ('names: [cat]\nkpt_shape: [[1], [2]]', None, 'kpt_shape=.* are needed'),
         ('names: [cat]\ntrain: list.txt', 'utf-16', 'list.txt is not text in UTF-8'),
         ('names: list.txt', 'latin-1', 'list.txt is not text in UTF-8'),
     ],

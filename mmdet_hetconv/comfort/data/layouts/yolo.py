@@ -28,7 +28,7 @@ PLACES = ('images/{}', '{}/images')
 def yolo_config(root: Path) -> Path | None:
     """data.yaml, if there is one."""
     names = ('data.yaml', 'data.yml')
-    return next((path for path in root.glob('*.y*ml') if path.name.lower() in names), None)
+    return next((path for path in root.iterdir() if path.name.lower() in names), None)
 
 
 def read_yolo(root: Path) -> tuple[dict[str, Reader], list[str]]:

@@ -19,7 +19,7 @@ def count_key_points(config: dict) -> int:
     shape = config.get('kpt_shape')
     if not shape:
         return 0
-    if not isinstance(shape, list) or len(shape) != 2 or not all(v.isdecimal() for v in shape):
+    if not isinstance(shape, list) or len(shape) != 2 or not all(str(v).isdecimal() for v in shape):
         raise UserError(f'data.yaml: kpt_shape={shape}, number and dimensions are needed')
     return int(shape[0]) * int(shape[1])
 
