@@ -4,6 +4,7 @@
 examples:
   python tools/deploy.py CONFIG CHECKPOINT --out deployed.pth --tune 480 800
   python tools/deploy.py CONFIG CHECKPOINT --out deployed.pth --precision int8 --calib 64
+  python tools/deploy.py CONFIG CHECKPOINT --out deployed.pth --backend auto
 """
 
 import argparse
@@ -34,6 +35,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=PRECISIONS,
         help='number type in which convolutions compute (default: fp32); int8 looks at images',
     )
+    parser.add_argument(
+        '--backend',
+        choices=['torch', 'auto'],
+        default='torch',
+        help="what computes backbone, neck and dense head: torch with the project's own kernels "
+        '(default), or the fastest of them, onnxruntime and OpenVINO, timed in the precision',
+    )
     add_calibration(parser, 64, 'images whose feature maps set the levels of int8')
     add_no_eval(parser)
     parser.add_argument(
@@ -60,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             keep=args.keep,
             tune=args.tune,
             evaluates=args.eval,
+            backend=args.backend,
         )
 
 

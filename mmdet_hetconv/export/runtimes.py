@@ -56,35 +56,37 @@ def check_backend(name: str, precision: str) -> None:
         raise ValueError(f'{name}, {error}') from error
 
 
-def open_session(path: str | Path) -> 'InferenceSession':
-    """A session of onnxruntime on the CPU."""
+def open_session(source: str | Path | bytes) -> 'InferenceSession':
+    """A session of onnxruntime on the CPU, of a graph's file or its content."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    graph = source if isinstance(source, bytes) else str(source)
+    return onnxruntime.InferenceSession(graph, options, providers=['CPUExecutionProvider'])
 
 
 def load_graph(
-    backend: str, path: str | Path, precision: str, shape: tuple[int, ...] | None = None
+    backend: str, source: str | Path | bytes, precision: str, shape: tuple[int, ...] | None = None
 ) -> Graph:
     """Compile a graph for as many threads as torch uses.
 
     Args:
         backend: of BACKENDS.
+        source: the graph's file, or its content.
         precision: one that the backend has; the graph of int8 is one of
             :func:`quantize_graph`.
         shape: of the only images that it is for, (B, C, H, W).
     """
     if backend == 'onnxruntime':
-        session = open_session(path)
+        session = open_session(source)
         names = [output.name for output in session.get_outputs()]
         of_images = session.get_inputs()[0].name
         return Graph(names, lambda images: session.run(None, {of_images: images}))
     import openvino
 
-    model = openvino.Core().read_model(path)
+    model = openvino.Core().read_model(source)
     if shape:
         model.reshape(list(shape))
     settings: dict[str, Any] = dict(

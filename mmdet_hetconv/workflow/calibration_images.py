@@ -1,11 +1,13 @@
 """Images without labels that a conversion or a quantization looks at."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from mmcv.transforms import Compose
 from mmengine.config import Config
+from torch import nn
 
 from ..utils.announce import announce
 from ..utils.errors import UserError
@@ -60,6 +62,12 @@ def calibration_batches(
     """
     paths = choose_images(images.folder, cfg, images.number, images.seed)
     return ImageBatches(paths, test_pipeline(pipeline_of or cfg))
+
+
+def network_inputs(detector: nn.Module, batches: Iterable[dict]) -> Iterator[np.ndarray]:
+    """Batches as the detector's network takes them, normalised and padded."""
+    for batch in batches:
+        yield detector.data_preprocessor(batch)['inputs'].cpu().numpy()
 
 
 def test_pipeline(cfg: Config) -> list[dict]:

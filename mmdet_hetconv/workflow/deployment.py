@@ -1,5 +1,6 @@
 """A trained detector becomes its inference form, in a checkpoint of its own."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+from ..analysis.config import input_shape
 from ..deploy import switch_to_deploy
 from ..deploy.precision import check_precision, set_precision
 from ..deploy.quantization import set_int8
+from ..export.fastest import StoredGraph, choose_runtime
 from ..kernels import Plan, first_run, planned_convs
 from ..trace.examples import check_reads_images, detect
 from ..utils.announce import announce
@@ -20,7 +23,7 @@ from ..utils.errors import UserError
 from ..utils.files import check_writable_file, save_whole
 from ..utils.image_channels import image_channels
 from ..version import __version__
-from .calibration_images import TO_QUANTIZE, Images, calibration_batches
+from .calibration_images import TO_QUANTIZE, Images, calibration_batches, network_inputs
 from .checkpoints import checkpoint as checkpoints
 from .config.detector import read_detector
 from .sensitivity import levels_of, quantize_on_images
@@ -29,6 +32,7 @@ from .sensitivity import levels_of, quantize_on_images
 PLAN = 'hetconv_plan'
 PRECISION = 'hetconv_precision'
 INT8 = 'hetconv_int8'  # levels by layer, see kernels/weights.py
+GRAPH = 'hetconv_graph'  # of another runtime, where that is the fastest
 # Which layers there are and what they are called; raised when that changes.
 FORM = 'hetconv_form'
 FORM_VERSION = 2
@@ -44,6 +48,8 @@ class Deployed:
         precision: in which its convolutions compute, 'fp32', 'bf16' or 'int8'.
         levels: of int8 by layer, as :func:`levels_of` reads them; None without int8.
         meta: of the checkpoint that it is made of.
+        graph: computes backbone, neck and dense head in a runtime that is faster than
+            the model's own layers; else None.
     """
 
     cfg: Config
@@ -51,6 +57,7 @@ class Deployed:
     precision: str
     levels: dict[str, dict[str, Any] | None] | None
     meta: dict[str, Any]
+    graph: StoredGraph | None = None
 
     @property
     def plan(self) -> Plan:
@@ -59,14 +66,18 @@ class Deployed:
 
     def content(self) -> dict[str, Any]:
         """The content of its checkpoint file."""
-        stored = {
+        stored: dict[str, Any] = {
             'state_dict': {k: v.cpu().clone() for k, v in self.model.state_dict().items()},
             'meta': self.meta | dict(mmdet_hetconv_version=__version__, cfg=self.cfg.pretty_text),
             PLAN: self.plan.state_dict(),
             PRECISION: self.precision,
             FORM: FORM_VERSION,
         }
-        return stored if self.levels is None else {**stored, INT8: self.levels}
+        if self.levels is not None:
+            stored[INT8] = self.levels
+        if self.graph is not None:
+            stored[GRAPH] = self.graph.state_dict()
+        return stored
 
 
 def deploy(
@@ -79,6 +90,7 @@ def deploy(
     keep: Sequence[str] = (),
     tune: Sequence[int] | None = None,
     evaluates: bool = True,
+    backend: str = 'torch',
 ) -> Deployed:
     """Write the deployed checkpoint of a trained detector.
 
@@ -86,7 +98,7 @@ def deploy(
         config: of the detector, a file or at hand.
         checkpoint: file of the trained detector, or of a deployed one.
         out: the file to write; it is not touched if anything fails.
-        precision, images, keep, tune, evaluates: as for :func:`deploy_detector`.
+        precision, images, keep, tune, evaluates, backend: as for :func:`deploy_detector`.
 
     Raises:
         UserError: a mistake in the config, the checkpoint or the images.
@@ -103,6 +115,7 @@ def deploy(
         keep=keep,
         tune=tune,
         evaluates=evaluates,
+        backend=backend,
     )
     if tune:
         announce(str(deployed.plan))
@@ -122,6 +135,7 @@ def deploy_detector(
     keep: Sequence[str] = (),
     tune: Sequence[int] | None = None,
     evaluates: bool = False,
+    backend: str = 'torch',
 ) -> Deployed:
     """Switch a detector in memory to its inference form.
 
@@ -136,10 +150,13 @@ def deploy_detector(
         keep: layers that do not compute in int8, with * and ? as in file names.
         tune: height and width of an image for which the kernels are chosen now.
         evaluates: on the test set before and after quantizing, if it has annotations.
+        backend: 'torch' for the project's own kernels; 'auto' for the fastest of them,
+            onnxruntime and OpenVINO, timed at the size of `tune` or the config's test size.
 
     Raises:
         UserError: weights that are not the model's; a precision that the machine does
-            not have, or that is not the deployed checkpoint's.
+            not have, or that is not the deployed checkpoint's; 'auto' asked of a
+            deployed checkpoint that is not fp32.
     """
     if tune:
         try:
@@ -147,16 +164,72 @@ def deploy_detector(
         except ValueError as error:
             raise UserError(f'--tune: {error}') from error
     precision = precision_of(content, path, precision)
+    if backend == 'auto' and keep:
+        raise UserError(
+            f'--keep {" ".join(keep)}: --backend auto may choose a graph, which onnxruntime '
+            'quantizes whole'
+        )
+    in_float32 = None
+    if backend == 'auto' and precision != 'fp32':
+        if PLAN in content:
+            raise UserError(
+                f'--backend auto: checkpoint {path} is a deployed one of {precision}; '
+                'deploy the trained one'
+            )
+        in_float32 = deploy_model(copy.deepcopy(model), content, path)
     model = deploy_model(model, content, path, precision)
     levels = content.get(INT8)
-    if precision == 'int8' and levels is None:
-        batches = calibration_batches(cfg, images)
+    batches = calibration_batches(cfg, images) if precision == 'int8' and levels is None else ()
+    if batches:
         levels = quantize_on_images(model, cfg, batches, keep, evaluates)
     if tune:
         # Heads too, and what they do with the boxes.
         with first_run(model):
             detect(model, torch.zeros(1, image_channels(model), *tune))
-    return Deployed(cfg, model, precision, levels, dict(content.get('meta') or {}))
+    graph = stored_graph(content, path)
+    if backend == 'auto':
+        height, width = tune or input_shape(cfg)
+        choice = choose_runtime(
+            model,
+            in_float32 or model,
+            (height, width),
+            precision,
+            lambda: network_inputs(model, batches),
+        )
+        announce(str(choice))
+        graph = choice.graph
+    return Deployed(cfg, model, precision, levels, dict(content.get('meta') or {}), graph)
+
+
+def stored_graph(content: dict, path: str) -> StoredGraph | None:
+    """The graph that a deployed checkpoint keeps.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
+    if GRAPH not in content:
+        return None
+    try:
+        return StoredGraph.from_state_dict(content[GRAPH])
+    except ValueError as error:
+        raise UserError(f'checkpoint {path}: its graph: {error}') from error
+
+
+def serve_stored_graph(model: nn.Module, content: dict, path: str) -> None:
+    """Let the graph of a deployed checkpoint, if it keeps one, compute the model's layers.
+
+    Args:
+        model: in inference form, changed in place.
+
+    Raises:
+        UserError: as :func:`stored_graph`; its runtime is not installed.
+    """
+    graph = stored_graph(content, path)
+    if graph is not None:
+        try:
+            graph.serve(model)
+        except ValueError as error:
+            raise UserError(f'checkpoint {path}: its graph: {error}') from error
 
 
 def precision_of(content: dict, path: str, asked: str | None = None) -> str:
@@ -178,7 +251,11 @@ def precision_of(content: dict, path: str, asked: str | None = None) -> str:
 
 def form_of(content: dict, deploy: bool) -> str:
     """The form and precision of a checkpoint's detector, in words."""
-    return f'deployed ({content.get(PRECISION, "fp32")})' if deploy else 'trained form (fp32)'
+    if not deploy:
+        return 'trained form (fp32)'
+    graph = content.get(GRAPH)
+    runtime = f' in {graph["backend"]}' if graph else ''
+    return f'deployed ({content.get(PRECISION, "fp32")}){runtime}'
 
 
 def deploy_model(model: nn.Module, content: dict, path: str, precision: str = 'fp32') -> nn.Module:
@@ -245,6 +322,7 @@ def deploy_runner(
     deploy_model(model, content, path, precision)
     if precision == 'int8' and INT8 not in content:
         quantize_on_images(model, runner.cfg, calibration_batches(runner.cfg, images))
+    serve_stored_graph(model, content, path)
 
 
 def check_not_deployed(content: dict, path: str) -> None:

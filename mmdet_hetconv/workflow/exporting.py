@@ -1,11 +1,10 @@
 """Detectors as ONNX graphs: written, and evaluated in other runtimes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
@@ -18,7 +17,7 @@ from ..export.runtimes import check_backend, check_packages, load_graph, quantiz
 from ..utils.announce import announce
 from ..utils.errors import UserError
 from ..utils.files import check_writable_file, unfinished
-from .calibration_images import TO_QUANTIZE, ImageBatches, Images, calibration_batches
+from .calibration_images import TO_QUANTIZE, Images, calibration_batches, network_inputs
 from .checkpoints import checkpoint as checkpoints
 from .config.configs import classes_of
 from .config.detector import read_detector
@@ -96,7 +95,7 @@ def export(
         told = _check_graph(model, (height, width), part, out)
         if precision == 'int8':
             batches = calibration_batches(cfg, images)
-            quantize_graph(part, _network_inputs(model, batches), part)
+            quantize_graph(part, network_inputs(model, batches), part)
             told += f', then quantized on {len(batches)} images'
         if end2end:
             names = OUTPUTS
@@ -160,17 +159,11 @@ def export_runner(
         export_onnx(model, input_shape(runner.cfg), graph)
         if precision == 'int8':
             batches = calibration_batches(runner.cfg, images)
-            quantize_graph(graph, _network_inputs(model, batches), graph)
+            quantize_graph(graph, network_inputs(model, batches), graph)
         run_by_graph(model, load_graph(backend, graph, precision))
     except ValueError as error:
         raise UserError(f'--backend {backend}: {error}') from error
     announce(f'{graph} written, {backend} evaluates it')
-
-
-def _network_inputs(model: nn.Module, batches: ImageBatches) -> Iterator[np.ndarray]:
-    """Images as the detector's network takes them, normalised and padded."""
-    for batch in batches:
-        yield model.data_preprocessor(batch)['inputs'].cpu().numpy()
 
 
 def _check_floats(content: dict, path: str) -> None:

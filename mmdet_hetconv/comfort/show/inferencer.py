@@ -113,6 +113,8 @@ class HetInferencer(DetInferencer):
         self._load_weights_to_model(
             model, dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dataset_meta)), cfg
         )
+        if self._deploy:
+            deployment.serve_stored_graph(model, content, weights)
         return model
 
 
