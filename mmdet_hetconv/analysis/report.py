@@ -103,7 +103,7 @@ def _shape(layer: nn.Module) -> str:
 
 
 def layer_table(result: Complexity) -> str:
-    """Layer by layer: what it is, what it costs, and why it is dense."""
+    """Layer by layer, then in total: what it is, what it costs, and why it is dense."""
     parts = [c.layer.p for c in result.layers if hasattr(c.layer, 'p')]
     p = min(parts, default=4)
     body = [
@@ -118,6 +118,11 @@ def layer_table(result: Complexity) -> str:
         )
         for cost in result.layers
     ]
+    others = sum(result.other_parameters.values())
+    if others:
+        body.append(('norms and others', '', '', '', '', with_unit(others), ''))
+    totals = (with_unit(result.total(what)) for what in ('dense_macs', 'macs', 'parameters'))
+    body.append(('total', '', '', *totals, ''))
     head = ('layer', 'shape', 'kind', 'MACs dense', 'MACs', 'parameters')
     switched = sum(map(result.heterogeneous, result.components()))
     return (

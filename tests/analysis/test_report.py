@@ -80,6 +80,9 @@ def test_layers_say_why_they_are_dense(results):
     assert 'group + point-wise, groups=4' in lines[4]
     assert lines[5].endswith('given no HetConv, or builds it plain')
     assert lines[6].endswith('the kernel is 1 x 1')
+    total = results['p=4'].total
+    costs = [with_unit(total(what)) for what in ('dense_macs', 'macs', 'parameters')]
+    assert re.split('  +', lines[7].strip()) == ['total', *costs]
     assert lines[-1] == '1 of 5 layers are heterogeneous.'
 
 
@@ -115,6 +118,7 @@ def test_summary_tool(run_tool):
     text = run_tool('tools/summary.py', 'configs/faster_rcnn_het_r18.py')
     # backbone 20, neck 8, RPN 3, RoI head 4
     assert '16 of 35 layers are heterogeneous.' in text
+    assert re.search(r'^norms and others +\S+ k', text, re.MULTILINE)
     assert 'its component was given no HetConv' in text
 
 
