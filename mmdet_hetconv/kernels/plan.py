@@ -23,9 +23,9 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .candidate import Candidate
-from .cpu.candidates import FusedAMX, FusedCPU, FusedInt8, FusedInt8AMX
+from .cpu.candidates import FusedAMX, FusedCPU
 from .eager import PackedDenseNCHW, PackedDenseNHWC, TwoBranchNCHW, TwoBranchNHWC
-from .int8 import EagerInt8
+from .int8 import EagerInt8, FusedInt8, FusedInt8AMX
 from .key import InputKey, LayerKey
 from .onednn import OneDNNDenseNCHW, OneDNNDenseNHWC, OneDNNTwoBranch
 from .timing import time_candidates

@@ -15,7 +15,7 @@ from .candidate import Candidate
 from .eager import PackedDenseNCHW, TwoBranchNCHW
 from .key import layout_of
 from .plan import Plan
-from .quantized_tensor import QuantizedTensor, raw
+from .quantized import QuantizedTensor, raw
 from .weights import ConvWeights, Int8, moving, take_weights
 
 # Input shapes whose choice is cached: images of all sizes give ever new ones.

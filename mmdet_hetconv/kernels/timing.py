@@ -11,7 +11,7 @@ from .candidate import LAYOUTS, Candidate
 from .eager import PackedDenseNCHW
 from .int8 import EagerInt8
 from .key import layout_of
-from .quantized_tensor import QuantizedTensor
+from .quantized import QuantizedTensor
 from .weights import ConvWeights
 
 # Rounds, the factor of the best time beyond which a candidate drops out after the

@@ -12,7 +12,7 @@ from mmdet_hetconv.deploy.byte_outputs import byte_outputs
 from mmdet_hetconv.deploy.int8_errors import _centre
 from mmdet_hetconv.deploy.quantization import quantize, set_int8
 from mmdet_hetconv.kernels import Plan, PlannedConv2d, planned_convs
-from mmdet_hetconv.kernels.quantized_tensor import QuantizedTensor
+from mmdet_hetconv.kernels.quantized import QuantizedTensor
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.trace import difference, record
 

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from mmdet_hetconv.kernels import Plan, PlannedConv2d, plan
 from mmdet_hetconv.kernels.cpu.library import load_library
 from mmdet_hetconv.kernels.eager import PackedDenseNCHW, TwoBranchNCHW
-from mmdet_hetconv.kernels.quantized_tensor import QuantizedTensor
+from mmdet_hetconv.kernels.quantized import QuantizedTensor
 from mmdet_hetconv.kernels.weights import Int8, Levels
 from mmdet_hetconv.layers import HetConv2d
 

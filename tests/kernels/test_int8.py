@@ -13,9 +13,14 @@ from torch import nn
 
 from mmdet_hetconv.kernels import PlannedConv2d, take_weights
 from mmdet_hetconv.kernels.cpu import library as cpu_library
-from mmdet_hetconv.kernels.cpu.candidates import FusedInt8
-from mmdet_hetconv.kernels.int8 import EagerInt8, most_weight, quantize_weights, weight_scales
-from mmdet_hetconv.kernels.quantized_tensor import QuantizedTensor
+from mmdet_hetconv.kernels.int8 import (
+    EagerInt8,
+    FusedInt8,
+    most_weight,
+    quantize_weights,
+    weight_scales,
+)
+from mmdet_hetconv.kernels.quantized import QuantizedTensor
 from mmdet_hetconv.kernels.weights import Int8, Levels
 
 from .cases import CASES, build
@@ -79,7 +84,7 @@ def library(request, tmp_path_factory):
 
 @pytest.fixture
 def built(library, monkeypatch):
-    for name in ('cpu.operators', 'cpu.candidates', 'int8', 'quantized_tensor'):
+    for name in ('cpu.operators', 'cpu.candidates', 'int8', 'quantized'):
         monkeypatch.setattr(f'mmdet_hetconv.kernels.{name}.load_library', lambda: (library, None))
 
 

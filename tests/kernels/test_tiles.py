@@ -8,7 +8,8 @@ import torch
 
 from mmdet_hetconv.kernels import CANDIDATES, take_weights
 from mmdet_hetconv.kernels.cpu import library as cpu_library
-from mmdet_hetconv.kernels.cpu.candidates import FusedAMX, FusedCPU, FusedInt8, FusedInt8AMX
+from mmdet_hetconv.kernels.cpu.candidates import FusedAMX, FusedCPU
+from mmdet_hetconv.kernels.int8 import FusedInt8, FusedInt8AMX
 from mmdet_hetconv.kernels.weights import Int8, Levels
 from mmdet_hetconv.layers import HetConv2d
 
