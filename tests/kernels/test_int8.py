@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_hetconv.kernels import PlannedConv2d, take_weights
+from mmdet_hetconv.kernels import Plan, PlannedConv2d, take_weights
 from mmdet_hetconv.kernels.cpu import library as cpu_library
 from mmdet_hetconv.kernels.int8 import (
     EagerInt8,
@@ -299,8 +299,10 @@ def test_a_planned_layer_takes_and_gives_either(monkeypatch):
     y = conv(x)
     assert isinstance(y, QuantizedTensor)
     (choice,) = conv.plan.choices.values()
-    assert choice.candidate == ('fused_int8' if shutil.which('c++') else 'eager_int8')
-    assert set(choice.ms) <= {'fused_int8', 'eager_int8'}
+    names = {'fused_int8', 'eager_int8'} if shutil.which('c++') else {'eager_int8'}
+    assert names <= set(choice.ms) <= {*names, 'fused_int8_amx'}
+    # Whatever was faster a moment ago, the one that takes bytes as they are.
+    conv.plan = Plan(only=['fused_int8'] if shutil.which('c++') else ['eager_int8'])
     bytes_in = bytes_of(x.shape, Levels(0.1, 3))
     added = bytes_of((2, 64, 9, 11), OUTPUT)
     for residual in (None, added):
