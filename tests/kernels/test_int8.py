@@ -314,7 +314,7 @@ def test_a_planned_layer_takes_and_gives_either(monkeypatch):
     monkeypatch.undo()
     assert conv(x[0]).shape == y.shape[1:]
     # One that computes in floats takes bytes, too.
-    conv.int8 = None
+    conv.int8, conv.plan = None, Plan()
     assert torch.equal(conv(bytes_in), conv(bytes_in.floats()))
 
 
