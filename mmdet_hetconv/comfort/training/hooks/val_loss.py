@@ -28,8 +28,8 @@ class ValLossHook(Hook):
     the original image.
     """
 
-    # Before EMAHook takes back the average, whose metric stands beside this loss.
-    priority = 'VERY_HIGH'
+    # After the logger, so that its line of the last iteration stays as it was.
+    priority = 'LOWEST'
 
     def before_train(self, runner) -> None:
         loader = copy.deepcopy(runner.cfg.val_dataloader)
@@ -37,8 +37,14 @@ class ValLossHook(Hook):
             leaf['pipeline'] = _annotated_first(leaf.get('pipeline') or [], key)
         self.loader = Runner.build_dataloader(loader, seed=0)
 
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        # A hook that averages weights, of whatever priority, exchanges them around all
+        # iterations: after the last one they still are those that are evaluated.
+        if batch_idx + 1 == len(runner.val_dataloader):
+            self._log_loss(runner)
+
     @torch.no_grad()
-    def after_val_epoch(self, runner, metrics=None) -> None:
+    def _log_loss(self, runner) -> None:
         model = checkpoint.unwrap(runner.model)
         was_training = model.training
         model.eval()
