@@ -124,7 +124,11 @@ def read_size(path: Path) -> tuple[int, int] | None:
 
 
 def _parse_xml(path: Path) -> tuple[ET.Element, bool]:
-    """The root of an XML file without namespaces, and whether mmdet cannot read the file."""
+    """The root of an XML file without namespaces and capitals in its tags.
+
+    Returns:
+        the root, and whether mmdet cannot read the file.
+    """
     try:
         root = ET.fromstring(read_file(path))
     except (ET.ParseError, ValueError, LookupError) as error:
@@ -133,9 +137,10 @@ def _parse_xml(path: Path) -> tuple[ET.Element, bool]:
         raise UserError(f'annotation file {path} is not valid XML: {error}') from error
     odd = False
     for element in root.iter():
-        _, brace, name = element.tag.rpartition('}')
+        name = element.tag.rpartition('}')[2].lower()
+        # mmdet passes over <Object> as if nothing was there.
+        odd |= name != element.tag
         element.tag = name
-        odd |= bool(brace)
     sides = [root.findtext(f'size/{key}', '') for key in ('width', 'height')]
     odd |= root.find('size') is not None and not all(_is_side(side) for side in sides)
     odd |= any(thing.find('bndbox') is None for thing in root.findall('object'))
@@ -249,6 +254,6 @@ def _check_voc_box(
 
 def _to_float(text: str) -> float:
     try:
-        return float(text)
+        return math.nan if '_' in text else float(text)  # Python takes 2_5 for 25
     except ValueError:
         return math.nan

@@ -11,6 +11,7 @@ from mmdet_hetconv.comfort.data.checks.check_data import check_data
 from mmdet_hetconv.comfort.data.image_sizes import read_head
 from mmdet_hetconv.comfort.data.layouts.image_finder import ImageFinder
 from mmdet_hetconv.comfort.data.own_data import use_own_data
+from mmdet_hetconv.comfort.data.voc import read_objects
 from mmdet_hetconv.utils.errors import UserError
 from mmdet_hetconv.utils.images import what_is_wrong
 from tests import tiny
@@ -146,3 +147,26 @@ def test_folders_of_splits_by_other_names(tmp_path):
             image(path)
             tiny.write_xml(path.with_suffix('.xml'), [('disc', [6, 12, 24, 30])])
     assert len(names(*read(tmp_path / 'data').train)) == 2
+
+
+@pytest.mark.parametrize('tag', ['Object', 'OBJECT', 'Name', 'BndBox'])
+def test_tags_of_voc_in_capitals_are_read(tmp_path, tag):
+    path = tmp_path / 'a.xml'
+    path.write_text(
+        '<annotation><size><width>64</width><height>48</height></size><object><name>disc</name>'
+        '<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>9</xmax><ymax>8</ymax></bndbox></object>'
+        '</annotation>'.replace(f'<{tag.lower()}>', f'<{tag}>').replace(
+            f'</{tag.lower()}>', f'</{tag}>'
+        )
+    )
+    assert read_objects(path, (64, 48)) == [('disc', (2, 3, 9, 8), False)]
+
+
+def test_an_underscore_is_no_part_of_a_number(tmp_path):
+    path = tmp_path / 'a.xml'
+    path.write_text(
+        '<annotation><object><name>disc</name><bndbox><xmin>2</xmin><ymin>3</ymin>'
+        '<xmax>2_5</xmax><ymax>8</ymax></bndbox></object></annotation>'
+    )
+    with pytest.raises(UserError, match="a.xml: object 'disc' has xmax='2_5'"):
+        read_objects(path, (64, 48))
