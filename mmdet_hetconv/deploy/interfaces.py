@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..kernels import PlannedConv2d
 from ..trace import Recording, map_tensors
 from ..trace.kinds import OPERATIONS
-from .blocks import base_type
+from .rewriting.blocks import base_type
 
 # Modules that take feature maps of any floating-point type and memory format.
 EASY = (

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..trace import Call, Recording, Scope, difference, is_detector, map_tensors, record
 from ..trace.examples import Run
 from ..trace.kinds import OPERATIONS, SELECTING
-from .blocks import base_type
+from .rewriting.blocks import base_type
 
 
 @dataclass

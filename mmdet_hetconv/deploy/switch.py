@@ -13,12 +13,12 @@ from ..kernels import Plan, planned_convs
 from ..trace import fewest_passing, is_detector, record, record_examples
 from ..trace.examples import call_with, detect
 from ..trace.modules import left_alone
-from .fold import can_fold
 from .interfaces import give_rows, keep_inputs, reading_kinds, take_back
 from .precision import check_precision, set_precision
 from .proof import Proof
 from .quantization import quantize
-from .rewrite import Rewriter
+from .rewriting.fold import can_fold
+from .rewriting.rewrite import Rewriter
 
 # Relative difference that rounding makes, at most, in float32.
 TOLERANCE = 1e-4

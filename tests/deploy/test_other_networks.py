@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_hetconv.deploy import rewrite, switch, switch_to_deploy
+from mmdet_hetconv.deploy import switch, switch_to_deploy
+from mmdet_hetconv.deploy.rewriting import rewrite
 from mmdet_hetconv.kernels import Plan, planned_convs
 from mmdet_hetconv.layers import HetConv2d
 from mmdet_hetconv.trace import difference

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import fx, nn
 
-from ..kernels import PlannedConv2d
-from ..layers.cost import CONVOLUTIONS
-from ..trace import Call, Recording, Scope
-from ..trace.modules import has_own_code
+from ...kernels import PlannedConv2d
+from ...layers.cost import CONVOLUTIONS
+from ...trace import Call, Recording, Scope
+from ...trace.modules import has_own_code
 from .code import trace_code
 
 # Questions about size, type or device, which the recorder does not note.

@@ -11,11 +11,11 @@ from collections.abc import Collection, Sequence
 from mmcv.cnn import ConvModule
 from torch import nn
 
-from ..kernels import Plan, PlannedConv2d
-from ..layers import HetConv2d
-from ..layers.cost import CONVOLUTIONS, Convolution
-from ..trace import Call, Recording
-from ..trace.modules import count_places, has_own_code
+from ...kernels import Plan, PlannedConv2d
+from ...layers import HetConv2d
+from ...layers.cost import CONVOLUTIONS, Convolution
+from ...trace import Call, Recording
+from ...trace.modules import count_places, has_own_code
 from .blocks import Block, find_block, may_fuse
 from .changes import Changes
 from .conv_module import keep_whole

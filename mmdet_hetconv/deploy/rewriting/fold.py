@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import GroupPointwiseConv2d, HetConv2d
-from ..layers.cost import Convolution
-from ..trace.kinds import NORMS
+from ...layers import GroupPointwiseConv2d, HetConv2d
+from ...layers.cost import Convolution
+from ...trace.kinds import NORMS
 
 
 def can_fold(norm: Any) -> bool:

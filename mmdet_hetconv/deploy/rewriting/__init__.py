@@ -1,0 +1,1 @@
+"""Changes of a recorded network: norms folded, layers fused, each of them undone on demand."""
