@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmdet_hetconv.convert import calibrate, convert_model, rearrange
-from mmdet_hetconv.convert.calibration.calibrate import calibrate as calibration
+from mmdet_hetconv.convert.calibration import calibrate as calibration
 from mmdet_hetconv.deploy import fold_bn, switch_to_deploy
 from mmdet_hetconv.kernels import Plan
 from mmdet_hetconv.trace import difference

@@ -152,16 +152,18 @@ class PlannedConv2d(nn.Module):
 
     def _candidate(self, x: Tensor, residual: Tensor | None) -> tuple[Candidate, Shape]:
         """What computes, and the shape of the output."""
-        traced = torch.compiler.is_compiling() or torch._C._is_tracing()
-        if not traced:
+        compiled = torch.compiler.is_compiling()
+        # Dynamo cannot trace the question itself.
+        traced = not compiled and torch._C._is_tracing()
+        if not (compiled or traced):
             self._notice_changes()
-        if traced or (torch.is_grad_enabled() and _learns(x, residual)):
+        if compiled or traced or (torch.is_grad_enabled() and _learns(x, residual)):
             if self.int8 is not None:
                 raise ValueError('PlannedConv2d: int8 is neither traced nor differentiated')
             # Operators that every tracer and autograd know.
             kind = PackedDenseNCHW if self.p == 1 else TwoBranchNCHW
             candidate = self._prepared.get((kind.name, x.dtype, x.device))
-            if candidate is None and torch._C._is_tracing():
+            if candidate is None and traced:
                 # A trace is a thread's own: in another one it holds constants.
                 with ThreadPoolExecutor(1) as another:
                     candidate = another.submit(self._prepare, kind, x).result()
