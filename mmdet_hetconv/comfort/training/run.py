@@ -1,6 +1,7 @@
 """Training and evaluation of a config's detector, from data to the last log line."""
 
 import shlex
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
 from ...utils.announce import announce
 from ...utils.errors import UserError
@@ -323,6 +325,10 @@ def _start_from(cfg: Config, resume: str | None) -> dict | None:
 
 def _build_runner(cfg: Config) -> Runner:
     processes.use_gloo_on_cpu(cfg)
+    shown = cfg.get('visualizer')
+    if shown and Visualizer.check_instance_created(shown.get('name', '')):
+        # An earlier run of this process has it, and would get what is drawn and logged.
+        shown.name = f'{shown.name}_{time.monotonic_ns()}'
     with preflight.explained_build(cfg):
         if 'runner_type' in cfg:
             return RUNNERS.build(cfg)
